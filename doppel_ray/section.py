@@ -1,0 +1,28 @@
+"""The base of every configuration section, and the one error a user can mend.
+
+A section is defined beside the code that reads it; `doppel_ray.config` only puts the sections together.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A frozen, typed group of settings.
+
+    Unknown keys are refused. The docstring under a field is its description: it becomes the field's `--help` text.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+class ConfigError(ValueError):
+    """Something that the user asked for cannot be done. The message names the field, the value found and what is allowed.
+
+    Command lines print the message alone, without a traceback, and exit with code 2.
+    """
