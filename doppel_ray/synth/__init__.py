@@ -1,0 +1,7 @@
+"""Synthetic sounds in pairs: SynthAX's synthesizers in PyTorch, each sound a function of (seed, index)."""
+
+from doppel_ray.synth.parameters import GROUPS, Parameter
+from doppel_ray.synth.sampling import Delta, check_delta
+from doppel_ray.synth.synth import ARCHITECTURES, Synth, SynthConfig
+
+__all__ = ["ARCHITECTURES", "GROUPS", "Delta", "Parameter", "Synth", "SynthConfig", "check_delta"]
