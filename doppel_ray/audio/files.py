@@ -1,0 +1,48 @@
+"""Reading recordings."""
+
+from pathlib import Path
+
+import soundfile
+import torch
+import torchaudio.functional
+from torch import Tensor
+
+
+class UnreadableAudio(ValueError):
+    """A file that is missing, empty or not audio. The message names it."""
+
+
+def length(path: Path) -> float:
+    """Duration of a file in seconds, from its header alone.
+
+    Raises:
+        UnreadableAudio: the header cannot be read, or says that there is no sound.
+    """
+    try:
+        info = soundfile.info(path)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise UnreadableAudio(f"{path}: {_reason(error)}") from None
+    if info.frames == 0:
+        raise UnreadableAudio(f"{path}: zero-length audio")
+    return info.frames / info.samplerate
+
+
+def read(path: Path, sample_rate: int) -> Tensor:
+    """A file as mono sound at `sample_rate` Hz: (samples,) float32.
+
+    Raises:
+        UnreadableAudio: the file cannot be decoded, or holds no sound.
+    """
+    try:
+        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise UnreadableAudio(f"{path}: {_reason(error)}") from None
+    if len(data) == 0:
+        raise UnreadableAudio(f"{path}: zero-length audio")
+    sound = torch.from_numpy(data).mean(dim=1)
+    return torchaudio.functional.resample(sound, rate, sample_rate) if rate != sample_rate else sound
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return text.rpartition(": ")[2].rstrip(".") or type(error).__name__

@@ -1,0 +1,100 @@
+"""What the command lines share: options made from the configuration tree, and exit codes.
+
+0: all that was asked happened. 1: it did not. 2: refused before anything started. 130: stopped by ctrl-C.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic_core import PydanticUndefined
+
+from doppel_ray.section import ConfigError
+
+REFUSED = 2
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with abbreviations off, so that a misspelt option is told and not guessed."""
+
+    def __init__(self, module: str, description: str) -> None:
+        super().__init__(
+            prog=f"python -m doppel_ray.{module}",
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}\n{self.prog} --help lists every option")
+
+    def add_experiment(self, default: Path | None = None) -> None:
+        """Add --config and one option for every key of the experiment."""
+        from doppel_ray import config
+
+        self.add_argument(
+            "--config", type=Path, default=default, metavar="FILE", help=f"YAML file of the experiment (default: {default})"
+        )
+        groups: dict[str, argparse._ArgumentGroup] = {}
+        for key, annotation, field in config.leaves():
+            section = key.partition(".")[0]
+            if section not in groups:
+                groups[section] = self.add_argument_group(section)
+            default_value = field.get_default(call_default_factory=True)
+            if default_value is PydanticUndefined:
+                shown = "required"
+            else:
+                shown = f"default: {'null' if default_value is None else _shown(default_value)}"
+            help_text = f"{(field.description or '').strip()} [{shown}]".replace("%", "%%")
+            groups[section].add_argument(
+                f"--{key}", dest=f"override.{key}", default=None, metavar=config.annotation_name(annotation), help=help_text
+            )
+
+    def parse_experiment(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse; `overrides` of the result holds the dotted options that were given, as typed.
+
+        Raises:
+            ConfigError: an option does not exist or lacks its value.
+        """
+        from doppel_ray import config
+
+        args, unknown = self.parse_known_args(argv)
+        args.overrides = {
+            name.removeprefix("override."): value
+            for name, value in vars(args).items()
+            if name.startswith("override.") and value is not None
+        }
+        while unknown:
+            option = unknown.pop(0)
+            key, equals, value = option.removeprefix("--").partition("=")
+            # Keys below a leaf, such as --pairs.delta.pitch or --search.optim.lr, are part of the tree too.
+            if option.startswith("--") and any(key.startswith(f"{known}.") for known in config.keys()):
+                if not equals and not unknown:
+                    raise ConfigError(f"--{key}: expected a value")
+                args.overrides[key] = value if equals else unknown.pop(0)
+                continue
+            raise ConfigError(f"{option}: unknown option{config.suggestion(key, [*config.keys(), *self._own()])}")
+        return args
+
+    def _own(self) -> list[str]:
+        return [name.lstrip("-") for action in self._actions for name in action.option_strings]
+
+
+def _shown(value: object) -> str:
+    return "..".join(map(str, value)) if isinstance(value, tuple) and value else str(value)
+
+
+def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
+    """Run a command line: print what a user can mend without a traceback, and exit with the code that says what happened."""
+    try:
+        code = main(None)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = REFUSED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.stdout.flush()
+    sys.exit(code)

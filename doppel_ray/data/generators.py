@@ -1,0 +1,103 @@
+"""Generators: the actors that turn blocks of indices into blocks of features."""
+
+import os
+import time
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import ray
+import torch
+from pydantic import BeforeValidator, Field, model_validator
+from ray.data import ActorPoolStrategy
+
+from doppel_ray.pairs import PairMaker
+from doppel_ray.section import Section
+
+
+def _parse_range(value: Any) -> Any:
+    """`4` is 4..4; `"1..4"` is from 1 to 4."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value, value)
+    if isinstance(value, str):
+        low, dots, high = value.partition("..")
+        if dots and low.strip().isdigit() and high.strip().isdigit():
+            return (int(low), int(high))
+        if not dots and low.strip().isdigit():
+            return (int(low), int(low))
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return tuple(value)
+    raise ValueError("expected a number such as 2, or a range such as 1..4")
+
+
+ActorRange = Annotated[tuple[int, int], BeforeValidator(_parse_range)]
+
+
+class GeneratorConfig(Section):
+    """One pool of generators."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where this pool's generators render."""
+    actors: ActorRange = (1, 1)
+    """How many generators: a number, or a range such as 1..4 within which the pool follows the demand."""
+    num_cpus: float = Field(default=1.0, gt=0.0)
+    """CPUs of each generator: what it reserves, and (rounded up) the threads it renders with."""
+    num_gpus: float = Field(default=0.0, ge=0.0)
+    """Share of a GPU of each generator."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "GeneratorConfig":
+        low, high = self.actors
+        if not 1 <= low <= high:
+            raise ValueError(f"actors is {low}..{high}; expected at least 1, and the first number not above the second")
+        if (self.device == "cuda") != (self.num_gpus > 0):
+            raise ValueError(f"device is {self.device} but num_gpus is {self.num_gpus}; a cuda generator needs a share of a GPU, a cpu one takes none")
+        return self
+
+    @property
+    def threads(self) -> int:
+        return max(1, round(self.num_cpus))
+
+    def pool(self) -> ActorPoolStrategy:
+        low, high = self.actors
+        # Two tasks in flight: one rendering, one whose indices have arrived. More would only lengthen the queue that is
+        # thrown away when a trial is stopped.
+        return ActorPoolStrategy(min_size=low, max_size=high, initial_size=low, max_tasks_in_flight_per_actor=2)
+
+
+class Generator:
+    """The callable that an actor of the pool runs on each index block.
+
+    Args:
+        maker: keyword arguments of `PairMaker`, but for its device.
+        device: "cpu" or "cuda".
+        threads: threads to render with.
+    """
+
+    def __init__(self, maker: dict[str, Any], device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.maker = PairMaker(**maker, device=device)
+        self.restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self.process = os.getpid()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Features of one index block.
+
+        Args:
+            batch: {"start": (1,) int64, "count": (1,) int64}.
+
+        Returns:
+            "index" (count,) int64; "features" (count, 2, channels, frames, mels) float16; and, repeated on each row,
+            what telemetry wants to know of their maker: "seconds" taken per pair, "generator" process, "restarted".
+        """
+        began = time.perf_counter()
+        start, count = int(batch["start"][0]), int(batch["count"][0])
+        index = torch.arange(start, start + count)
+        features = self.maker(index).numpy()
+        seconds = (time.perf_counter() - began) / count
+        return {
+            "index": index.numpy(),
+            "features": features,
+            "seconds": np.full(count, seconds, np.float32),
+            "generator": np.full(count, self.process, np.int32),
+            "restarted": np.full(count, self.restarted, np.bool_),
+        }

@@ -1,0 +1,90 @@
+"""The stream of features as a Ray Dataset: bounded, ordered, and resumable at any index."""
+
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from pydantic import Field
+from ray.data import ExecutionOptions, ExecutionResources
+
+from doppel_ray.data.generators import Generator, GeneratorConfig
+from doppel_ray.section import Section
+
+
+class DataConfig(Section):
+    """How the stream travels from the generators to the train workers."""
+
+    block_pairs: int = Field(default=64, ge=1)
+    """Pairs per block, at most: the unit of work of a generator. Made smaller to divide a worker's share of the batch."""
+    prefetch_batches: int = Field(default=2, ge=0)
+    """Batches that a train worker fetches ahead."""
+    buffer_mb: int = Field(default=256, ge=16)
+    """Features that may wait in the object store, per trial, in MB; generators pause when it is full."""
+
+
+def block_size(local_batch: int, at_most: int) -> int:
+    """The largest divisor of a worker's share of the batch that is not above `at_most`.
+
+    Equal blocks that divide the local batch go round the workers in turn, so that step s of the run always consumes the
+    indices [s · batch, (s + 1) · batch), whatever the number of workers.
+    """
+    return next(size for size in range(min(local_batch, at_most), 0, -1) if local_batch % size == 0)
+
+
+def index_blocks(start: int, stop: int, size: int) -> list[pa.Table]:
+    """The indices [start, stop) in blocks: tables of one row, the first index and how many."""
+    return [pa.table({"start": [first], "count": [min(size, stop - first)]}) for first in range(start, stop, size)]
+
+
+class Stream:
+    """The pairs of a run as Ray Datasets.
+
+    Args:
+        maker: keyword arguments of `PairMaker`, but for its device.
+        generators: the pool.
+        data: how blocks travel.
+        local_batch: pairs of one batch of one train worker.
+        stop: the first index that is no longer of the run.
+    """
+
+    def __init__(self, maker: dict[str, Any], generators: GeneratorConfig, data: DataConfig, local_batch: int, stop: int) -> None:
+        self.maker = maker
+        self.generators = generators
+        self.data = data
+        self.block = block_size(local_batch, data.block_pairs)
+        self.stop = stop
+
+    def dataset(self, start: int) -> ray.data.Dataset:
+        """The rest of the stream from index `start` on; nothing is made before it is iterated."""
+        context = ray.data.DataContext.get_current()
+        context.execution_options = self.execution_options()
+        context.target_max_block_size = None  # a task gives one block, as large as its index block says
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        pool = self.generators
+        # No read tasks: they ask for a CPU each, and wait for ever when train workers and generators hold them all.
+        return ray.data.from_arrow(index_blocks(start, self.stop, self.block)).map_batches(
+            Generator,
+            fn_constructor_kwargs={"maker": self.maker, "device": pool.device, "threads": pool.threads},
+            compute=pool.pool(),
+            batch_size=None,
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus or None,
+        )
+
+    def execution_options(self) -> ExecutionOptions:
+        """Blocks in order, and no more resources than the pool's own.
+
+        Without the limits Ray Data takes every CPU that Train has left for its own, and trials side by side would count
+        the same CPUs each.
+        """
+        pool = self.generators
+        return ExecutionOptions(
+            preserve_order=True,
+            locality_with_output=False,
+            resource_limits=ExecutionResources(
+                cpu=pool.num_cpus * pool.actors[1],
+                gpu=pool.num_gpus * pool.actors[1],
+                object_store_memory=self.data.buffer_mb * 2**20,
+            ),
+        )

@@ -1,0 +1,31 @@
+"""Projection heads: the representation into the space where the objective is measured."""
+
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from doppel_ray.section import Section
+
+
+class HeadConfig(Section):
+    """What stands between the encoder and the objective while training."""
+
+    kind: Literal["none", "linear", "mlp"] = "linear"
+    """linear: one layer, as the last layer of the published ResNet-18. mlp: hidden layers with batch norm and ReLU. none."""
+    hidden: int = Field(default=512, ge=1)
+    """Width of each hidden layer (mlp)."""
+    layers: int = Field(default=1, ge=1, le=8)
+    """Hidden layers (mlp)."""
+    size: int = Field(default=512, ge=2)
+    """Width of the output (linear, mlp)."""
+
+    def build(self, inputs: int) -> nn.Module:
+        if self.kind == "none":
+            return nn.Identity()
+        layers: list[nn.Module] = []
+        if self.kind == "mlp":
+            for _ in range(self.layers):
+                layers += [nn.Linear(inputs, self.hidden, bias=False), nn.BatchNorm1d(self.hidden), nn.ReLU()]
+                inputs = self.hidden
+        return nn.Sequential(*layers, nn.Linear(inputs, self.size))

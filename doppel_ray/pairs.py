@@ -1,0 +1,66 @@
+"""Positive pairs: index -> two views of one sound -> features. A pure function of (seed, index), without Ray."""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from doppel_ray.audio import Augment, AugmentConfig, Frontend, FrontendConfig
+from doppel_ray.section import Section
+from doppel_ray.synth import Delta, SynthConfig
+
+CHUNK = 32
+"""Pairs made at a time. Every chunk has this size (the last one is filled up and cut), so that a pair's arithmetic, and
+with it the last bit of its features, does not depend on the batch it was asked for in."""
+
+
+class PairsConfig(Section):
+    """What a positive pair is."""
+
+    delta: Delta = 0.25
+    """δ, the strength of the perturbation of the synthesizer's parameters: one number, or one per parameter group."""
+    reuse: int | None = Field(default=None, ge=2)
+    """Draw from so many pairs only, over and over; null: every pair is fresh, for ever."""
+
+
+class PairMaker:
+    """Makes the pairs of given indices.
+
+    Args:
+        synth, pairs, frontend, augment: the sections of the experiment.
+        seed: the run's seed.
+        device: where to render and compute features.
+    """
+
+    def __init__(
+        self,
+        synth: SynthConfig,
+        pairs: PairsConfig,
+        frontend: FrontendConfig,
+        augment: tuple[AugmentConfig, ...],
+        seed: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.synth = synth.build()
+        self.pairs = pairs
+        self.frontend: Frontend = frontend.build(synth.sample_rate).to(self.device)
+        self.augment = Augment(augment, seed)
+        self.seed = seed
+
+    def sounds(self, indices: Tensor) -> Tensor:
+        """Both views of the pairs `indices` (n,) as sound, augmented: (2, n, samples) float32."""
+        if self.pairs.reuse is not None:
+            indices = indices % self.pairs.reuse
+        indices = indices.to(self.device)
+        views = self.synth.pairs(self.seed, indices, self.pairs.delta)
+        return torch.stack([self.augment(sound, indices, view) for view, sound in enumerate(views)])
+
+    @torch.inference_mode()
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Features of the pairs `indices` (n,): (n, 2, channels, frames, mels) float16, on the CPU."""
+        out = []
+        for chunk in indices.split(CHUNK):
+            filled = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk))])
+            features = self.frontend(self.sounds(filled).flatten(0, 1)).half()
+            out.append(features.unflatten(0, (2, CHUNK)).transpose(0, 1)[: len(chunk)].cpu())
+        return torch.cat(out)

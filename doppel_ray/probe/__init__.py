@@ -1,0 +1,5 @@
+"""Probes: what a frozen representation is worth, on synthetic factors and on recordings."""
+
+from doppel_ray.probe.evaluate import ProbesConfig
+
+__all__ = ["ProbesConfig"]

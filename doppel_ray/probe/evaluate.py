@@ -1,0 +1,119 @@
+"""A checkpoint's scores on every task, beside two baselines on the same split."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from doppel_ray import checkpoint
+from doppel_ray.probe import fit, tasks
+from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
+from doppel_ray.section import Section
+
+BASELINES = ("mel", "untrained")
+
+
+def _known(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in tasks.TASKS:
+            raise ValueError(f"there is no task {name!r}; expected one of {', '.join(tasks.TASKS)}")
+    if len(set(names)) < len(names):
+        raise ValueError("a task is named twice")
+    return names
+
+
+class ProbesConfig(Section):
+    """What each checkpoint is asked."""
+
+    tasks: Annotated[tuple[str, ...], AfterValidator(_known)] = ("factors",)
+    """factors (built in), esc10, esc50 (from `root`); an empty list: no probes."""
+    root: Path | None = None
+    """Folder of the recordings, in ESC-50's own layout."""
+    every: int = Field(default=1, ge=1)
+    """Epochs between probes; the last epoch is always probed."""
+    protocol: Literal["linear"] = "linear"
+    """linear: logistic regression for classes, ridge regression for values, on standardised embeddings."""
+    representation: Literal["encoder", "head"] = "encoder"
+    """Whose output is probed: the encoder's, or the projection head's."""
+    factor_sounds: int = Field(default=1024, ge=64)
+    """Sounds of the factors task."""
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    """What to do about a recording that cannot be read."""
+    cpus: float = Field(default=1.0, gt=0.0)
+    """CPUs that a probe reserves, outside the trial's own."""
+    timeout: float = Field(default=600.0, gt=0.0)
+    """Seconds after which a probe that has started is given up; the trial goes on, its row is marked."""
+
+    def build(self) -> list[tasks.Task]:
+        return [tasks.make(name, self.root, self.unreadable, self.factor_sounds) for name in self.tasks]
+
+    def check(self) -> None:
+        """Refuse missing or unreadable recordings before anything starts.
+
+        Raises:
+            ConfigError: names the folder or the files.
+        """
+        for task in self.build():
+            task.check()
+
+
+def evaluate(folder: Path, probes: ProbesConfig, baselines: Path | None = None) -> dict[str, float]:
+    """Scores of one checkpoint.
+
+    Args:
+        folder: the checkpoint.
+        probes: what to ask.
+        baselines: folder where the baselines' scores are kept between probes; None: compute them again.
+
+    Returns:
+        `probe/<task>/<metric>` for the checkpoint, and the task's first metric for each baseline, as
+        `probe/<task>/<metric>_mel` and `probe/<task>/<metric>_untrained`.
+    """
+    model, recipe = checkpoint.load(folder)
+    scores: dict[str, float] = {}
+    for task in probes.build():
+        found = score(task, recipe, by_model(model, frontend_of(recipe), probes.representation), window_of(recipe))
+        reference = _baselines(task, recipe, probes.representation, baselines)
+        scores |= {f"probe/{task.name}/{metric}": value for metric, value in found.items()}
+        scores |= {f"probe/{task.name}/{task.metric}_{which}": reference[which] for which in BASELINES}
+    return scores
+
+
+def frontend_of(recipe: checkpoint.Recipe) -> Any:
+    return recipe.frontend.build(recipe.synth.sample_rate)
+
+
+def window_of(recipe: checkpoint.Recipe) -> int:
+    """Samples of the sounds that the model was trained on."""
+    return round(recipe.synth.duration * recipe.synth.sample_rate)
+
+
+def score(task: tasks.Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int | None) -> dict[str, float]:
+    """Metrics of one task."""
+    examples = task.load(recipe.synth.sample_rate)
+    vectors = embed(examples, embedder, window)
+    if task.kind == "classification":
+        return fit.classify(vectors, examples.targets["class"], examples.folds)
+    return fit.regress(vectors, examples.targets, examples.folds)
+
+
+def _baselines(task: tasks.Task, recipe: checkpoint.Recipe, representation: str, kept: Path | None) -> dict[str, float]:
+    """The task's first metric for mel statistics and for the same encoder untrained, computed once for each such model."""
+    key = hashlib.sha256(repr((task, recipe, representation)).encode()).hexdigest()[:16]
+    file = kept / f"{task.name}-{key}.json" if kept else None
+    if file and file.exists():
+        return json.loads(file.read_text())
+    frontend = frontend_of(recipe)
+    found = {
+        "mel": score(task, recipe, by_mel_statistics(frontend), None)[task.metric],
+        "untrained": score(task, recipe, by_model(recipe.untrained(), frontend, representation), window_of(recipe))[task.metric],
+    }
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(found))
+        partial.replace(file)
+    return found

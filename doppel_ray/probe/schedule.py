@@ -1,0 +1,183 @@
+"""Probes as trial callbacks: each reported checkpoint is probed by a Ray task of its own while training goes on.
+
+Ray Train's controller tells `Reports` of every checkpoint. `Rows`, in the trial's own process, starts the probe, waits for
+its scores, and hands over one row per checkpoint, in order, with training and probe metrics together.
+"""
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import Checkpoint, UserCallback
+from ray.util.queue import Queue
+
+from doppel_ray.probe.evaluate import ProbesConfig
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+ROWS = "rows.jsonl"
+
+
+class Reports(UserCallback):
+    """Passes what happens in a train run to the trial's process.
+
+    Args:
+        queue: where to.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
+        self.queue.put({"metrics": metrics[0], "checkpoint": checkpoint.path if checkpoint else None})
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for rank, error in sorted(worker_exceptions.items()):
+            self.queue.put({"event": f"train worker {rank} failed: {_last_line(error)}"})
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else ''}"
+
+
+@ray.remote(max_retries=1)
+def _probe(checkpoint: str, probes: ProbesConfig, baselines: str) -> dict[str, float]:
+    """One checkpoint's scores, in a process of their own."""
+    import torch
+
+    from doppel_ray.probe.evaluate import evaluate
+
+    torch.set_num_threads(max(1, round(probes.cpus)))
+    began = time.perf_counter()
+    scores = evaluate(Path(checkpoint), probes, Path(baselines))
+    return scores | {"probe/seconds": time.perf_counter() - began}
+
+
+@dataclass
+class _Pending:
+    """A reported checkpoint whose row has not been sent."""
+
+    row: Row
+    checkpoint: str | None
+    wanted: bool
+    probe: ray.ObjectRef | None = None
+    began: float = 0.0
+    events: list[str] = field(default_factory=list)
+
+
+class Rows:
+    """The rows of a trial, made from reports and probes, sent in order.
+
+    One probe of a trial runs at a time. A probe that fails or takes too long marks its row (`probe/failed`) and the trial
+    goes on.
+
+    Args:
+        probes: what to ask of a checkpoint, and how often.
+        epochs: the trial's last epoch, which is always probed.
+        folder: the trial's folder; `rows.jsonl` there remembers what was sent, also across an interruption.
+        send: takes a row.
+    """
+
+    def __init__(self, probes: ProbesConfig, epochs: int, folder: Path, send: Callable[[Row], None]) -> None:
+        self.probes = probes
+        self.epochs = epochs
+        self.folder = folder
+        self.send = send
+        self.queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": "DEFAULT"})
+        self.pending: deque[_Pending] = deque()
+        self.events: list[str] = []
+        self.sent = {row["epoch"] for row in read_rows(folder)}
+
+    def catch_up(self, registered: list[dict[str, Any]]) -> None:
+        """Take up checkpoints of an earlier life of this trial whose rows were never sent."""
+        for report in registered:
+            self._add(report["metrics"], str(report["checkpoint"]))
+
+    def pump(self, running: Callable[[], bool]) -> None:
+        """Send rows until `running()` is false and the last row is out."""
+        while True:
+            alive = running()
+            for report in self._reports(wait=0.2):
+                if "event" in report:
+                    self.events.append(report["event"])
+                    log.warning(report["event"])
+                else:
+                    self._add(report["metrics"], report["checkpoint"])
+            self._advance()
+            if not alive and not self.pending and self.queue.empty():
+                return
+
+    def _reports(self, wait: float) -> list[dict[str, Any]]:
+        time.sleep(wait)
+        return self.queue.get_nowait_batch(self.queue.qsize())
+
+    def _add(self, metrics: dict[str, Any], checkpoint: str | None) -> None:
+        epoch = int(metrics["epoch"])
+        if epoch in self.sent:
+            return
+        self.sent.add(epoch)
+        wanted = bool(self.probes.tasks) and checkpoint is not None
+        wanted = wanted and (epoch % self.probes.every == 0 or epoch == self.epochs)
+        events, self.events = self.events, []
+        row = {**metrics, "checkpoint": checkpoint}
+        self.pending.append(_Pending(row, checkpoint, wanted, events=events))
+
+    def _advance(self) -> None:
+        """Start the first pending probe, and send every row that is complete."""
+        while self.pending:
+            first = self.pending[0]
+            if first.wanted:
+                if first.probe is None:
+                    self._start(first)
+                if not self._collect(first):
+                    return
+            self.pending.popleft()
+            row = first.row | {"events": "; ".join(first.events)}
+            with (self.folder / ROWS).open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            self.send(row)
+
+    def _start(self, pending: _Pending) -> None:
+        # "DEFAULT": inside a trial a task would inherit the trial's placement group, where it can never fit.
+        options = _probe.options(num_cpus=self.probes.cpus, scheduling_strategy="DEFAULT")
+        pending.probe = options.remote(pending.checkpoint, self.probes, str(self.folder.parent.parent / "baselines"))
+        pending.began = time.monotonic()
+
+    def _collect(self, pending: _Pending) -> bool:
+        """Whether the probe is over; its scores, or the mark of its failure, are then in the row."""
+        ready, _ = ray.wait([pending.probe], timeout=0)
+        if ready:
+            try:
+                pending.row |= ray.get(pending.probe) | {"probe/failed": 0}
+                return True
+            except ray.exceptions.RayError as error:
+                trouble = f"the probe of epoch {pending.row['epoch']} failed: {_last_line(error)}"
+        elif time.monotonic() - pending.began > self.probes.timeout:
+            ray.cancel(pending.probe, force=True)
+            trouble = f"the probe of epoch {pending.row['epoch']} took more than {self.probes.timeout:.0f} s (probes.timeout) and was given up"
+        else:
+            return False
+        log.warning(trouble)
+        pending.events.append(trouble)
+        pending.row["probe/failed"] = 1
+        return True
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows that a trial has sent, oldest first; a line that was cut short by a crash is left out."""
+    file = folder / ROWS
+    rows = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            log.warning("%s: a damaged line is left out", file)
+    return rows

@@ -1,0 +1,244 @@
+"""Probe tasks: sounds with targets and folds, from what the user has or from the synthesizer itself."""
+
+import csv
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from doppel_ray.audio import files
+from doppel_ray.section import ConfigError
+from doppel_ray.synth import Synth, SynthConfig
+
+FACTOR_SEED = 0x5EED_FAC7
+"""Seed of the sounds of the factors task: another stream than any run's, so that none of them was trained on."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a task asks about.
+
+    Attributes:
+        sounds: (n, samples) float32, padded with zeros to the longest.
+        lengths: (n,) samples of each sound before the padding.
+        targets: target name -> (n,) class numbers (int64) or values (float64).
+        folds: (n,) fold of each sound; each fold is the test set once.
+        skipped: files that could not be read.
+    """
+
+    sounds: Tensor
+    lengths: np.ndarray
+    targets: dict[str, np.ndarray]
+    folds: np.ndarray
+    skipped: tuple[str, ...] = ()
+
+
+class Task(ABC):
+    """A probe task.
+
+    Attributes:
+        name: as `probes.tasks` names it.
+        kind: what is fitted on the embeddings: a class for each sound, or values.
+        metric: name of its first metric.
+    """
+
+    name: str
+    kind: Literal["classification", "regression"]
+    metric: str
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuse now what would fail later.
+
+        Raises:
+            ConfigError: the data is missing, empty or unreadable.
+        """
+
+    @abstractmethod
+    def load(self, sample_rate: int) -> Examples:
+        """The examples, at `sample_rate` Hz."""
+
+
+# Factors: what a listener would call them -> the parameter that makes them, by architecture.
+FACTORS = {
+    "voice": {
+        "pitch": "keyboard.midi_f0",
+        "note_duration": "keyboard.duration",
+        "attack": "adsr_1.attack",
+        "decay": "adsr_1.decay",
+        "sustain": "adsr_1.sustain",
+        "lfo_rate": "lfo_1.frequency",
+        "oscillator_shape": "vco_2.shape",
+        "sine_level": "mixer.level.0",
+        "square_saw_level": "mixer.level.1",
+        "noise_level": "mixer.level.2",
+    },
+    "voicefm": {
+        "pitch": "keyboard.midi_f0",
+        "note_duration": "keyboard.duration",
+        "attack": "adsr_1.attack",
+        "decay": "adsr_1.decay",
+        "sustain": "adsr_1.sustain",
+        "lfo_rate": "lfo_1.frequency",
+        "oscillator_shape": "vco_2.shape",
+        "sine_level": "mixer.level.0",
+        "square_saw_level": "mixer.level.1",
+        "fm_level": "mixer.level.2",
+        "noise_level": "mixer.level.3",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Factors(Task):
+    """Parameters of unseen synthetic sounds, predicted from their embeddings; needs no download.
+
+    The sounds come from the Voice synthesizer whatever the experiment trains on, so that scores compare across
+    architectures. Targets are in the parameters' own [0, 1] scale. The metric of a factor is R² on the test folds;
+    `score` is the mean over the factors.
+    """
+
+    count: int = 1024
+    duration: float = 1.0
+    name = "factors"
+    kind = "regression"
+    metric = "score"
+    FOLDS = 4
+
+    def check(self) -> None:
+        return None
+
+    def load(self, sample_rate: int) -> Examples:
+        return _render_factors(self.count, self.duration, sample_rate)
+
+
+@functools.lru_cache(maxsize=1)
+def _render_factors(count: int, duration: float, sample_rate: int) -> Examples:
+    synth: Synth = SynthConfig(architecture="voice", sample_rate=sample_rate, duration=duration).build()
+    indices = torch.arange(count)
+    theta = synth.sample(seed=FACTOR_SEED, indices=indices)
+    sounds = synth.render(theta)
+    column = {parameter.name: k for k, parameter in enumerate(synth.parameters)}
+    targets = {name: theta[:, column[parameter]].double().numpy() for name, parameter in FACTORS["voice"].items()}
+    return Examples(
+        sounds=sounds,
+        lengths=np.full(count, sounds.shape[1]),
+        targets=targets,
+        folds=np.arange(count) % Factors.FOLDS,
+    )
+
+
+@dataclass(frozen=True)
+class Esc50(Task):
+    """Environmental sounds in ESC-50's layout: `meta/esc50.csv` and `audio/`, five folds (Piczak, 2015).
+
+    Attributes:
+        root: folder that holds `meta` and `audio`.
+        subset: "esc50", or "esc10" for the rows whose `esc10` flag is set.
+        unreadable: "refuse" files that cannot be read, or "skip" them.
+    """
+
+    root: Path
+    subset: Literal["esc10", "esc50"] = "esc50"
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    kind = "classification"
+    metric = "accuracy"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.subset
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of the task in `meta/esc50.csv`.
+
+        Raises:
+            ConfigError: the file is missing, lacks a column, or has no row for this task.
+        """
+        table = self.root / "meta" / "esc50.csv"
+        if not self.root.is_dir():
+            raise ConfigError(f"probes.root is {str(self.root)!r}: there is no such folder; {self.name} needs ESC-50's layout, meta/esc50.csv and audio/")
+        if not table.is_file():
+            raise ConfigError(f"probes.root is {str(self.root)!r}: {self.name} needs ESC-50's layout, but meta/esc50.csv is missing")
+        with table.open(newline="") as file:
+            reader = csv.DictReader(file)
+            missing = {"filename", "fold", "target", "esc10"} - set(reader.fieldnames or ())
+            if missing:
+                raise ConfigError(f"{table}: column {', '.join(sorted(missing))} is missing")
+            rows = [row for row in reader if self.subset == "esc50" or row["esc10"].strip().lower() == "true"]
+        if not rows:
+            raise ConfigError(f"{table}: no row for {self.name}")
+        return rows
+
+    def check(self) -> None:
+        rows = self.rows()
+        broken = []
+        for row in rows:
+            try:
+                files.length(self.root / "audio" / row["filename"])
+            except files.UnreadableAudio as error:
+                broken.append(str(error))
+        if len(broken) == len(rows):
+            raise ConfigError(f"{self.name}: none of the {len(rows)} files can be read, first {broken[0]}")
+        if broken and self.unreadable == "refuse":
+            shown = "\n  ".join(broken[:10]) + (f"\n  and {len(broken) - 10} more" if len(broken) > 10 else "")
+            raise ConfigError(
+                f"{self.name}: {len(broken)} of {len(rows)} files cannot be read:\n  {shown}\n"
+                "mend them, or leave them out with --probes.unreadable skip"
+            )
+        if len({row["fold"] for row in rows}) < 2:
+            raise ConfigError(f"{self.name}: all rows are in fold {rows[0]['fold']}; cross-validation needs at least 2 folds")
+
+    def load(self, sample_rate: int) -> Examples:
+        return _read_esc50(self, sample_rate)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_esc50(task: Esc50, sample_rate: int) -> Examples:
+    sounds, targets, folds, skipped = [], [], [], []
+    for row in task.rows():
+        try:
+            sounds.append(files.read(task.root / "audio" / row["filename"], sample_rate))
+        except files.UnreadableAudio as error:
+            if task.unreadable == "refuse":
+                raise ConfigError(f"{task.name}: {error}") from None
+            skipped.append(str(error))
+            continue
+        targets.append(int(row["target"]))
+        folds.append(int(row["fold"]))
+    return Examples(
+        sounds=torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True),
+        lengths=np.array([len(sound) for sound in sounds]),
+        targets={"class": np.array(targets)},
+        folds=np.array(folds),
+        skipped=tuple(skipped),
+    )
+
+
+TASKS: dict[str, str] = {
+    "factors": "parameters of unseen synthetic sounds; built in",
+    "esc10": "ESC-10, from --probes.root in ESC-50's layout",
+    "esc50": "ESC-50, from --probes.root in ESC-50's layout",
+}
+
+
+def make(name: str, root: Path | None, unreadable: Literal["refuse", "skip"], factor_sounds: int) -> Task:
+    """The task of that name.
+
+    Raises:
+        ConfigError: it needs a folder, and none is given.
+    """
+    makers: dict[str, Callable[[Path], Task]] = {
+        "esc10": lambda folder: Esc50(folder, "esc10", unreadable),
+        "esc50": lambda folder: Esc50(folder, "esc50", unreadable),
+    }
+    if name == "factors":
+        return Factors(count=factor_sounds)
+    if root is None:
+        raise ConfigError(f"probes.tasks has {name}, which needs its recordings: give their folder with --probes.root DIR")
+    return makers[name](root)

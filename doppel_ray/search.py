@@ -1,0 +1,72 @@
+"""What a sweep varies and how it is steered."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from doppel_ray.section import Section
+
+
+class Space(Section):
+    """Values that a search may take: exactly one of these."""
+
+    grid: tuple[Any, ...] | None = None
+    """Every one of these values, in combination with every other grid."""
+    choice: tuple[Any, ...] | None = None
+    """One of these, at random."""
+    uniform: tuple[float, float] | None = None
+    """A number between these."""
+    loguniform: tuple[float, float] | None = None
+    """A number between these, uniform in its logarithm."""
+    randint: tuple[int, int] | None = None
+    """A whole number from the first to the one before the second."""
+
+    @model_validator(mode="after")
+    def _one(self) -> "Space":
+        given = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of grid, choice, uniform, loguniform, randint; found {', '.join(given) or 'none'}")
+        kind = given[0]
+        values = getattr(self, kind)
+        if not values:
+            raise ValueError(f"{kind} has no values")
+        if kind in ("uniform", "loguniform", "randint"):
+            low, high = values
+            if not low < high:
+                raise ValueError(f"{kind} is [{low}, {high}]; the first must be below the second")
+            if kind == "loguniform" and low <= 0:
+                raise ValueError(f"loguniform is [{low}, {high}]; both must be above 0")
+        return self
+
+    @property
+    def kind(self) -> str:
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    def examples(self) -> tuple[Any, ...]:
+        """All values, or the ends of the range: what must be allowed for the whole space to be."""
+        if self.randint is not None:
+            return (self.randint[0], self.randint[1] - 1)
+        return tuple(getattr(self, self.kind))
+
+
+class TuneConfig(Section):
+    """How the trials of a sweep are chosen, compared and stopped."""
+
+    metric: str = "probe/factors/score"
+    """What trials are judged by: a column of their rows, such as probe/esc10/accuracy or loss."""
+    mode: Literal["max", "min"] = "max"
+    """Whether more of the metric is better."""
+    scheduler: Literal["fifo", "asha"] = "asha"
+    """fifo: every trial runs to its end. asha: the weaker trials are stopped early (Li et al., 2020)."""
+    grace: int = Field(default=1, ge=1)
+    """Epochs that every trial may run before it can be stopped (asha)."""
+    reduction: float = Field(default=2.0, gt=1.0)
+    """Of so many trials that reach a rung one goes on (asha)."""
+    searcher: Literal["random"] = "random"
+    """random: grids in full, everything else drawn at random from run.seed."""
+    samples: int = Field(default=1, ge=1)
+    """Times that the whole grid is run, with fresh random draws each time."""
+    concurrent: int | None = Field(default=None, ge=1)
+    """Trials side by side, at most; null: as many as fit."""
+    max_failures: int = Field(default=0, ge=0)
+    """Times that a trial that failed is tried again from its last checkpoint."""

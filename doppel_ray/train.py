@@ -1,0 +1,366 @@
+"""The loop of one train worker, and the trainer around it; `python -m doppel_ray.train` runs one configuration."""
+
+import json
+import logging
+import queue
+import resource
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import ray.train
+import torch
+from pydantic import Field, model_validator
+from ray.train import Checkpoint, FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from doppel_ray import checkpoint as checkpoints
+from doppel_ray.checkpoint import Position
+from doppel_ray.data import Stream
+from doppel_ray.models import Model
+from doppel_ray.models.batchnorm import synchronise
+from doppel_ray.objectives import effective_rank, gather
+from doppel_ray.section import ConfigError, Section
+
+if TYPE_CHECKING:
+    from doppel_ray.config import Experiment
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a trial that Ray Train keeps its checkpoints and its own state in."""
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's own record, in that folder, of the checkpoints it knows."""
+COLLECTIVE_TIMEOUT = 300
+"""Seconds that a worker waits for the others in a collective operation."""
+
+
+class TrainConfig(Section):
+    """How long, how wide and on what the model is trained."""
+
+    epochs: int = Field(default=200, ge=1)
+    """Epochs: ranges of fresh indices, after each of which there is a checkpoint."""
+    pairs_per_epoch: int = Field(default=100_000, ge=1)
+    """Pairs of an epoch; rounded down to whole batches."""
+    batch_size: int = Field(default=768, ge=2)
+    """Pairs of a batch, over all workers together."""
+    workers: int = Field(default=1, ge=1)
+    """Train workers (DDP); each takes batch_size / workers pairs of every batch."""
+    cpus_per_worker: float = Field(default=1.0, gt=0.0)
+    """CPUs of each train worker: what it reserves, and (rounded) the threads it computes with."""
+    gpus_per_worker: float = Field(default=0.0, ge=0.0)
+    """GPUs of each train worker; 0: it trains on the CPU."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: autocast to bfloat16. auto: bf16 on a GPU or CPU with matrix units for it, else fp32."""
+    clip: float | None = Field(default=None, gt=0.0)
+    """Largest norm of the gradient; null: no clipping."""
+    max_failures: int = Field(default=3, ge=0)
+    """Times that a lost or failed worker group is started again from the last checkpoint."""
+    data_timeout: float = Field(default=300.0, gt=0.0)
+    """Seconds that a worker waits for one batch before it gives up and says why."""
+    keep: int | None = Field(default=None, ge=1)
+    """Newest checkpoints to keep; null: all."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainConfig":
+        if self.batch_size % self.workers:
+            near = self.batch_size - self.batch_size % self.workers
+            raise ValueError(f"batch_size {self.batch_size} does not divide over {self.workers} workers; the nearest that does is {near or self.workers}")
+        if self.local_batch < 2:
+            raise ValueError(f"batch_size {self.batch_size} leaves {self.local_batch} pair for each of {self.workers} workers; at least 2 are needed")
+        if self.pairs_per_epoch < self.batch_size:
+            raise ValueError(f"pairs_per_epoch {self.pairs_per_epoch} is less than one batch of {self.batch_size}")
+        return self
+
+    @property
+    def local_batch(self) -> int:
+        return self.batch_size // self.workers
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.pairs_per_epoch // self.batch_size
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+# --- one worker ---------------------------------------------------------------------------------------------------------
+
+
+class Feed:
+    """Batches for one worker, in order, fetched and converted beside the training step.
+
+    Args:
+        batches: dictionaries of NumPy columns, as the generators make them.
+        device: where the features go.
+        timeout: seconds to wait for a batch.
+    """
+
+    def __init__(self, batches: Iterator[dict[str, np.ndarray]], device: torch.device, timeout: float) -> None:
+        self.device = device
+        self.timeout = timeout
+        self.waited = 0.0
+        """Seconds that training waited for data."""
+        self.ready: queue.Queue[Any] = queue.Queue(maxsize=1)
+        threading.Thread(target=self._fill, args=(batches,), daemon=True, name="feed").start()
+
+    def _fill(self, batches: Iterator[dict[str, np.ndarray]]) -> None:
+        try:
+            for batch in batches:
+                features = torch.from_numpy(np.ascontiguousarray(batch.pop("features"))).to(self.device)
+                self.ready.put((features, batch))
+            self.ready.put(StopIteration())
+        except Exception as error:  # handed to the training thread, which raises it
+            self.ready.put(error)
+
+    def next(self) -> tuple[Tensor, dict[str, np.ndarray]]:
+        """The next batch: features (local batch, 2, channels, frames, mels) float16, and the other columns.
+
+        Raises:
+            TimeoutError: no batch came in time.
+        """
+        began = time.perf_counter()
+        while True:
+            try:
+                item = self.ready.get(timeout=min(30.0, self.timeout))
+                break
+            except queue.Empty:
+                waited = time.perf_counter() - began
+                if waited >= self.timeout:
+                    raise TimeoutError(
+                        f"no batch came from the generators in {waited:.0f} s (train.data_timeout): they are starved of "
+                        "CPUs, or every one of them fails; `ray status` shows what waits"
+                    ) from None
+                log.warning("waiting for data since %.0f s; giving up after %.0f s (train.data_timeout)", waited, self.timeout)
+        self.waited += time.perf_counter() - began
+        if isinstance(item, Exception):
+            raise RuntimeError("the stream of pairs ended early") from item
+        return item
+
+
+class Means:
+    """Running means of scalars."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def add(self, **values: float) -> None:
+        for name, value in values.items():
+            self.sums[name] += value
+            self.counts[name] += 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        self.sums.clear()
+        self.counts.clear()
+        return means
+
+
+def precision(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """The type that matrix work is done in."""
+    if config.precision == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if config.precision == "bf16" else torch.float32
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    """Set every group's learning rate to `factor` times what it was built with; returns the first group's."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+        group["lr"] = group["initial_lr"] * factor
+    return optimizer.param_groups[0]["lr"]
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """What each train worker runs. `config` is the experiment as plain data."""
+    from doppel_ray.config import Experiment
+
+    experiment = Experiment.model_validate(config)
+    train = experiment.train
+    context = ray.train.get_context()
+    workers, rank = context.get_world_size(), context.get_world_rank()
+    device = ray.train.torch.get_device()
+    torch.set_num_threads(max(1, round(train.cpus_per_worker)))
+
+    model = Model(experiment.encoder, experiment.head, experiment.run.seed)
+    position = Position()
+    resume: dict[str, Any] | None = None
+    if (saved := ray.train.get_checkpoint()) is not None:
+        with saved.as_directory() as folder:
+            checkpoints.load_weights(Path(folder), model)
+            position = checkpoints.position(Path(folder))
+            resume = checkpoints.load_resume(Path(folder))
+        log.info("goes on from epoch %d, index %d", position.epoch, position.next_index)
+    model = model.to(device=device, memory_format=torch.channels_last)
+    network: nn.Module = model
+    if workers > 1:
+        network = DistributedDataParallel(synchronise(model, device), broadcast_buffers=False)
+    optimizer = experiment.optim.build(model.parameters(), train.batch_size)
+    if resume is not None:
+        optimizer.load_state_dict(resume["optimizer"])
+        torch.set_rng_state(resume["rng"])
+    objective = experiment.objective.build()
+    dtype = precision(train, device)
+
+    shard = ray.train.get_dataset_shard("pairs")
+    batches = shard.iter_batches(
+        batch_size=train.local_batch, batch_format="numpy", prefetch_batches=experiment.data.prefetch_batches, drop_last=True
+    )
+    feed = Feed(iter(batches), device, train.data_timeout)
+    means = Means()
+    restarts: set[int] = set()
+    step, index = position.step, position.next_index
+    for epoch in range(position.epoch, train.epochs):
+        began, feed.waited = time.perf_counter(), 0.0
+        network.train()
+        for _ in range(train.steps_per_epoch):
+            features, columns = feed.next()
+            _expect(columns["index"], index, train.batch_size)
+            restarts |= set(columns["generator"][columns["restarted"]].tolist())
+            lr = set_lr(optimizer, experiment.optim.factor(step, train.steps))
+            # Both views as one batch: (2 · local batch, channels, frames, mels), the first views first.
+            views = features.transpose(0, 1).flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                embeddings = network(views)
+            loss, terms = objective(*embeddings.chunk(2))
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss.item()} at step {step} (indices {index} to {index + train.batch_size - 1})")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), train.clip or float("inf"))
+            optimizer.step()
+            step, index = step + 1, index + train.batch_size
+            means.add(
+                loss=loss.item(),
+                gradient_norm=norm.item(),
+                lr=lr,
+                generator_seconds_per_pair=float(columns["seconds"].mean()),
+                **{name: value.item() for name, value in terms.items()},
+            )
+        seconds = time.perf_counter() - began
+        spread = effective_rank(gather(embeddings.detach().float()).cpu()).item()  # of the last batch; every worker takes part
+        metrics = means.take() | {
+            "epoch": epoch + 1,
+            "step": step,
+            "pairs": index,
+            "effective_rank": spread,
+            "pairs_per_second": train.steps_per_epoch * train.batch_size / seconds,
+            "wait_share": feed.waited / seconds,
+            "train_seconds": seconds,
+            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "generator_restarts": len(restarts),
+        }
+        _report(config, model, optimizer, Position(epoch + 1, step, index), metrics, rank)
+
+
+def _expect(found: np.ndarray, start: int, batch: int) -> None:
+    """Every index of a batch lies in the range that this step consumes: the stream is where the checkpoint left it."""
+    if found.min() < start or found.max() >= start + batch:
+        raise RuntimeError(f"the stream gave indices {found.min()} to {found.max()} where {start} to {start + batch - 1} were due")
+
+
+def _report(
+    config: dict[str, Any], model: Model, optimizer: torch.optim.Optimizer, position: Position, metrics: dict[str, float], rank: int
+) -> None:
+    """Report an epoch; the first worker's checkpoint goes with it."""
+    name = f"epoch_{position.epoch:04d}"
+    if rank > 0:
+        ray.train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        resume = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+        checkpoints.save(Path(folder), model, config, position, metrics, resume)
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder), checkpoint_dir_name=name)
+
+
+# --- the trainer ------------------------------------------------------------------------------------------------------
+
+
+def snapshot(folder: Path) -> list[dict[str, Any]]:
+    """The epochs that Ray Train has registered for a trial, oldest first.
+
+    Args:
+        folder: the trial's.
+
+    Returns:
+        For each: "checkpoint" (its folder) and "metrics".
+    """
+    file = folder / CHECKPOINTS / SNAPSHOT
+    if not file.exists():
+        return []
+    state = json.loads(file.read_text())
+    found = {result["checkpoint_dir_name"]: result for result in state["checkpoint_results"]}
+    if latest := state.get("latest_checkpoint_result"):
+        found[latest["checkpoint_dir_name"]] = latest
+    return [
+        {"checkpoint": folder / CHECKPOINTS / name, "metrics": result["metrics"]}
+        for name, result in sorted(found.items(), key=lambda item: item[1]["metrics"]["epoch"])
+    ]
+
+
+def next_index(folder: Path) -> int:
+    """The first index that the trial's newest registered checkpoint has not used."""
+    known = snapshot(folder)
+    return int(known[-1]["metrics"]["pairs"]) if known else 0
+
+
+def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.UserCallback]) -> TorchTrainer:
+    """Ray Train for one trial.
+
+    Args:
+        experiment: one point of the search.
+        folder: the trial's folder. A trainer made again on the same folder goes on from its newest checkpoint.
+        callbacks: Ray Train's user callbacks.
+    """
+    train = experiment.train
+    stream = Stream(
+        maker={
+            "synth": experiment.synth,
+            "pairs": experiment.pairs,
+            "frontend": experiment.frontend,
+            "augment": experiment.augment,
+            "seed": experiment.run.seed,
+        },
+        generators=experiment.generators[0],
+        data=experiment.data,
+        local_batch=train.local_batch,
+        stop=train.steps * train.batch_size,
+    )
+    resources = {"CPU": train.cpus_per_worker}
+    if train.gpus_per_worker:
+        resources["GPU"] = train.gpus_per_worker
+    return TorchTrainer(
+        train_loop,
+        train_loop_config=experiment.plain(),
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT),
+        scaling_config=ScalingConfig(
+            num_workers=train.workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        # A function: the controller calls it at each start of a worker group, so that a restarted group goes on at the
+        # index of its checkpoint. A dataset would begin again at its first index.
+        datasets={"pairs": lambda: stream.dataset(next_index(folder))},
+        dataset_config=ray.train.DataConfig(execution_options=stream.execution_options(), enable_shard_locality=False),
+        run_config=ray.train.RunConfig(
+            name=CHECKPOINTS,
+            storage_path=str(folder),
+            failure_config=FailureConfig(max_failures=train.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep),
+            callbacks=callbacks,
+        ),
+    )
+
+
+def main(argv: Any = None) -> int:
+    from doppel_ray import tune
+
+    raise ConfigError("not yet")

@@ -1,0 +1,101 @@
+"""One trial: a train run, its probes, its rows, and its record in the run's folder."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from doppel_ray.probe.schedule import Reports, Row, Rows
+from doppel_ray.train import snapshot, trainer
+
+if TYPE_CHECKING:
+    from doppel_ray.config import Experiment
+
+LOG = "trial.log"
+NOT_SCALARS = ("epoch", "step", "pairs")
+
+
+def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> None:
+    """Train, probe and record one point of the search; goes on where an earlier life of the same folder stopped.
+
+    Args:
+        experiment: the point.
+        folder: the trial's folder: `experiment.json`, `trial.log`, `rows.jsonl`, `checkpoints/`, TensorBoard's events.
+        send: takes every row, in order, each once in the trial's whole life.
+
+    Raises:
+        ray.train.TrainingFailedError: training failed more than `train.max_failures` times.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
+    handler = logging.FileHandler(folder / LOG)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("doppel_ray")
+    logger.addHandler(handler)
+    board = SummaryWriter(str(folder))
+
+    def record(row: Row) -> None:
+        write_scalars(board, row)
+        send(row)
+
+    try:
+        rows = Rows(experiment.probes, experiment.train.epochs, folder, record)
+        rows.catch_up(snapshot(folder))
+        failure: list[Exception] = []
+        fit = threading.Thread(target=_fit, args=(experiment, folder, rows, failure), daemon=True, name="fit")
+        fit.start()
+        rows.pump(fit.is_alive)
+        rows.queue.shutdown()
+        if failure:
+            raise failure[0]
+    finally:
+        board.close()
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def trainable(base: dict[str, Any], run_folder: Path) -> Callable[[dict[str, Any]], None]:
+    """The function that Ray Tune runs for each trial, in a process of its own.
+
+    Args:
+        base: the experiment as plain data.
+        run_folder: the sweep's folder.
+
+    Returns:
+        A function of dotted key -> what the search gave the trial.
+    """
+
+    def trial(config: dict[str, Any]) -> None:
+        import ray.tune
+
+        from doppel_ray.config import Experiment
+
+        experiment = Experiment.model_validate(base).with_values(config)
+        run(experiment, run_folder / "trials" / ray.tune.get_context().get_trial_name(), ray.tune.report)
+
+    return trial
+
+
+def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Exception]) -> None:
+    try:
+        trainer(experiment, folder, [Reports(rows.queue)]).fit()
+    except Exception as error:  # raised in the trial's own thread once the last rows are out
+        logging.getLogger(__name__).exception("training failed")
+        failure.append(error)
+
+
+def tag(name: str) -> str:
+    """TensorBoard's tag of a row's column: `train/loss`, `probe/esc10/accuracy`."""
+    return name if "/" in name else f"train/{name}"
+
+
+def write_scalars(board: SummaryWriter, row: Row) -> None:
+    """One row's numbers, at its step."""
+    for name, value in row.items():
+        if isinstance(value, int | float) and name not in NOT_SCALARS:
+            board.add_scalar(tag(name), value, row["step"])
+    board.flush()

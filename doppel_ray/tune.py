@@ -1,0 +1,213 @@
+"""Sweeps: `python -m doppel_ray.tune`, the main job."""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from doppel_ray import command, config, provenance, report
+from doppel_ray.config import Experiment
+from doppel_ray.section import ConfigError
+
+DEFAULT_CONFIG = Path(__file__).parent.parent / "tune_configs" / "quickstart.yaml"
+TUNE_STATE = "tune"
+"""Folder of a run where Ray Tune keeps what it needs to go on."""
+
+# Read by Ray when it is imported.
+ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # rows.jsonl and TensorBoard are written by the trial itself, once
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # epochs between probes have no metric
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def trial_name(tune_trial: Any) -> str:
+    """`003_delta=0.05`: the trial's number and what the search gave it."""
+    number = tune_trial.trial_id.rpartition("_")[2]
+    values = "_".join(f"{key.rpartition('.')[2]}={value}" for key, value in tune_trial.config.items())
+    return re.sub(r"[^A-Za-z0-9=._+-]", "-", f"{int(number):03d}_{values}".rstrip("_"))[:80]
+
+
+def search_space(experiment: Experiment) -> dict[str, Any]:
+    """The `search:` section as Ray Tune's own space."""
+    from ray import tune
+
+    makers = {"grid": tune.grid_search, "choice": tune.choice}
+    ranges = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}
+    space = {}
+    for key, values in experiment.search.items():
+        given = getattr(values, values.kind)
+        space[key] = makers[values.kind](list(given)) if values.kind in makers else ranges[values.kind](*given)
+    return space
+
+
+def trial_count(experiment: Experiment) -> int:
+    """Trials of the whole sweep."""
+    grid = 1
+    for values in experiment.search.values():
+        grid *= len(values.grid) if values.grid is not None else 1
+    return grid * experiment.tune.samples
+
+
+def make_scheduler(experiment: Experiment) -> Any:
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    tune = experiment.tune
+    if tune.scheduler == "fifo":
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric=tune.metric,
+        mode=tune.mode,
+        max_t=experiment.train.epochs,
+        grace_period=min(tune.grace, experiment.train.epochs),
+        reduction_factor=tune.reduction,
+    )
+
+
+def check(experiment: Experiment) -> None:
+    """Refuse before Ray starts what would fail in the middle.
+
+    Raises:
+        ConfigError: names the field, the value, and how to mend it.
+    """
+    from doppel_ray import cluster, resources
+
+    metric = experiment.tune.metric
+    if metric.startswith("probe/"):
+        task = metric.split("/")[1]
+        if task not in experiment.probes.tasks:
+            asked = ", ".join(experiment.probes.tasks) or "none"
+            raise ConfigError(f"tune.metric is {metric!r}, but probes.tasks are {asked}: add {task}, or choose another metric such as loss")
+    experiment.probes.check()
+    if cluster.address() is None:
+        resources.plan(experiment, cluster.local_node())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command.Parser("tune", "Train and probe a sweep of experiments. Without options: tune_configs/quickstart.yaml.")
+    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="go on with an interrupted sweep; takes no other option")
+    parser.add_argument("--plain", action="store_true", help="print lines instead of a live table")
+    parser.add_experiment(default=DEFAULT_CONFIG)
+    args = parser.parse_experiment(argv)
+    console = Console(force_terminal=False if args.plain else None)
+    os.environ.update(ENVIRONMENT)
+    if args.resume:
+        if args.overrides or args.config != DEFAULT_CONFIG:
+            raise ConfigError("--resume goes on with the run as it was configured; leave out --config and every override")
+        folder = args.resume
+        experiment = config.validate(report.read(folder).about["experiment"])
+        check(experiment)
+    else:
+        experiment = config.read(args.config, args.overrides)
+        check(experiment)
+        folder = new_folder(experiment, args.config)
+    return sweep(experiment, folder, console, resume=bool(args.resume), plain=args.plain)
+
+
+def new_folder(experiment: Experiment, file: Path | None) -> Path:
+    """Make the run's folder and write what it is.
+
+    Raises:
+        ConfigError: it already holds something, or cannot be made.
+    """
+    stem = file.stem if file else "defaults"
+    name = experiment.run.name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = experiment.run.dir / name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+    except FileExistsError:
+        raise ConfigError(
+            f"run.name is {name!r}: {folder} already holds a run; choose another --run.name, or go on with it: --resume {folder}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be made: {error.strerror}") from None
+    about = provenance.gather() | {"experiment": experiment.plain()}
+    (folder / report.RUN).write_text(json.dumps(about, indent=1))
+    return folder
+
+
+def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, plain: bool) -> int:
+    """Run a sweep into its folder, or go on with one; returns the exit code."""
+    from doppel_ray import cluster, resources
+
+    began = time.monotonic()
+    nodes, where = cluster.connect()
+    plan = resources.plan(experiment, nodes)
+    total = trial_count(experiment)
+    console.print(f"doppel_ray: {total} trials into {folder}", highlight=False, soft_wrap=True)
+    for line in (where, *plan.lines()):
+        console.print(line, highlight=False, soft_wrap=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(cluster.disconnect)
+        results = _fit(experiment, folder.resolve(), plan.concurrent, total, resume, plain)
+    minutes = (time.monotonic() - began) / 60
+    report.publish(folder, console)
+    go_on = f"go on with: python -m doppel_ray.tune --resume {folder}"
+    if results == "interrupted":
+        console.print(f"interrupted after {minutes:.1f} minutes; nothing that was checkpointed is lost. {go_on}", highlight=False, soft_wrap=True)
+        return command.INTERRUPTED
+    if results == "failed":
+        console.print(f"some trials failed: see {folder}/trials/*/trial.log. {go_on}", highlight=False, soft_wrap=True)
+        return 1
+    console.print(f"done in {minutes:.1f} minutes; results are in {folder}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resume: bool, plain: bool) -> str:
+    """Ray Tune itself; returns "finished", "failed" or "interrupted"."""
+    from ray import tune
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    from doppel_ray import trial
+    from doppel_ray.live import Live
+    from doppel_ray.resources import DRIVER_CPUS
+
+    trainable = tune.with_resources(trial.trainable(experiment.plain(), folder), {"cpu": DRIVER_CPUS})
+    state = folder / TUNE_STATE
+    if resume and tune.Tuner.can_restore(str(state)):
+        tuner = tune.Tuner.restore(
+            str(state), trainable, resume_unfinished=True, resume_errored=True, param_space=search_space(experiment)
+        )
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=search_space(experiment),
+            tune_config=tune.TuneConfig(
+                scheduler=make_scheduler(experiment),
+                search_alg=BasicVariantGenerator(random_state=experiment.run.seed % 2**32, max_concurrent=concurrent),
+                num_samples=experiment.tune.samples,
+                trial_name_creator=trial_name,
+                trial_dirname_creator=trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=TUNE_STATE,
+                storage_path=str(folder),
+                callbacks=[Live(folder, experiment.plain(), total, plain)],
+                failure_config=tune.FailureConfig(max_failures=experiment.tune.max_failures),
+                verbose=0,
+            ),
+        )
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    tuner.fit()
+    statuses = {trial.status for trial in report.read(folder).trials}
+    if statuses <= {"finished", "stopped early"}:
+        return "finished"
+    return "failed" if "failed" in statuses and not statuses & {"running", "waiting", "interrupted"} else "interrupted"
+
+
+if __name__ == "__main__":
+    command.run(main)
