@@ -38,6 +38,15 @@ def _answers(found: str) -> bool:
     return True
 
 
+def log_to(file: Path) -> None:
+    """Send what Ray's libraries say in this process to a file, away from the terminal."""
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("ray")
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
 def connect() -> tuple[tuple[Node, ...], str]:
     """Join a running cluster if there is one, else start Ray on this machine, listening on loopback alone.
 
@@ -47,11 +56,8 @@ def connect() -> tuple[tuple[Node, ...], str]:
     Raises:
         ConfigError: RAY_ADDRESS names a cluster that does not answer.
     """
-    quiet: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
+    # Logging as the caller has set it up: see `log_to`.
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     joined = address()
     if joined is not None:
         try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import re
 import time
@@ -145,6 +144,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
     from doppel_ray import cluster, resources
 
     began = time.monotonic()
+    cluster.log_to(folder / "ray.log")
     nodes, where = cluster.connect()
     plan = resources.plan(experiment, nodes)
     total = trial_count(experiment)
@@ -201,7 +201,6 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
                 verbose=0,
             ),
         )
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tuner.fit()
     statuses = {trial.status for trial in report.read(folder).trials}
     if statuses <= {"finished", "stopped early"}:

@@ -8,10 +8,7 @@ from torch import Tensor
 
 from doppel_ray.section import Section
 from doppel_ray.synth import counter
-
-STREAM = 64
-"""First counter stream of the augmentations; augmentation k, view v draws from stream STREAM + 2 k + v."""
-
+from doppel_ray.synth.counter import Stream
 
 class AugmentConfig(Section):
     """One augmentation of the chain, applied to each view of a pair on its own."""
@@ -41,7 +38,8 @@ class Augment:
     def __call__(self, sound: Tensor, indices: Tensor, view: int) -> Tensor:
         """Augment one view of the pairs `indices`: (batch, samples) -> (batch, samples)."""
         for k, config in enumerate(self.chain):
-            chance, level = counter.uniform(self.seed, indices, STREAM + 2 * k + view, 2).to(sound.device).unbind(1)
+            stream = Stream.AUGMENTATION + 2 * k + view
+            chance, level = counter.uniform(self.seed, indices, stream, 2).unbind(1)
             decibels = config.low + (config.high - config.low) * level
             gain = torch.where(chance < config.p, 10.0 ** (decibels / 20.0), torch.ones_like(decibels))
             sound = sound * gain.unsqueeze(1)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pyarrow as pa
 import ray.data
 from pydantic import Field
 from ray.data import ExecutionOptions, ExecutionResources
@@ -31,9 +30,9 @@ def block_size(local_batch: int, at_most: int) -> int:
     return next(size for size in range(min(local_batch, at_most), 0, -1) if local_batch % size == 0)
 
 
-def index_blocks(start: int, stop: int, size: int) -> list[pa.Table]:
-    """The indices [start, stop) in blocks: tables of one row, the first index and how many."""
-    return [pa.table({"start": [first], "count": [min(size, stop - first)]}) for first in range(start, stop, size)]
+def index_blocks(start: int, stop: int, size: int) -> list[dict[str, int]]:
+    """The indices [start, stop) in blocks: the first index and how many."""
+    return [{"start": first, "count": min(size, stop - first)} for first in range(start, stop, size)]
 
 
 class Stream:
@@ -62,8 +61,10 @@ class Stream:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         pool = self.generators
-        # No read tasks: they ask for a CPU each, and wait for ever when train workers and generators hold them all.
-        return ray.data.from_arrow(index_blocks(start, self.stop, self.block)).map_batches(
+        # `from_items` makes its blocks in this process. `range` has read tasks and `from_arrow` has metadata tasks: these
+        # ask for a CPU each, and wait for ever when train workers and generators hold them all.
+        blocks = index_blocks(start, self.stop, self.block)
+        return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
             Generator,
             fn_constructor_kwargs={"maker": self.maker, "device": pool.device, "threads": pool.threads},
             compute=pool.pool(),
@@ -81,7 +82,6 @@ class Stream:
         pool = self.generators
         return ExecutionOptions(
             preserve_order=True,
-            locality_with_output=False,
             resource_limits=ExecutionResources(
                 cpu=pool.num_cpus * pool.actors[1],
                 gpu=pool.num_gpus * pool.actors[1],

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from doppel_ray import checkpoint
-from doppel_ray.probe import fit, tasks
+from doppel_ray.probe import fit
+from doppel_ray.probe.tasks import TASKS, Task, make
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
 from doppel_ray.section import Section
 
@@ -18,8 +19,8 @@ BASELINES = ("mel", "untrained")
 
 def _known(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
-        if name not in tasks.TASKS:
-            raise ValueError(f"there is no task {name!r}; expected one of {', '.join(tasks.TASKS)}")
+        if name not in TASKS:
+            raise ValueError(f"there is no task {name!r}; expected one of {', '.join(TASKS)}")
     if len(set(names)) < len(names):
         raise ValueError("a task is named twice")
     return names
@@ -47,8 +48,8 @@ class ProbesConfig(Section):
     timeout: float = Field(default=600.0, gt=0.0)
     """Seconds after which a probe that has started is given up; the trial goes on, its row is marked."""
 
-    def build(self) -> list[tasks.Task]:
-        return [tasks.make(name, self.root, self.unreadable, self.factor_sounds) for name in self.tasks]
+    def build(self) -> list[Task]:
+        return [make(name, self.root, self.unreadable, self.factor_sounds) for name in self.tasks]
 
     def check(self) -> None:
         """Refuse missing or unreadable recordings before anything starts.
@@ -91,7 +92,7 @@ def window_of(recipe: checkpoint.Recipe) -> int:
     return round(recipe.synth.duration * recipe.synth.sample_rate)
 
 
-def score(task: tasks.Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int | None) -> dict[str, float]:
+def score(task: Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int | None) -> dict[str, float]:
     """Metrics of one task."""
     examples = task.load(recipe.synth.sample_rate)
     vectors = embed(examples, embedder, window)
@@ -100,7 +101,7 @@ def score(task: tasks.Task, recipe: checkpoint.Recipe, embedder: Embedder, windo
     return fit.regress(vectors, examples.targets, examples.folds)
 
 
-def _baselines(task: tasks.Task, recipe: checkpoint.Recipe, representation: str, kept: Path | None) -> dict[str, float]:
+def _baselines(task: Task, recipe: checkpoint.Recipe, representation: str, kept: Path | None) -> dict[str, float]:
     """The task's first metric for mel statistics and for the same encoder untrained, computed once for each such model."""
     key = hashlib.sha256(repr((task, recipe, representation)).encode()).hexdigest()[:16]
     file = kept / f"{task.name}-{key}.json" if kept else None
