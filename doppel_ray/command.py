@@ -7,11 +7,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
+from doppel_ray import tree
 from doppel_ray.section import ConfigError
+
+S = TypeVar("S", bound=BaseModel)
 
 REFUSED = 2
 INTERRUPTED = 130
@@ -25,8 +29,10 @@ class Parser(argparse.ArgumentParser):
             prog=f"python -m doppel_ray.{module}",
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage="%(prog)s [--option value ...]",
         )
+        self.keys: list[str] = []
+        """Every dotted key that is an option."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n{self.prog} --help lists every option")
@@ -35,32 +41,29 @@ class Parser(argparse.ArgumentParser):
         """Add --config and one option for every key of the experiment."""
         from doppel_ray import config
 
-        self.add_argument(
-            "--config", type=Path, default=default, metavar="FILE", help=f"YAML file of the experiment (default: {default})"
-        )
-        groups: dict[str, argparse._ArgumentGroup] = {}
-        for key, annotation, field in config.leaves():
-            section = key.partition(".")[0]
-            if section not in groups:
-                groups[section] = self.add_argument_group(section)
-            default_value = field.get_default(call_default_factory=True)
-            if default_value is PydanticUndefined:
-                shown = "required"
-            else:
-                shown = f"default: {'null' if default_value is None else _shown(default_value)}"
-            help_text = f"{(field.description or '').strip()} [{shown}]".replace("%", "%%")
-            groups[section].add_argument(
-                f"--{key}", dest=f"override.{key}", default=None, metavar=config.annotation_name(annotation), help=help_text
-            )
+        self.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"YAML file of the experiment (default: {default})")
+        self.add_keys(config.Experiment)
 
-    def parse_experiment(self, argv: Sequence[str] | None) -> argparse.Namespace:
+    def add_keys(self, model: type[BaseModel], prefix: str = "") -> None:
+        """Add one option for every key of a section, or of the whole tree."""
+        groups: dict[str, argparse._ArgumentGroup] = {}
+        for key, annotation, field in tree.leaves(model, prefix):
+            name = key.partition(".")[0]
+            if name not in groups:
+                groups[name] = self.add_argument_group(name)
+            group = groups[name]
+            default = field.get_default(call_default_factory=True)
+            shown = "required" if default is PydanticUndefined else f"default: {_shown(default)}"
+            help_text = f"{(field.description or '').strip()} [{shown}]".replace("%", "%%")
+            group.add_argument(f"--{key}", dest=f"override.{key}", default=None, metavar=tree.annotation_name(annotation), help=help_text)
+            self.keys.append(key)
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse; `overrides` of the result holds the dotted options that were given, as typed.
 
         Raises:
             ConfigError: an option does not exist or lacks its value.
         """
-        from doppel_ray import config
-
         args, unknown = self.parse_known_args(argv)
         args.overrides = {
             name.removeprefix("override."): value
@@ -71,19 +74,34 @@ class Parser(argparse.ArgumentParser):
             option = unknown.pop(0)
             key, equals, value = option.removeprefix("--").partition("=")
             # Keys below a leaf, such as --pairs.delta.pitch or --search.optim.lr, are part of the tree too.
-            if option.startswith("--") and any(key.startswith(f"{known}.") for known in config.keys()):
+            if option.startswith("--") and any(key.startswith(f"{known}.") for known in self.keys):
                 if not equals and not unknown:
                     raise ConfigError(f"--{key}: expected a value")
                 args.overrides[key] = value if equals else unknown.pop(0)
                 continue
-            raise ConfigError(f"{option}: unknown option{config.suggestion(key, [*config.keys(), *self._own()])}")
+            known = [*self.keys, *(name.lstrip("-") for action in self._actions for name in action.option_strings)]
+            raise ConfigError(f"{option}: unknown option{tree.suggestion(key, known, prefix='--')}")
         return args
 
-    def _own(self) -> list[str]:
-        return [name.lstrip("-") for action in self._actions for name in action.option_strings]
+
+def section(name: str, model: type[S], overrides: dict[str, str]) -> S:
+    """One section from dotted options.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+    plain: dict[str, Any] = {name: {}}
+    for key, text in overrides.items():
+        tree.assign(plain, key, tree.typed(text))
+    try:
+        return model.model_validate(plain[name])
+    except ValidationError as error:
+        raise ConfigError(tree.explain(error, model, prefix=f"{name}.")) from None
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "null"
     return "..".join(map(str, value)) if isinstance(value, tuple) and value else str(value)
 
 

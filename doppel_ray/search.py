@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from doppel_ray.section import Section
 
@@ -38,6 +38,12 @@ class Space(Section):
                 raise ValueError(f"loguniform is [{low}, {high}]; both must be above 0")
         return self
 
+    @field_validator("grid", "choice")
+    @classmethod
+    def _numbers(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        """YAML takes 1e-3 for text; a number is meant."""
+        return None if values is None else tuple(_number(value) for value in values)
+
     @property
     def kind(self) -> str:
         return next(name for name in type(self).model_fields if getattr(self, name) is not None)
@@ -47,6 +53,13 @@ class Space(Section):
         if self.randint is not None:
             return (self.randint[0], self.randint[1] - 1)
         return tuple(getattr(self, self.kind))
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 class TuneConfig(Section):

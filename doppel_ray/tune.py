@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="go on with an interrupted sweep; takes no other option")
     parser.add_argument("--plain", action="store_true", help="print lines instead of a live table")
     parser.add_experiment(default=DEFAULT_CONFIG)
-    args = parser.parse_experiment(argv)
+    args = parser.parse(argv)
     console = Console(force_terminal=False if args.plain else None)
     os.environ.update(ENVIRONMENT)
     if args.resume:

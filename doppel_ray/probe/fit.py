@@ -1,12 +1,12 @@
-"""From embeddings to scores: linear models fitted on some folds and tested on the one left out."""
+"""From embeddings to scores: linear models fitted on some folds and tested on the one left out.
+
+scikit-learn takes two seconds to import, and most processes that import this package never fit anything: it is imported
+where it is used.
+"""
 
 import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 
 def classify(embeddings: np.ndarray, classes: np.ndarray, folds: np.ndarray) -> dict[str, float]:
@@ -20,6 +20,11 @@ def classify(embeddings: np.ndarray, classes: np.ndarray, folds: np.ndarray) -> 
     Returns:
         "accuracy", the mean over the folds, and "fold_<k>" for each.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     scores = {}
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
@@ -43,6 +48,10 @@ def regress(embeddings: np.ndarray, targets: dict[str, np.ndarray], folds: np.nd
     Returns:
         R² of each target over all test predictions, and "score", their mean.
     """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     values = np.stack(list(targets.values()), axis=1)
     predicted = np.empty_like(values)
     for fold in np.unique(folds):

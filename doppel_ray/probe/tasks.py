@@ -14,7 +14,7 @@ from torch import Tensor
 
 from doppel_ray.audio import files
 from doppel_ray.section import ConfigError
-from doppel_ray.synth import Synth, SynthConfig
+from doppel_ray.synth import Synth, SynthConfig, counter
 
 FACTOR_SEED = 0x5EED_FAC7
 """Seed of the sounds of the factors task: another stream than any run's, so that none of them was trained on."""
@@ -65,43 +65,46 @@ class Task(ABC):
         """The examples, at `sample_rate` Hz."""
 
 
-# Factors: what a listener would call them -> the parameter that makes them, by architecture.
+# What a listener hears in the sounds of the factors task -> the parameter of Voice that makes it, and its range in the
+# parameter's own unit (MIDI note, seconds, Hz, level).
 FACTORS = {
-    "voice": {
-        "pitch": "keyboard.midi_f0",
-        "note_duration": "keyboard.duration",
-        "attack": "adsr_1.attack",
-        "decay": "adsr_1.decay",
-        "sustain": "adsr_1.sustain",
-        "lfo_rate": "lfo_1.frequency",
-        "oscillator_shape": "vco_2.shape",
-        "sine_level": "mixer.level.0",
-        "square_saw_level": "mixer.level.1",
-        "noise_level": "mixer.level.2",
-    },
-    "voicefm": {
-        "pitch": "keyboard.midi_f0",
-        "note_duration": "keyboard.duration",
-        "attack": "adsr_1.attack",
-        "decay": "adsr_1.decay",
-        "sustain": "adsr_1.sustain",
-        "lfo_rate": "lfo_1.frequency",
-        "oscillator_shape": "vco_2.shape",
-        "sine_level": "mixer.level.0",
-        "square_saw_level": "mixer.level.1",
-        "fm_level": "mixer.level.2",
-        "noise_level": "mixer.level.3",
-    },
+    "pitch": ("keyboard.midi_f0", 36.0, 96.0),
+    "note_duration": ("keyboard.duration", 0.3, 0.9),
+    "attack": ("adsr_1.attack", 0.0, 0.3),
+    "decay": ("adsr_1.decay", 0.05, 0.5),
+    "sustain": ("adsr_1.sustain", 0.0, 1.0),
+    "tremolo_rate": ("lfo_1.frequency", 1.0, 12.0),
+    "oscillator_shape": ("vco_2.shape", 0.0, 1.0),
+    "sine_level": ("mixer.level.0", 0.0, 1.0),
+    "square_saw_level": ("mixer.level.1", 0.0, 1.0),
+    "noise_level": ("mixer.level.2", 0.0, 1.0),
+}
+
+# Everything else is held still, so that each factor can be heard: no pitch modulation, one envelope and one tremolo on all
+# three sources. `mod_matrix.mod` has a row for each of vco_1 pitch and level, vco_2 pitch and level, noise level, and in it
+# adsr_1, adsr_2, lfo_1, lfo_2.
+HELD = {
+    **{f"mod_matrix.mod.{k}": 0.0 for k in range(20)},
+    **{f"mod_matrix.mod.{4 * row}": 1.0 for row in (1, 3, 4)},
+    **{f"mod_matrix.mod.{4 * row + 2}": 0.4 for row in (1, 3, 4)},
+    "adsr_1.release": 0.1,
+    "adsr_1.alpha": 1.5,
+    "lfo_1.mod_depth": 0.0,
+    "lfo_1.sin": 1.0,
+    **{f"lfo_1.{shape}": 0.0 for shape in ("tri", "saw", "rsaw", "sqr")},
+    "lfo_1_amp_adsr.attack": 0.0,
+    "lfo_1_amp_adsr.sustain": 1.0,
+    "lfo_1_amp_adsr.release": 0.1,
+    **{f"vco_{k}.{name}": 0.0 for k in (1, 2) for name in ("tuning", "mod_depth", "initial_phase")},
 }
 
 
 @dataclass(frozen=True)
 class Factors(Task):
-    """Parameters of unseen synthetic sounds, predicted from their embeddings; needs no download.
+    """What can be heard in unseen synthetic sounds, predicted from their embeddings; needs no download.
 
-    The sounds come from the Voice synthesizer whatever the experiment trains on, so that scores compare across
-    architectures. Targets are in the parameters' own [0, 1] scale. The metric of a factor is R² on the test folds;
-    `score` is the mean over the factors.
+    The sounds are always Voice's, whatever the experiment trains on, so that scores compare across architectures. Targets
+    are in the parameters' own units. A factor's metric is R² on the test folds; `score` is the mean over the factors.
     """
 
     count: int = 1024
@@ -122,14 +125,16 @@ class Factors(Task):
 def _render_factors(count: int, duration: float, sample_rate: int) -> Examples:
     synth: Synth = SynthConfig(architecture="voice", sample_rate=sample_rate, duration=duration).build()
     indices = torch.arange(count)
-    theta = synth.sample(seed=FACTOR_SEED, indices=indices)
-    sounds = synth.render(theta)
-    column = {parameter.name: k for k, parameter in enumerate(synth.parameters)}
-    targets = {name: theta[:, column[parameter]].double().numpy() for name, parameter in FACTORS["voice"].items()}
+    draws = counter.uniform(FACTOR_SEED, indices, counter.Stream.PARAMETERS, len(FACTORS)).double().unbind(1)
+    targets = {
+        name: low + (high - low) * draw for (name, (_, low, high)), draw in zip(FACTORS.items(), draws, strict=True)
+    }
+    theta = synth.from_human(HELD | {FACTORS[name][0]: value for name, value in targets.items()})
+    sounds = synth.render(theta, seed=FACTOR_SEED, indices=indices)
     return Examples(
         sounds=sounds,
         lengths=np.full(count, sounds.shape[1]),
-        targets=targets,
+        targets={name: value.numpy() for name, value in targets.items()},
         folds=np.arange(count) % Factors.FOLDS,
     )
 

@@ -1,0 +1,46 @@
+"""`python -m doppel_ray.probe`: every task on one checkpoint, the same numbers as inside a sweep."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from doppel_ray import checkpoint, command
+from doppel_ray.probe.evaluate import BASELINES, ProbesConfig, evaluate
+from doppel_ray.report import show
+from doppel_ray.section import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command.Parser("probe", "Probe one checkpoint, beside its baselines.")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint, such as runs/NAME/trials/TRIAL/checkpoints/epoch_0003")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here too")
+    parser.add_argument("--tasks", metavar="LIST", help="short for --probes.tasks")
+    parser.add_keys(ProbesConfig, "probes.")
+    args = parser.parse(argv)
+    if args.tasks is not None:
+        args.overrides["probes.tasks"] = args.tasks
+    probes = command.section("probes", ProbesConfig, args.overrides)
+    checkpoint.about(args.checkpoint)
+    probes.check()
+    if not probes.tasks:
+        raise ConfigError("probes.tasks is empty: there is nothing to ask")
+    scores = evaluate(args.checkpoint, probes)
+    if args.json:
+        args.json.write_text(json.dumps(scores, indent=1))
+    table = Table(title=str(args.checkpoint), title_justify="left")
+    for name in ("task", "metric", "checkpoint", "untrained", "mel statistics"):
+        table.add_column(name, justify="left" if name in ("task", "metric") else "right")
+    for name, value in scores.items():
+        if not name.endswith(tuple(f"_{which}" for which in BASELINES)):
+            _, task, metric = name.split("/")
+            table.add_row(task, metric, *(show(v) for v in (value, scores.get(f"{name}_untrained"), scores.get(f"{name}_mel"))))
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)
