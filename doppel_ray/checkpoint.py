@@ -36,7 +36,12 @@ class Position:
 
 
 def save(
-    folder: Path, model: Model, experiment: dict[str, Any], position: Position, metrics: dict[str, float], resume: dict[str, Any]
+    folder: Path,
+    model: Model,
+    experiment: dict[str, Any],
+    position: Position,
+    metrics: dict[str, float],
+    resume: dict[str, Any],
 ) -> None:
     """Write a checkpoint into an existing folder."""
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")

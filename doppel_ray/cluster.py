@@ -70,7 +70,14 @@ def connect() -> tuple[tuple[Node, ...], str]:
         where = f"joined the Ray cluster at {joined}"
     else:
         node = local_node()[0]
-        ray.init(address="local", num_cpus=int(node.cpus), include_dashboard=True, dashboard_host="127.0.0.1", _node_ip_address="127.0.0.1", **quiet)
+        ray.init(
+            address="local",
+            num_cpus=int(node.cpus),
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
         where = "started Ray on this machine"
     return nodes(), where
 

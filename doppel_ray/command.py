@@ -4,6 +4,7 @@
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +42,13 @@ class Parser(argparse.ArgumentParser):
         """Add --config and one option for every key of the experiment."""
         from doppel_ray import config
 
-        self.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"YAML file of the experiment (default: {default})")
+        self.add_argument(
+            "--config",
+            type=Path,
+            default=default,
+            metavar="FILE",
+            help=f"YAML file of the experiment (default: {default})",
+        )
         self.add_keys(config.Experiment)
 
     def add_keys(self, model: type[BaseModel], prefix: str = "") -> None:
@@ -55,7 +62,13 @@ class Parser(argparse.ArgumentParser):
             default = field.get_default(call_default_factory=True)
             shown = "required" if default is PydanticUndefined else f"default: {_shown(default)}"
             help_text = f"{(field.description or '').strip()} [{shown}]".replace("%", "%%")
-            group.add_argument(f"--{key}", dest=f"override.{key}", default=None, metavar=tree.annotation_name(annotation), help=help_text)
+            group.add_argument(
+                f"--{key}",
+                dest=f"override.{key}",
+                default=None,
+                metavar=tree.annotation_name(annotation),
+                help=help_text,
+            )
             self.keys.append(key)
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -82,6 +95,11 @@ class Parser(argparse.ArgumentParser):
             known = [*self.keys, *(name.lstrip("-") for action in self._actions for name in action.option_strings)]
             raise ConfigError(f"{option}: unknown option{tree.suggestion(key, known, prefix='--')}")
         return args
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM, which a cluster's scheduler or a closing shell sends, end a run as ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def section(name: str, model: type[S], overrides: dict[str, str]) -> S:

@@ -97,7 +97,9 @@ def read(file: Path | None, overrides: Mapping[str, str] = types.MappingProxyTyp
         except yaml.YAMLError as error:
             raise ConfigError(f"--config {file} is not YAML: {error}") from None
         if not isinstance(found, dict):
-            raise ConfigError(f"--config {file}: expected sections such as pairs: and train:, found {type(found).__name__}")
+            raise ConfigError(
+                f"--config {file}: expected sections such as pairs: and train:, found {type(found).__name__}"
+            )
         plain = found
         origins = dict.fromkeys(tree.flatten(plain), str(file))
     for key, text in overrides.items():

@@ -52,14 +52,20 @@ class Live(Callback):
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
         self.console = Console(force_terminal=False if self.plain else None)
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:g}/{task.total:g} epochs"), TimeElapsedColumn(), console=self.console
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:g}/{task.total:g} epochs"),
+            TimeElapsedColumn(),
+            console=self.console,
         )
         self.bar = self.progress.add_task("sweep", total=self.total * self.epochs)
         file = self.folder / report.TRIALS
         if file.exists():
             self.entries = {entry["name"]: entry for entry in json.loads(file.read_text())}
         if self.console.is_terminal:
-            self.screen = Screen(self._render(), console=self.console, refresh_per_second=2, get_renderable=self._render)
+            self.screen = Screen(
+                self._render(), console=self.console, refresh_per_second=2, get_renderable=self._render
+            )
             self.screen.start()
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -73,13 +79,17 @@ class Live(Callback):
         self._note(trial, "running")
         self._say(f"{trial} started")
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         self.last[str(trial)] = result
         for event in filter(None, str(result.get("events", "")).split("; ")):
             self._say(f"{trial}: {event}")
         score = result.get(self.metric)
         shown = f"{self.metric} {report.show(score)}" if score is not None else f"no {self.metric} in this row"
-        self._say(f"{trial} epoch {result['epoch']}/{self.epochs}: {shown}, loss {report.show(result.get('loss'))}, {bound(result)}")
+        self._say(
+            f"{trial} epoch {result['epoch']}/{self.epochs}: {shown}, loss {report.show(result.get('loss'))}, {bound(result)}"
+        )
         self._advance()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -88,7 +98,9 @@ class Live(Callback):
             self._note(trial, "finished")
             return
         self._note(trial, "stopped early")
-        self._say(f"{trial} stopped early by {self.scheduler} after epoch {result.get('epoch')}: {self.metric} {report.show(result.get(self.metric))}; {self._comparison()}")
+        self._say(
+            f"{trial} stopped early by {self.scheduler} after epoch {result.get('epoch')}: {self.metric} {report.show(result.get(self.metric))}; {self._comparison()}"
+        )
         self._advance()
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -121,19 +133,34 @@ class Live(Callback):
 
     def _comparison(self) -> str:
         """The other trials' metric, for the line that says why one was stopped."""
-        others = [f"{name.partition('_')[0]}: {report.show(row[self.metric])}" for name, row in self.last.items() if self.metric in row]
+        others = [
+            f"{name.partition('_')[0]}: {report.show(row[self.metric])}"
+            for name, row in self.last.items()
+            if self.metric in row
+        ]
         return f"at their last rows {', '.join(others)}"
 
     def _advance(self) -> None:
         done = sum(
-            self.epochs if self.entries.get(name, {}).get("status") in ("finished", "stopped early", "failed") else row.get("epoch", 0)
+            self.epochs
+            if self.entries.get(name, {}).get("status") in ("finished", "stopped early", "failed")
+            else row.get("epoch", 0)
             for name, row in self.last.items()
         )
         self.progress.update(self.bar, completed=done)
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False)
-        for name in ("trial", "status", "epoch", self.metric.removeprefix("probe/"), "untrained", "loss", "pairs/s", "bound by"):
+        for name in (
+            "trial",
+            "status",
+            "epoch",
+            self.metric.removeprefix("probe/"),
+            "untrained",
+            "loss",
+            "pairs/s",
+            "bound by",
+        ):
             table.add_column(name, justify="left" if name in ("trial", "status", "bound by") else "right")
         for name, entry in sorted(self.entries.items()):
             row = self.last.get(name, {})

@@ -99,7 +99,13 @@ def read(folder: Path) -> Run:
     except FileNotFoundError:
         known = []
     trials = [
-        Trial(entry["name"], folder / "trials" / entry["name"], entry["values"], entry["status"], read_rows(folder / "trials" / entry["name"]))
+        Trial(
+            entry["name"],
+            folder / "trials" / entry["name"],
+            entry["values"],
+            entry["status"],
+            read_rows(folder / "trials" / entry["name"]),
+        )
         for entry in known
     ]
     return Run(folder, about, trials)
@@ -118,7 +124,11 @@ def leaderboard_rows(run: Run) -> list[dict[str, Any]]:
         entry |= {"epochs": last.get("epoch", 0), "pairs": last.get("pairs", 0), "best_epoch": best.get("epoch")}
         for score in run.scores:
             entry[score] = best.get(score)
-            entry |= {f"{score}_{which}": best.get(f"{score}_{which}") for which in ("mel", "untrained") if f"{score}_{which}" in best}
+            entry |= {
+                f"{score}_{which}": best.get(f"{score}_{which}")
+                for which in ("mel", "untrained")
+                if f"{score}_{which}" in best
+            }
         entry["loss"] = last.get("loss")
         entry["checkpoint"] = best.get("checkpoint")
         table.append(entry)
@@ -148,13 +158,31 @@ def leaderboard_table(run: Run) -> Table:
     rows = leaderboard_rows(run)
     values = list(dict.fromkeys(name for trial in run.trials for name in trial.values))
     table = Table(title=f"{run.folder.name}: best by {run.metric}", title_justify="left")
-    for name in ("#", *values, *(score.removeprefix("probe/") for score in run.scores), "loss", "epochs", "pairs", "status"):
+    for name in (
+        "#",
+        *values,
+        *(score.removeprefix("probe/") for score in run.scores),
+        "loss",
+        "epochs",
+        "pairs",
+        "status",
+    ):
         table.add_column(name, justify="left" if name in (*values, "status") else "right")
     for row in rows:
-        cells = [row["rank"], *(_shortest(row.get(v)) for v in values), *(row[s] for s in run.scores), row["loss"], row["epochs"], row["pairs"], row["status"]]
+        cells = [
+            row["rank"],
+            *(_shortest(row.get(v)) for v in values),
+            *(row[s] for s in run.scores),
+            row["loss"],
+            row["epochs"],
+            row["pairs"],
+            row["status"],
+        ]
         table.add_row(*map(show, cells), style="bold" if row["rank"] == 1 else None)
     for which, name in (("untrained", "same encoder, untrained"), ("mel", "mel statistics")):
-        found = [next((row[f"{s}_{which}"] for row in rows if row.get(f"{s}_{which}") is not None), None) for s in run.scores]
+        found = [
+            next((row[f"{s}_{which}"] for row in rows if row.get(f"{s}_{which}") is not None), None) for s in run.scores
+        ]
         if any(value is not None for value in found):
             labels = [name, *[""] * (len(values) - 1)] if values else []
             table.add_row("", *labels, *map(show, found), *[""] * 3, "baseline", style="dim")
@@ -184,7 +212,9 @@ def plot_scores(run: Run) -> list[Path]:
         numeric = all(isinstance(row.get(key), int | float) for row in rows)
         if not rows or not numeric:
             continue
-        figure, axes = plt.subplots(1, len(run.scores), figsize=(4.6 * len(run.scores), 3.6), squeeze=False, layout="constrained")
+        figure, axes = plt.subplots(
+            1, len(run.scores), figsize=(4.6 * len(run.scores), 3.6), squeeze=False, layout="constrained"
+        )
         for axis, score in zip(axes[0], run.scores, strict=True):
             _panel(axis, run, rows, key, score)
         file = run.folder / f"score_against_{key.rpartition('.')[2]}.png"
@@ -202,8 +232,13 @@ def _panel(axis: Any, run: Run, rows: list[dict[str, Any]], key: str, score: str
     if whole:
         axis.scatter(*zip(*whole, strict=True), color=COLOURS[0], zorder=2, label="trained to the end")
     if early:
-        axis.scatter(*zip(*early, strict=True), facecolors="white", edgecolors=COLOURS[0], zorder=2, label="stopped early")
-    for which, name, colour, style in (("untrained", "same encoder, untrained", COLOURS[1], "--"), ("mel", "mel statistics", COLOURS[2], ":")):
+        axis.scatter(
+            *zip(*early, strict=True), facecolors="white", edgecolors=COLOURS[0], zorder=2, label="stopped early"
+        )
+    for which, name, colour, style in (
+        ("untrained", "same encoder, untrained", COLOURS[1], "--"),
+        ("mel", "mel statistics", COLOURS[2], ":"),
+    ):
         level = next((row[f"{score}_{which}"] for row in rows if row.get(f"{score}_{which}") is not None), None)
         if level is not None:
             axis.axhline(level, color=colour, linestyle=style, label=name)

@@ -64,7 +64,9 @@ class Plan:
         parts = []
         for share in self.shares:
             each = f"{share.cpus:g} CPU" + (f" + {share.gpus:g} GPU" if share.gpus else "")
-            parts.append(f"{share.count} {share.name} x {each}" + (f" (up to {share.count + share.more})" if share.more else ""))
+            parts.append(
+                f"{share.count} {share.name} x {each}" + (f" (up to {share.count + share.more})" if share.more else "")
+            )
         found = f"{sum(node.cpus for node in self.nodes):g} CPUs, {sum(node.gpus for node in self.nodes):g} GPUs on {len(self.nodes)} node{'s'[: len(self.nodes) != 1]}"
         return [
             f"a trial needs {self.cpus:g} CPU{f' + {self.gpus:g} GPU' if self.gpus else ''}: {', '.join(parts)}",
@@ -78,8 +80,17 @@ def shares(experiment: "Experiment") -> tuple[Share, ...]:
     low, high = pool.actors
     asked = [
         Share("driver", "", "", 1, DRIVER_CPUS, 0.0),
-        Share("train worker", "train.cpus_per_worker", "train.gpus_per_worker", train.workers, train.cpus_per_worker, train.gpus_per_worker),
-        Share("generator", "generators.0.num_cpus", "generators.0.num_gpus", low, pool.num_cpus, pool.num_gpus, high - low),
+        Share(
+            "train worker",
+            "train.cpus_per_worker",
+            "train.gpus_per_worker",
+            train.workers,
+            train.cpus_per_worker,
+            train.gpus_per_worker,
+        ),
+        Share(
+            "generator", "generators.0.num_cpus", "generators.0.num_gpus", low, pool.num_cpus, pool.num_gpus, high - low
+        ),
     ]
     if probes.tasks:
         asked.append(Share("probe", "probes.cpus", "", 1, probes.cpus, 0.0))
@@ -147,5 +158,9 @@ def _smallest_change(asked: tuple[Share, ...], nodes: tuple[Node, ...]) -> str:
                 return f"the smallest change that fits: --{share.cpu_key} {cpus:g}"
     missing_cpus = sum(share.count * share.cpus for share in asked) - sum(node.cpus for node in nodes)
     missing_gpus = sum(share.count * share.gpus for share in asked) - sum(node.gpus for node in nodes)
-    wants = [f"{max(missing, 0):g} more {kind}" for missing, kind in ((missing_cpus, "CPUs"), (missing_gpus, "GPUs")) if missing > 0]
+    wants = [
+        f"{max(missing, 0):g} more {kind}"
+        for missing, kind in ((missing_cpus, "CPUs"), (missing_gpus, "GPUs"))
+        if missing > 0
+    ]
     return f"no single setting makes it fit; the cluster lacks {' and '.join(wants) or 'a node that is large enough'}"

@@ -25,7 +25,9 @@ class Space(Section):
     def _one(self) -> "Space":
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"expected exactly one of grid, choice, uniform, loguniform, randint; found {', '.join(given) or 'none'}")
+            raise ValueError(
+                f"expected exactly one of grid, choice, uniform, loguniform, randint; found {', '.join(given) or 'none'}"
+            )
         kind = given[0]
         values = getattr(self, kind)
         if not values:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +27,7 @@ from doppel_ray.data import Stream
 from doppel_ray.models import Model
 from doppel_ray.models.batchnorm import synchronise
 from doppel_ray.objectives import effective_rank, gather
-from doppel_ray.section import ConfigError, Section
+from doppel_ray.section import Section
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
@@ -72,9 +72,13 @@ class TrainConfig(Section):
     def _consistent(self) -> "TrainConfig":
         if self.batch_size % self.workers:
             near = self.batch_size - self.batch_size % self.workers
-            raise ValueError(f"batch_size {self.batch_size} does not divide over {self.workers} workers; the nearest that does is {near or self.workers}")
+            raise ValueError(
+                f"batch_size {self.batch_size} does not divide over {self.workers} workers; the nearest that does is {near or self.workers}"
+            )
         if self.local_batch < 2:
-            raise ValueError(f"batch_size {self.batch_size} leaves {self.local_batch} pair for each of {self.workers} workers; at least 2 are needed")
+            raise ValueError(
+                f"batch_size {self.batch_size} leaves {self.local_batch} pair for each of {self.workers} workers; at least 2 are needed"
+            )
         if self.pairs_per_epoch < self.batch_size:
             raise ValueError(f"pairs_per_epoch {self.pairs_per_epoch} is less than one batch of {self.batch_size}")
         return self
@@ -139,7 +143,9 @@ class Feed:
                         f"no batch came from the generators in {waited:.0f} s (train.data_timeout): they are starved of "
                         "CPUs, or every one of them fails; `ray status` shows what waits"
                     ) from None
-                log.warning("waiting for data since %.0f s; giving up after %.0f s (train.data_timeout)", waited, self.timeout)
+                log.warning(
+                    "waiting for data since %.0f s; giving up after %.0f s (train.data_timeout)", waited, self.timeout
+                )
         self.waited += time.perf_counter() - began
         if isinstance(item, Exception):
             raise RuntimeError("the stream of pairs ended early") from item
@@ -214,7 +220,10 @@ def train_loop(config: dict[str, Any]) -> None:
 
     shard = ray.train.get_dataset_shard("pairs")
     batches = shard.iter_batches(
-        batch_size=train.local_batch, batch_format="numpy", prefetch_batches=experiment.data.prefetch_batches, drop_last=True
+        batch_size=train.local_batch,
+        batch_format="numpy",
+        prefetch_batches=experiment.data.prefetch_batches,
+        drop_last=True,
     )
     feed = Feed(iter(batches), device, train.data_timeout)
     means = Means()
@@ -234,7 +243,9 @@ def train_loop(config: dict[str, Any]) -> None:
                 embeddings = network(views)
             loss, terms = objective(*embeddings.chunk(2))
             if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss.item()} at step {step} (indices {index} to {index + train.batch_size - 1})")
+                raise FloatingPointError(
+                    f"the loss is {loss.item()} at step {step} (indices {index} to {index + train.batch_size - 1})"
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), train.clip or float("inf"))
@@ -248,7 +259,9 @@ def train_loop(config: dict[str, Any]) -> None:
                 **{name: value.item() for name, value in terms.items()},
             )
         seconds = time.perf_counter() - began
-        spread = effective_rank(gather(embeddings.detach().float()).cpu()).item()  # of the last batch; every worker takes part
+        spread = effective_rank(
+            gather(embeddings.detach().float()).cpu()
+        ).item()  # of the last batch; every worker takes part
         metrics = means.take() | {
             "epoch": epoch + 1,
             "step": step,
@@ -266,11 +279,18 @@ def train_loop(config: dict[str, Any]) -> None:
 def _expect(found: np.ndarray, start: int, batch: int) -> None:
     """Every index of a batch lies in the range that this step consumes: the stream is where the checkpoint left it."""
     if found.min() < start or found.max() >= start + batch:
-        raise RuntimeError(f"the stream gave indices {found.min()} to {found.max()} where {start} to {start + batch - 1} were due")
+        raise RuntimeError(
+            f"the stream gave indices {found.min()} to {found.max()} where {start} to {start + batch - 1} were due"
+        )
 
 
 def _report(
-    config: dict[str, Any], model: Model, optimizer: torch.optim.Optimizer, position: Position, metrics: dict[str, float], rank: int
+    config: dict[str, Any],
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    metrics: dict[str, float],
+    rank: int,
 ) -> None:
     """Report an epoch; the first worker's checkpoint goes with it."""
     name = f"epoch_{position.epoch:04d}"
@@ -360,7 +380,13 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
     )
 
 
-def main(argv: Any = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     from doppel_ray import tune
 
-    raise ConfigError("not yet")
+    return tune.start("train", "Train and probe one experiment; a search: section in the file is left out.", None, argv)
+
+
+if __name__ == "__main__":
+    from doppel_ray import command
+
+    command.run(main)

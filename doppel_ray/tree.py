@@ -37,9 +37,9 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
     if key.startswith("search."):  # the keys of `search` are dotted themselves
         tree.setdefault("search", {})[key.removeprefix("search.")] = value
         return
-    *sections, name = key.split(".")
-    for section, following in zip(sections, [*sections[1:], name], strict=True):
-        fresh: Any = [] if following.isdigit() else {}
+    *sections, name = parts = key.split(".")
+    for position, section in enumerate(sections, start=1):
+        fresh: Any = [] if parts[position].isdigit() else {}
         tree = _enter(tree, section, fresh, key)
     if isinstance(tree, list):
         _enter(tree, name, value, key)
@@ -80,7 +80,12 @@ def typed(text: str) -> Any:
         return text
 
 
-def explain(error: ValidationError, model: type[BaseModel], origins: Mapping[str, str] = types.MappingProxyType({}), prefix: str = "") -> str:
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    origins: Mapping[str, str] = types.MappingProxyType({}),
+    prefix: str = "",
+) -> str:
     """What is wrong, a line for each fault: the key, the value found, what is allowed, and where it came from.
 
     Args:

@@ -85,34 +85,59 @@ def check(experiment: Experiment) -> None:
     from doppel_ray import cluster, resources
 
     metric = experiment.tune.metric
-    if metric.startswith("probe/"):
+    if metric.startswith("probe/") and trial_count(experiment) > 1:
         task = metric.split("/")[1]
         if task not in experiment.probes.tasks:
             asked = ", ".join(experiment.probes.tasks) or "none"
-            raise ConfigError(f"tune.metric is {metric!r}, but probes.tasks are {asked}: add {task}, or choose another metric such as loss")
+            raise ConfigError(
+                f"tune.metric is {metric!r}, but probes.tasks are {asked}: add {task}, or choose another metric such as loss"
+            )
     experiment.probes.check()
     if cluster.address() is None:
         resources.plan(experiment, cluster.local_node())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command.Parser("tune", "Train and probe a sweep of experiments. Without options: tune_configs/quickstart.yaml.")
-    parser.add_argument("--resume", type=Path, metavar="RUN_DIR", help="go on with an interrupted sweep; takes no other option")
+    return start("tune", "Train and probe a sweep of experiments.", DEFAULT_CONFIG, argv)
+
+
+def start(module: str, description: str, default: Path | None, argv: Sequence[str] | None) -> int:
+    """The command lines of `tune` and of `train`, which runs a sweep of one trial.
+
+    Args:
+        module: "tune" or "train".
+        description: first line of its help.
+        default: configuration file without --config.
+        argv: arguments, or None for the process's own.
+
+    Returns:
+        The exit code.
+    """
+    parser = command.Parser(module, description)
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN_DIR", help="go on with an interrupted run; takes no other setting"
+    )
     parser.add_argument("--plain", action="store_true", help="print lines instead of a live table")
-    parser.add_experiment(default=DEFAULT_CONFIG)
+    parser.add_experiment(default)
     args = parser.parse(argv)
-    console = Console(force_terminal=False if args.plain else None)
     os.environ.update(ENVIRONMENT)
     if args.resume:
-        if args.overrides or args.config != DEFAULT_CONFIG:
-            raise ConfigError("--resume goes on with the run as it was configured; leave out --config and every override")
-        folder = args.resume
-        experiment = config.validate(report.read(folder).about["experiment"])
+        if args.overrides or args.config != default:
+            raise ConfigError(
+                "--resume goes on with the run as it was configured; leave out --config and every other setting"
+            )
+        experiment = config.validate(report.read(args.resume).about["experiment"])
         check(experiment)
+        folder = args.resume
     else:
         experiment = config.read(args.config, args.overrides)
+        if module == "train":
+            experiment = experiment.model_copy(
+                update={"search": {}, "tune": experiment.tune.model_copy(update={"scheduler": "fifo", "samples": 1})}
+            )
         check(experiment)
         folder = new_folder(experiment, args.config)
+    console = Console(force_terminal=False if args.plain else None)
     return sweep(experiment, folder, console, resume=bool(args.resume), plain=args.plain)
 
 
@@ -133,7 +158,9 @@ def new_folder(experiment: Experiment, file: Path | None) -> Path:
             f"run.name is {name!r}: {folder} already holds a run; choose another --run.name, or go on with it: --resume {folder}"
         ) from None
     except OSError as error:
-        raise ConfigError(f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be made: {error.strerror}") from None
+        raise ConfigError(
+            f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be made: {error.strerror}"
+        ) from None
     about = provenance.gather() | {"experiment": experiment.plain()}
     (folder / report.RUN).write_text(json.dumps(about, indent=1))
     return folder
@@ -146,6 +173,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
     began = time.monotonic()
     cluster.log_to(folder / "ray.log")
     nodes, where = cluster.connect()
+    command.stop_on_sigterm()
     plan = resources.plan(experiment, nodes)
     total = trial_count(experiment)
     console.print(f"doppel_ray: {total} trials into {folder}", highlight=False, soft_wrap=True)
@@ -158,7 +186,11 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
     report.publish(folder, console)
     go_on = f"go on with: python -m doppel_ray.tune --resume {folder}"
     if results == "interrupted":
-        console.print(f"interrupted after {minutes:.1f} minutes; nothing that was checkpointed is lost. {go_on}", highlight=False, soft_wrap=True)
+        console.print(
+            f"interrupted after {minutes:.1f} minutes; nothing that was checkpointed is lost. {go_on}",
+            highlight=False,
+            soft_wrap=True,
+        )
         return command.INTERRUPTED
     if results == "failed":
         console.print(f"some trials failed: see {folder}/trials/*/trial.log. {go_on}", highlight=False, soft_wrap=True)
@@ -170,6 +202,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
 def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resume: bool, plain: bool) -> str:
     """Ray Tune itself; returns "finished", "failed" or "interrupted"."""
     from ray import tune
+    from ray.tune.logger import JsonLoggerCallback
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
     from doppel_ray import trial
@@ -196,7 +229,7 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
             run_config=tune.RunConfig(
                 name=TUNE_STATE,
                 storage_path=str(folder),
-                callbacks=[Live(folder, experiment.plain(), total, plain)],
+                callbacks=[Live(folder, experiment.plain(), total, plain), JsonLoggerCallback()],
                 failure_config=tune.FailureConfig(max_failures=experiment.tune.max_failures),
                 verbose=0,
             ),

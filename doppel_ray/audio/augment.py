@@ -10,6 +10,7 @@ from doppel_ray.section import Section
 from doppel_ray.synth import counter
 from doppel_ray.synth.counter import Stream
 
+
 class AugmentConfig(Section):
     """One augmentation of the chain, applied to each view of a pair on its own."""
 

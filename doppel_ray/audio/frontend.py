@@ -60,7 +60,9 @@ class Frontend(nn.Module):
     def __init__(self, sample_rate: int = 16000, mels: int = 64) -> None:
         super().__init__()
         if sample_rate < 15000:
-            raise ValueError(f"sample_rate is {sample_rate} Hz; the mel bands reach 7500 Hz, so it must be at least 15000")
+            raise ValueError(
+                f"sample_rate is {sample_rate} Hz; the mel bands reach 7500 Hz, so it must be at least 15000"
+            )
         self.sample_rate = sample_rate
         self.mels = mels
         self.window_length = round(WINDOW_SECONDS * sample_rate)

@@ -50,7 +50,9 @@ class GeneratorConfig(Section):
         if not 1 <= low <= high:
             raise ValueError(f"actors is {low}..{high}; expected at least 1, and the first number not above the second")
         if (self.device == "cuda") != (self.num_gpus > 0):
-            raise ValueError(f"device is {self.device} but num_gpus is {self.num_gpus}; a cuda generator needs a share of a GPU, a cpu one takes none")
+            raise ValueError(
+                f"device is {self.device} but num_gpus is {self.num_gpus}; a cuda generator needs a share of a GPU, a cpu one takes none"
+            )
         return self
 
     @property

@@ -46,7 +46,9 @@ class Stream:
         stop: the first index that is no longer of the run.
     """
 
-    def __init__(self, maker: dict[str, Any], generators: GeneratorConfig, data: DataConfig, local_batch: int, stop: int) -> None:
+    def __init__(
+        self, maker: dict[str, Any], generators: GeneratorConfig, data: DataConfig, local_batch: int, stop: int
+    ) -> None:
         self.maker = maker
         self.generators = generators
         self.data = data

@@ -90,7 +90,11 @@ class ConvNet(Encoder):
         inputs = channels
         for stage in range(4):
             outputs = width << stage
-            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
             inputs = outputs
         self.layers = nn.Sequential(*layers)
 

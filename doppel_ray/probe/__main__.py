@@ -16,7 +16,13 @@ from doppel_ray.section import ConfigError
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = command.Parser("probe", "Probe one checkpoint, beside its baselines.")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint, such as runs/NAME/trials/TRIAL/checkpoints/epoch_0003")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a checkpoint, such as runs/NAME/trials/TRIAL/checkpoints/epoch_0003",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here too")
     parser.add_argument("--tasks", metavar="LIST", help="short for --probes.tasks")
     parser.add_keys(ProbesConfig, "probes.")
@@ -37,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value in scores.items():
         if not name.endswith(tuple(f"_{which}" for which in BASELINES)):
             _, task, metric = name.split("/")
-            table.add_row(task, metric, *(show(v) for v in (value, scores.get(f"{name}_untrained"), scores.get(f"{name}_mel"))))
+            table.add_row(
+                task, metric, *(show(v) for v in (value, scores.get(f"{name}_untrained"), scores.get(f"{name}_mel")))
+            )
     Console().print(table)
     return 0
 

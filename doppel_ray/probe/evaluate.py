@@ -110,7 +110,9 @@ def _baselines(task: Task, recipe: checkpoint.Recipe, representation: str, kept:
     frontend = frontend_of(recipe)
     found = {
         "mel": score(task, recipe, by_mel_statistics(frontend), None)[task.metric],
-        "untrained": score(task, recipe, by_model(recipe.untrained(), frontend, representation), window_of(recipe))[task.metric],
+        "untrained": score(task, recipe, by_model(recipe.untrained(), frontend, representation), window_of(recipe))[
+            task.metric
+        ],
     }
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

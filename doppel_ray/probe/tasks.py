@@ -167,9 +167,13 @@ class Esc50(Task):
         """
         table = self.root / "meta" / "esc50.csv"
         if not self.root.is_dir():
-            raise ConfigError(f"probes.root is {str(self.root)!r}: there is no such folder; {self.name} needs ESC-50's layout, meta/esc50.csv and audio/")
+            raise ConfigError(
+                f"probes.root is {str(self.root)!r}: there is no such folder; {self.name} needs ESC-50's layout, meta/esc50.csv and audio/"
+            )
         if not table.is_file():
-            raise ConfigError(f"probes.root is {str(self.root)!r}: {self.name} needs ESC-50's layout, but meta/esc50.csv is missing")
+            raise ConfigError(
+                f"probes.root is {str(self.root)!r}: {self.name} needs ESC-50's layout, but meta/esc50.csv is missing"
+            )
         with table.open(newline="") as file:
             reader = csv.DictReader(file)
             missing = {"filename", "fold", "target", "esc10"} - set(reader.fieldnames or ())
@@ -197,7 +201,9 @@ class Esc50(Task):
                 "mend them, or leave them out with --probes.unreadable skip"
             )
         if len({row["fold"] for row in rows}) < 2:
-            raise ConfigError(f"{self.name}: all rows are in fold {rows[0]['fold']}; cross-validation needs at least 2 folds")
+            raise ConfigError(
+                f"{self.name}: all rows are in fold {rows[0]['fold']}; cross-validation needs at least 2 folds"
+            )
 
     def load(self, sample_rate: int) -> Examples:
         return _read_esc50(self, sample_rate)
@@ -245,5 +251,7 @@ def make(name: str, root: Path | None, unreadable: Literal["refuse", "skip"], fa
     if name == "factors":
         return Factors(count=factor_sounds)
     if root is None:
-        raise ConfigError(f"probes.tasks has {name}, which needs its recordings: give their folder with --probes.root DIR")
+        raise ConfigError(
+            f"probes.tasks has {name}, which needs its recordings: give their folder with --probes.root DIR"
+        )
     return makers[name](root)
