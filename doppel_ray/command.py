@@ -124,7 +124,7 @@ def _shown(value: object) -> str:
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-    """Run a command line: print what a user can mend without a traceback, and exit with the code that says what happened."""
+    """Run a command line: print what a user can mend without a traceback; the exit code says what happened."""
     try:
         code = main(None)
     except ConfigError as error:

@@ -52,7 +52,7 @@ class Experiment(Section):
     """Pools of generators."""
     probes: ProbesConfig = ProbesConfig()
     tune: TuneConfig = TuneConfig()
-    search: dict[str, Space] = {}
+    search: dict[str, Space] = Field(default={})
     """What a sweep varies: dotted keys, each with one of grid, choice, uniform, loguniform, randint."""
 
     @model_validator(mode="after")

@@ -22,8 +22,8 @@ BASELINES = ("_mel", "_untrained")
 class Live(Callback):
     """Follows Ray Tune's trials.
 
-    It is pickled with Ray Tune's state so that a resumed sweep has it again: all that it knows of the past is in the run's
-    folder, and everything tied to this process is made in `setup`.
+    It is pickled with Ray Tune's state so that a resumed sweep has it again: all that it knows of the past is in the
+    run's folder, and everything tied to this process is made in `setup`.
 
     Args:
         folder: the sweep's folder.
@@ -88,7 +88,8 @@ class Live(Callback):
         score = result.get(self.metric)
         shown = f"{self.metric} {report.show(score)}" if score is not None else f"no {self.metric} in this row"
         self._say(
-            f"{trial} epoch {result['epoch']}/{self.epochs}: {shown}, loss {report.show(result.get('loss'))}, {bound(result)}"
+            f"{trial} epoch {result['epoch']}/{self.epochs}: {shown}, "
+            f"loss {report.show(result.get('loss'))}, {bound(result)}"
         )
         self._advance()
 
@@ -99,7 +100,8 @@ class Live(Callback):
             return
         self._note(trial, "stopped early")
         self._say(
-            f"{trial} stopped early by {self.scheduler} after epoch {result.get('epoch')}: {self.metric} {report.show(result.get(self.metric))}; {self._comparison()}"
+            f"{trial} stopped early by {self.scheduler} after epoch {result.get('epoch')}: "
+            f"{self.metric} {report.show(result.get(self.metric))}; {self._comparison()}"
         )
         self._advance()
 
@@ -185,4 +187,5 @@ def waits_for(row: dict[str, Any]) -> str:
 
 def bound(row: dict[str, Any]) -> str:
     """`312 pairs/s, trainer-bound (waited for data 2 % of the time)`."""
-    return f"{row['pairs_per_second']:.0f} pairs/s, {waits_for(row).removesuffix('s')}-bound (waited for data {100 * row['wait_share']:.0f} % of the time)"
+    share = f"waited for data {100 * row['wait_share']:.0f} % of the time"
+    return f"{row['pairs_per_second']:.0f} pairs/s, {waits_for(row).removesuffix('s')}-bound ({share})"

@@ -1,8 +1,8 @@
 """Contrastive objectives over the embeddings of all workers.
 
 Every worker gathers the others' embeddings with their gradients and computes the same loss of the whole batch. The
-gather's backward sums over the workers what each worker's copy of the loss asks of an embedding, so each local gradient is
-`workers` times its share; DDP's mean over workers then makes the gradient of the whole batch's loss, exactly.
+gather's backward sums over the workers what each worker's copy of the loss asks of an embedding, so each local gradient
+is `workers` times its share; DDP's mean over workers then makes the gradient of the whole batch's loss, exactly.
 """
 
 import math

@@ -111,7 +111,7 @@ def read(folder: Path) -> Run:
     return Run(folder, about, trials)
 
 
-# --- the leaderboard ------------------------------------------------------------------------------------------------------
+# --- the leaderboard --------------------------------------------------------------------------------------------------
 
 
 def leaderboard_rows(run: Run) -> list[dict[str, Any]]:
@@ -268,7 +268,8 @@ def publish(folder: Path, console: Console) -> None:
         console.print(f"no trial has reported {run.metric} yet", highlight=False)
     else:
         console.print(
-            f"best: {ranked[0].name}, epoch {best['epoch']}: {run.metric} {best[run.metric]:.4f}\nbest checkpoint: {best['checkpoint']}",
+            f"best: {ranked[0].name}, epoch {best['epoch']}: {run.metric} {best[run.metric]:.4f}\n"
+            f"best checkpoint: {best['checkpoint']}",
             highlight=False,
             soft_wrap=True,
         )

@@ -67,7 +67,8 @@ class Plan:
             parts.append(
                 f"{share.count} {share.name} x {each}" + (f" (up to {share.count + share.more})" if share.more else "")
             )
-        found = f"{sum(node.cpus for node in self.nodes):g} CPUs, {sum(node.gpus for node in self.nodes):g} GPUs on {len(self.nodes)} node{'s'[: len(self.nodes) != 1]}"
+        cpus, gpus = sum(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes)
+        found = f"{cpus:g} CPUs, {gpus:g} GPUs on {len(self.nodes)} node{'s'[: len(self.nodes) != 1]}"
         return [
             f"a trial needs {self.cpus:g} CPU{f' + {self.gpus:g} GPU' if self.gpus else ''}: {', '.join(parts)}",
             f"the cluster has {found}: {self.concurrent} trial{'s'[: self.concurrent != 1]} side by side",

@@ -26,7 +26,7 @@ class Space(Section):
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"expected exactly one of grid, choice, uniform, loguniform, randint; found {', '.join(given) or 'none'}"
+                f"expected exactly one of {', '.join(type(self).model_fields)}; found {', '.join(given) or 'none'}"
             )
         kind = given[0]
         values = getattr(self, kind)

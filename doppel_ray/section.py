@@ -22,7 +22,7 @@ class Section(BaseModel):
 
 
 class ConfigError(ValueError):
-    """Something that the user asked for cannot be done. The message names the field, the value found and what is allowed.
+    """What the user asked for cannot be done. The message names the field, the value found and what is allowed.
 
     Command lines print the message alone, without a traceback, and exit with code 2.
     """

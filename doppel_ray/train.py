@@ -73,11 +73,13 @@ class TrainConfig(Section):
         if self.batch_size % self.workers:
             near = self.batch_size - self.batch_size % self.workers
             raise ValueError(
-                f"batch_size {self.batch_size} does not divide over {self.workers} workers; the nearest that does is {near or self.workers}"
+                f"batch_size {self.batch_size} does not divide over {self.workers} workers; "
+                f"the nearest that does is {near or self.workers}"
             )
         if self.local_batch < 2:
             raise ValueError(
-                f"batch_size {self.batch_size} leaves {self.local_batch} pair for each of {self.workers} workers; at least 2 are needed"
+                f"batch_size {self.batch_size} leaves {self.local_batch} pair for each of {self.workers} workers; "
+                "at least 2 are needed"
             )
         if self.pairs_per_epoch < self.batch_size:
             raise ValueError(f"pairs_per_epoch {self.pairs_per_epoch} is less than one batch of {self.batch_size}")
@@ -96,7 +98,7 @@ class TrainConfig(Section):
         return self.epochs * self.steps_per_epoch
 
 
-# --- one worker ---------------------------------------------------------------------------------------------------------
+# --- one worker -----------------------------------------------------------------------------------------------------
 
 
 class Feed:
@@ -140,8 +142,8 @@ class Feed:
                 waited = time.perf_counter() - began
                 if waited >= self.timeout:
                     raise TimeoutError(
-                        f"no batch came from the generators in {waited:.0f} s (train.data_timeout): they are starved of "
-                        "CPUs, or every one of them fails; `ray status` shows what waits"
+                        f"no batch came from the generators in {waited:.0f} s (train.data_timeout): "
+                        "they are starved of CPUs, or every one of them fails; `ray status` shows what waits"
                     ) from None
                 log.warning(
                     "waiting for data since %.0f s; giving up after %.0f s (train.data_timeout)", waited, self.timeout
@@ -207,7 +209,8 @@ def train_loop(config: dict[str, Any]) -> None:
             position = checkpoints.position(Path(folder))
             resume = checkpoints.load_resume(Path(folder))
         log.info("goes on from epoch %d, index %d", position.epoch, position.next_index)
-    model = model.to(device=device, memory_format=torch.channels_last)
+    model = model.to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network: nn.Module = model
     if workers > 1:
         network = DistributedDataParallel(synchronise(model, device), broadcast_buffers=False)
@@ -375,7 +378,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
             storage_path=str(folder),
             failure_config=FailureConfig(max_failures=train.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep),
-            callbacks=callbacks,
+            callbacks=list(callbacks),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""The tree of keys that configuration sections make: listing it, assigning into it, and saying what is wrong with it."""
+"""The tree of keys that configuration sections make: listing it, assigning into it, saying what is wrong with it."""
 
 import difflib
 import types
@@ -51,7 +51,7 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
 def _enter(tree: Any, part: str, fresh: Any, key: str) -> Any:
     """The branch `part` of a tree, made if it is missing; one that is no branch is replaced.
 
-    So `pairs.delta.pitch` replaces a `pairs.delta` that was one number, and `generators.0.num_cpus` reaches into the list.
+    `pairs.delta.pitch` replaces a `pairs.delta` that was one number; `generators.0.num_cpus` reaches into a list.
     """
     if isinstance(tree, list):
         if int(part) > len(tree):

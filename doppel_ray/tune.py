@@ -90,7 +90,8 @@ def check(experiment: Experiment) -> None:
         if task not in experiment.probes.tasks:
             asked = ", ".join(experiment.probes.tasks) or "none"
             raise ConfigError(
-                f"tune.metric is {metric!r}, but probes.tasks are {asked}: add {task}, or choose another metric such as loss"
+                f"tune.metric is {metric!r}, but probes.tasks are {asked}: "
+                f"add {task}, or choose another metric such as loss"
             )
     experiment.probes.check()
     if cluster.address() is None:
@@ -155,7 +156,8 @@ def new_folder(experiment: Experiment, file: Path | None) -> Path:
         folder.mkdir()
     except FileExistsError:
         raise ConfigError(
-            f"run.name is {name!r}: {folder} already holds a run; choose another --run.name, or go on with it: --resume {folder}"
+            f"run.name is {name!r}: {folder} already holds a run; "
+            f"choose another --run.name, or go on with it: --resume {folder}"
         ) from None
     except OSError as error:
         raise ConfigError(

@@ -8,7 +8,7 @@ import torchaudio.functional
 from torch import Tensor
 
 
-class UnreadableAudio(ValueError):
+class UnreadableAudioError(ValueError):
     """A file that is missing, empty or not audio. The message names it."""
 
 
@@ -16,14 +16,14 @@ def length(path: Path) -> float:
     """Duration of a file in seconds, from its header alone.
 
     Raises:
-        UnreadableAudio: the header cannot be read, or says that there is no sound.
+        UnreadableAudioError: the header cannot be read, or says that there is no sound.
     """
     try:
         info = soundfile.info(path)
     except (OSError, soundfile.SoundFileError) as error:
-        raise UnreadableAudio(f"{path}: {_reason(error)}") from None
+        raise UnreadableAudioError(f"{path}: {_reason(error)}") from None
     if info.frames == 0:
-        raise UnreadableAudio(f"{path}: zero-length audio")
+        raise UnreadableAudioError(f"{path}: zero-length audio")
     return info.frames / info.samplerate
 
 
@@ -31,14 +31,14 @@ def read(path: Path, sample_rate: int) -> Tensor:
     """A file as mono sound at `sample_rate` Hz: (samples,) float32.
 
     Raises:
-        UnreadableAudio: the file cannot be decoded, or holds no sound.
+        UnreadableAudioError: the file cannot be decoded, or holds no sound.
     """
     try:
         data, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
-        raise UnreadableAudio(f"{path}: {_reason(error)}") from None
+        raise UnreadableAudioError(f"{path}: {_reason(error)}") from None
     if len(data) == 0:
-        raise UnreadableAudio(f"{path}: zero-length audio")
+        raise UnreadableAudioError(f"{path}: zero-length audio")
     sound = torch.from_numpy(data).mean(dim=1)
     return torchaudio.functional.resample(sound, rate, sample_rate) if rate != sample_rate else sound
 

@@ -18,7 +18,7 @@ class FrontendConfig(Section):
     """How sound becomes what the encoder reads."""
 
     kind: Literal["vggish"] = "vggish"
-    """vggish: log-mel as VGGish defines it (25 ms periodic Hann window, 10 ms hop, magnitude, HTK mel bands, log(x + 0.01))."""
+    """vggish: log-mel as VGGish defines it: 25 ms Hann window, 10 ms hop, magnitude, HTK bands, log(x + 0.01)."""
     mels: int = 64
     """Mel bands, from 125 to 7500 Hz."""
     where: Literal["generator"] = "generator"
@@ -71,6 +71,8 @@ class Frontend(nn.Module):
         # VGGish pads each windowed frame to the FFT length at its end. A shift changes no magnitude, so the window may
         # stand in the middle of the FFT frame, as torch.stft wants it, if the signal is padded by as much.
         self.padding = (self.fft_length - self.window_length) // 2
+        self.window: Tensor
+        self.bands: Tensor
         self.register_buffer("window", torch.hann_window(self.window_length, periodic=True), persistent=False)
         self.register_buffer("bands", mel_matrix(self.fft_length // 2 + 1, sample_rate, mels), persistent=False)
 

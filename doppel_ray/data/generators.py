@@ -51,7 +51,8 @@ class GeneratorConfig(Section):
             raise ValueError(f"actors is {low}..{high}; expected at least 1, and the first number not above the second")
         if (self.device == "cuda") != (self.num_gpus > 0):
             raise ValueError(
-                f"device is {self.device} but num_gpus is {self.num_gpus}; a cuda generator needs a share of a GPU, a cpu one takes none"
+                f"device is {self.device} but num_gpus is {self.num_gpus}; "
+                "a cuda generator needs a share of a GPU, a cpu one takes none"
             )
         return self
 

@@ -14,7 +14,7 @@ class DataConfig(Section):
     """How the stream travels from the generators to the train workers."""
 
     block_pairs: int = Field(default=64, ge=1)
-    """Pairs per block, at most: the unit of work of a generator. Made smaller to divide a worker's share of the batch."""
+    """Pairs per block, at most: a generator's unit of work. Made smaller to divide a worker's share of the batch."""
     prefetch_batches: int = Field(default=2, ge=0)
     """Batches that a train worker fetches ahead."""
     buffer_mb: int = Field(default=256, ge=16)
@@ -63,8 +63,8 @@ class Stream:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         pool = self.generators
-        # `from_items` makes its blocks in this process. `range` has read tasks and `from_arrow` has metadata tasks: these
-        # ask for a CPU each, and wait for ever when train workers and generators hold them all.
+        # `from_items` makes its blocks in this process. `range` has read tasks and `from_arrow` has metadata tasks:
+        # these ask for a CPU each, and wait for ever when train workers and generators hold them all.
         blocks = index_blocks(start, self.stop, self.block)
         return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
             Generator,

@@ -13,7 +13,7 @@ class EncoderConfig(Section):
     """The network whose output the probes read."""
 
     kind: Literal["resnet18", "cnn"] = "resnet18"
-    """resnet18: He et al. (2016) with the input channels of the frontend. cnn: four strided convolutions, for quick runs."""
+    """resnet18: He et al. (2016), without its last layer. cnn: four strided convolutions, for quick runs."""
     width: int = Field(default=64, ge=8, le=1024)
     """Channels of the first stage (each later stage doubles them); 64 is ResNet-18's own."""
 

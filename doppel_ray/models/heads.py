@@ -12,7 +12,7 @@ class HeadConfig(Section):
     """What stands between the encoder and the objective while training."""
 
     kind: Literal["none", "linear", "mlp"] = "linear"
-    """linear: one layer, as the last layer of the published ResNet-18. mlp: hidden layers with batch norm and ReLU. none."""
+    """linear: one layer, the last of the published ResNet-18. mlp: hidden layers with batch norm and ReLU. none."""
     hidden: int = Field(default=512, ge=1)
     """Width of each hidden layer (mlp)."""
     layers: int = Field(default=1, ge=1, le=8)

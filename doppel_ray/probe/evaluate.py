@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field
 
 from doppel_ray import checkpoint
 from doppel_ray.probe import fit
-from doppel_ray.probe.tasks import TASKS, Task, make
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
+from doppel_ray.probe.tasks import TASKS, Task, make
 from doppel_ray.section import Section
 
 BASELINES = ("mel", "untrained")
@@ -102,7 +102,7 @@ def score(task: Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int
 
 
 def _baselines(task: Task, recipe: checkpoint.Recipe, representation: str, kept: Path | None) -> dict[str, float]:
-    """The task's first metric for mel statistics and for the same encoder untrained, computed once for each such model."""
+    """The task's first metric for mel statistics and for the same encoder untrained, computed once for each model."""
     key = hashlib.sha256(repr((task, recipe, representation)).encode()).hexdigest()[:16]
     file = kept / f"{task.name}-{key}.json" if kept else None
     if file and file.exists():

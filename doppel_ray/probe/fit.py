@@ -30,7 +30,7 @@ def classify(embeddings: np.ndarray, classes: np.ndarray, folds: np.ndarray) -> 
         train, test = folds != fold, folds == fold
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         with warnings.catch_warnings():
-            # Separable data, as small sets are in 500 dimensions, never quite converges; the labels are settled long before.
+            # Small sets are separable in 500 dimensions: the weights never settle, the labels do long before.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(embeddings[train], classes[train])
         scores[f"fold_{fold}"] = float(model.score(embeddings[test], classes[test]))

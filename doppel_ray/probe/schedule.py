@@ -1,7 +1,7 @@
 """Probes as trial callbacks: each reported checkpoint is probed by a Ray task of its own while training goes on.
 
-Ray Train's controller tells `Reports` of every checkpoint. `Rows`, in the trial's own process, starts the probe, waits for
-its scores, and hands over one row per checkpoint, in order, with training and probe metrics together.
+Ray Train's controller tells `Reports` of every checkpoint. `Rows`, in the trial's own process, starts the probe, waits
+for its scores, and hands over one row per checkpoint, in order, with training and probe metrics together.
 """
 
 import json
@@ -76,8 +76,8 @@ class _Pending:
 class Rows:
     """The rows of a trial, made from reports and probes, sent in order.
 
-    One probe of a trial runs at a time. A probe that fails or takes too long marks its row (`probe/failed`) and the trial
-    goes on.
+    One probe of a trial runs at a time. A probe that fails or takes too long marks its row (`probe/failed`) and the
+    trial goes on.
 
     Args:
         probes: what to ask of a checkpoint, and how often.
@@ -148,11 +148,13 @@ class Rows:
     def _start(self, pending: _Pending) -> None:
         # "DEFAULT": inside a trial a task would inherit the trial's placement group, where it can never fit.
         options = _probe.options(num_cpus=self.probes.cpus, scheduling_strategy="DEFAULT")
+        assert pending.checkpoint is not None
         pending.probe = options.remote(pending.checkpoint, self.probes, str(self.folder.parent.parent / "baselines"))
         pending.began = time.monotonic()
 
     def _collect(self, pending: _Pending) -> bool:
         """Whether the probe is over; its scores, or the mark of its failure, are then in the row."""
+        assert pending.probe is not None
         ready, _ = ray.wait([pending.probe], timeout=0)
         if ready:
             try:
@@ -162,7 +164,8 @@ class Rows:
                 trouble = f"the probe of epoch {pending.row['epoch']} failed: {_last_line(error)}"
         elif time.monotonic() - pending.began > self.probes.timeout:
             ray.cancel(pending.probe, force=True)
-            trouble = f"the probe of epoch {pending.row['epoch']} took more than {self.probes.timeout:.0f} s (probes.timeout) and was given up"
+            limit = f"{self.probes.timeout:.0f} s (probes.timeout)"
+            trouble = f"the probe of epoch {pending.row['epoch']} took more than {limit} and was given up"
         else:
             return False
         log.warning(trouble)

@@ -79,9 +79,9 @@ FACTORS = {
     "noise_level": ("mixer.level.2", 0.0, 1.0),
 }
 
-# Everything else is held still, so that each factor can be heard: no pitch modulation, one envelope and one tremolo on all
-# three sources. `mod_matrix.mod` has a row for each of vco_1 pitch and level, vco_2 pitch and level, noise level, and in it
-# adsr_1, adsr_2, lfo_1, lfo_2.
+# Everything else is held still, so that each factor can be heard: no pitch modulation, one envelope and one tremolo on
+# all three sources. `mod_matrix.mod` has a row for each of vco_1 pitch and level, vco_2 pitch and level, noise level,
+# and in it adsr_1, adsr_2, lfo_1, lfo_2.
 HELD = {
     **{f"mod_matrix.mod.{k}": 0.0 for k in range(20)},
     **{f"mod_matrix.mod.{4 * row}": 1.0 for row in (1, 3, 4)},
@@ -103,8 +103,8 @@ HELD = {
 class Factors(Task):
     """What can be heard in unseen synthetic sounds, predicted from their embeddings; needs no download.
 
-    The sounds are always Voice's, whatever the experiment trains on, so that scores compare across architectures. Targets
-    are in the parameters' own units. A factor's metric is R² on the test folds; `score` is the mean over the factors.
+    The sounds are always Voice's, whatever the experiment trains on, so that scores compare across architectures.
+    Targets are in the parameters' own units. A factor's metric is R² on the test folds; `score` is the mean over the factors.
     """
 
     count: int = 1024
@@ -168,7 +168,8 @@ class Esc50(Task):
         table = self.root / "meta" / "esc50.csv"
         if not self.root.is_dir():
             raise ConfigError(
-                f"probes.root is {str(self.root)!r}: there is no such folder; {self.name} needs ESC-50's layout, meta/esc50.csv and audio/"
+                f"probes.root is {str(self.root)!r}: there is no such folder; "
+                f"{self.name} needs ESC-50's layout, meta/esc50.csv and audio/"
             )
         if not table.is_file():
             raise ConfigError(
@@ -190,7 +191,7 @@ class Esc50(Task):
         for row in rows:
             try:
                 files.length(self.root / "audio" / row["filename"])
-            except files.UnreadableAudio as error:
+            except files.UnreadableAudioError as error:
                 broken.append(str(error))
         if len(broken) == len(rows):
             raise ConfigError(f"{self.name}: none of the {len(rows)} files can be read, first {broken[0]}")
@@ -215,7 +216,7 @@ def _read_esc50(task: Esc50, sample_rate: int) -> Examples:
     for row in task.rows():
         try:
             sounds.append(files.read(task.root / "audio" / row["filename"], sample_rate))
-        except files.UnreadableAudio as error:
+        except files.UnreadableAudioError as error:
             if task.unreadable == "refuse":
                 raise ConfigError(f"{task.name}: {error}") from None
             skipped.append(str(error))
