@@ -378,7 +378,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
             storage_path=str(folder),
             failure_config=FailureConfig(max_failures=train.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep),
-            callbacks=list(callbacks),
+            callbacks=callbacks,  # type: ignore[arg-type]  # annotated as Tune's Callback, takes Train's
         ),
     )
 

@@ -104,7 +104,8 @@ class Factors(Task):
     """What can be heard in unseen synthetic sounds, predicted from their embeddings; needs no download.
 
     The sounds are always Voice's, whatever the experiment trains on, so that scores compare across architectures.
-    Targets are in the parameters' own units. A factor's metric is R² on the test folds; `score` is the mean over the factors.
+    Targets are in the parameters' own units. A factor's metric is R² on the test folds; `score` is the mean over the
+    factors.
     """
 
     count: int = 1024
