@@ -1,17 +1,34 @@
-"""Arithmetic that the modules share: pitch, phase as an integer, and a few functions in forms that keep their accuracy.
+"""Arithmetic that the modules share: pitch, phase as an integer, and elementary functions made to be fused.
 
 A phase is an int32, a fraction of a turn in units of 2**-32. Sums of phases wrap around by themselves and are exact in
 any order: no drift, no growing argument, the same bits for any split of the work.
+
+The elementary functions are polynomials in plain tensor operations, so the compiler can put them inside a loop instead
+of calling a library for them, and the compiled and the eager path give the same bits. Coefficients are minimax
+(Remez's algorithm); errors are stated, and tested against float64.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 _TURN = 2.0**32
-_LN2 = math.log(2.0)
-_EXP2M1 = [_LN2**k / math.factorial(k) for k in range(7, 0, -1)]
+_EXP2M1 = (
+    *(0.00015469734993268656, 0.0013390866852866397, 0.009618030771193819),
+    *(0.055503571054994025, 0.24022651084211585, 0.6931471880289533),
+)
+_SINE = (39.76161707242047, -76.58139641960975, 81.60248511162399, -41.341680722657955, 6.283185280367996)
+
+
+def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """Horner's scheme, highest power first."""
+    result = x * coefficients[0] + coefficients[1]
+    for coefficient in coefficients[2:]:
+        result = result * x + coefficient
+    return result
 
 
 def midi_to_hz(midi: Tensor) -> Tensor:
@@ -20,14 +37,27 @@ def midi_to_hz(midi: Tensor) -> Tensor:
 
 
 def exp2m1(x: Tensor) -> Tensor:
-    """2**x - 1, accurate relative to its own size near 0, where `exp2(x) - 1` would cancel."""
-    whole = torch.round(x)
-    rest = x - whole
-    series = torch.full_like(rest, _EXP2M1[0])
-    for coefficient in _EXP2M1[1:]:
-        series = series * rest + coefficient
-    scale = torch.exp2(whole)
-    return scale * (series * rest) + (scale - 1.0)
+    """2**x - 1 for x in [-32, 32], float32; relative error below 1e-6, near 0 too, where `exp2(x) - 1` cancels.
+
+    A polynomial at x / 64, doubled six times by (1 + p)**2 - 1 = p (p + 2): no bits are taken apart, as the usual
+    2**floor(x) would have to, which the compiler does one number at a time.
+    """
+    part = x * (1.0 / 64.0)
+    grown = _polynomial(part, _EXP2M1) * part
+    for _ in range(6):
+        grown = grown * (grown + 2.0)
+    return grown
+
+
+def power(base: Tensor, exponent: Tensor) -> Tensor:
+    """base**exponent, float32, for a base in [0, 1]."""
+    return torch.exp2(torch.log2(base) * exponent)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """Hyperbolic tangent, float32; absolute error below 3e-7."""
+    grown = exp2m1((x * (2.0 / math.log(2.0))).clamp(-30.0, 30.0))
+    return grown / (grown + 2.0)
 
 
 def to_phase(turns: Tensor) -> Tensor:
@@ -35,6 +65,74 @@ def to_phase(turns: Tensor) -> Tensor:
     return ((turns - torch.round(turns)) * _TURN).to(torch.int32)
 
 
-def radians(phase: Tensor) -> Tensor:
-    """A phase as an angle, float32 in [-π, π]."""
-    return phase.to(torch.float32) * (2.0 * math.pi / _TURN)
+def to_turns(phase: Tensor) -> Tensor:
+    """A phase as a float32 in [-1/2, 1/2] turns."""
+    return phase.to(torch.float32) * (1.0 / _TURN)
+
+
+def cosine(phase: Tensor) -> Tensor:
+    """Cosine of a phase (int32), float32; absolute error below 3e-7."""
+    quarter = 0.25 - to_turns(phase).abs()  # cos(2πr) = sin(2π(1/4 - |r|)), and the argument is at most a quarter turn
+    return _polynomial(quarter * quarter, _SINE) * quarter
+
+
+def sine(phase: Tensor) -> Tensor:
+    """Sine of a phase (int32): the cosine a quarter turn before."""
+    return cosine(phase - (1 << 30))
+
+
+def running_sum(steps: Tensor) -> Tensor:
+    """Sums of phases from the start up to and with each point, along the first dimension; int32 `(points, ...)`.
+
+    Blocks of 8 are summed first, then blocks of block sums, and so on; a point is then the sum of the blocks before it
+    and of its own block up to it. Every level runs across sounds at once, which `torch.cumsum` does not, and integers
+    add up to the same bits in any order.
+    """
+    if not _tracing:
+        return torch.cumsum(steps, dim=0, dtype=torch.int32)
+    points, block = len(steps), 8
+    if points == 1:
+        return steps
+    if points % block:
+        steps = hold(torch.nn.functional.pad(steps, (0, 0) * (steps.ndim - 1) + (0, -points % block)))
+    blocks = steps.unflatten(0, (-1, block))
+    place = torch.arange(block, dtype=torch.int32, device=steps.device)
+    up_to = -(place <= place[:, None]).to(torch.int32)  # all bits set, or none
+    inside = (blocks[:, None] & up_to.view(block, block, *[1] * (steps.ndim - 1))).sum(dim=2, dtype=torch.int32)
+    if len(blocks) > 1:
+        totals = hold(blocks.sum(dim=1, dtype=torch.int32))
+        inside = inside + hold(running_sum(totals) - totals)[:, None]
+    return inside.flatten(0, 1)[:points]
+
+
+def hold(signal: Tensor) -> Tensor:
+    """The signal itself, worked out here and kept: what runs at a faster rate only looks it up.
+
+    Means something to the compiler alone, which would otherwise fuse control-rate work into the audio-rate loop and do
+    it again for every sample; `compiled.py` defines how.
+    """
+    return _hold(signal) if _tracing else signal
+
+
+_tracing = False
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """While the compiler watches: `hold` leaves its mark, and sums are spelt out."""
+    global _tracing
+    _tracing = True
+    try:
+        yield
+    finally:
+        _tracing = False
+
+
+@torch.library.custom_op("doppel_ray::hold", mutates_args=())
+def _hold(signal: Tensor) -> Tensor:
+    return signal.clone()
+
+
+@_hold.register_fake
+def _(signal: Tensor) -> Tensor:
+    return torch.empty_like(signal)

@@ -1,25 +1,35 @@
 """The modules of the synthesizers: each a table of knobs and a function of signals.
 
-Inside a synthesizer, time comes first and sounds last: a control signal is `(controls, sounds)`, an audio signal
-`(samples, sounds)`, and a knob `(sounds,)`, so that knobs broadcast over time by themselves and the processor's vectors
-run across sounds. What a function needs at one moment then lies side by side in memory for all sounds, and sums along
-time never cross a vector.
+Inside a synthesizer a signal is `(time, modules, sounds)`: a control signal has `controls` points in time, an audio
+signal `samples`. Modules of one kind are played side by side, as a bank, by one call. A knob is `(modules, sounds)`, so knobs
+broadcast over time by themselves. Sounds come last because the processor's vectors then run across sounds: what is
+needed at one moment lies side by side in memory for all of them, and sums along time never cross a vector.
 
 Modules, their knobs and their equations are SynthAX 0.2.2's, which follow torchsynth (Turian et al., "One Billion Audio
 Sounds from GPU-enabled Modular Synthesis", DAFx 2021). Where the two differ, or are wrong, the module says so.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from doppel_ray.synth import counter
-from doppel_ray.synth.maths import exp2m1, midi_to_hz, radians, to_phase
+from doppel_ray.synth.maths import (
+    cosine,
+    exp2m1,
+    hold,
+    midi_to_hz,
+    power,
+    running_sum,
+    sine,
+    tanh,
+    to_phase,
+    to_turns,
+)
 from doppel_ray.synth.parameters import Group, Range
 from doppel_ray.synth.timing import Tables, Timing
 
@@ -32,7 +42,7 @@ HIGHEST_NOTE = 127.0
 
 @dataclass(frozen=True)
 class Module:
-    """A kind of module. `knobs` is its table: knob name -> `Range`, in SynthAX's order of definition."""
+    """A kind of module. `knobs` is its table: knob name -> `Range`."""
 
     knobs: ClassVar[dict[str, Range]] = {}
 
@@ -43,25 +53,43 @@ class Module:
 
 @dataclass(frozen=True)
 class Panel:
-    """What a module finds when it is played: its own knobs in human units, and the clocks."""
+    """What a bank of modules finds when it is played: its knobs in human units, and the clocks."""
 
     timing: Timing
     tables: Tables
-    knobs: Mapping[str, Tensor]
-    """Knob name -> float64 `(sounds,)`."""
+    rows: tuple[Mapping[str, int], ...]
+    """Of each module: knob name -> row of the two below."""
+    values: Tensor
+    """All knobs of the synthesizer, float32 `(P, sounds)`."""
+    exact_values: Tensor
+    """The same in float64."""
 
     def __getitem__(self, knob: str) -> Tensor:
-        """A knob, float32 `(sounds,)`."""
-        return self.knobs[knob].to(torch.float32)
+        """A knob, float32 `(modules, sounds)`."""
+        return self._pick(self.values, knob)
 
     def exact(self, knob: str) -> Tensor:
-        """A knob, float64 `(sounds,)`: pitches need it, because their rounding adds up over a long sound."""
-        return self.knobs[knob]
+        """A knob, float64 `(modules, sounds)`: pitches need it, because their rounding adds up over a long sound."""
+        return self._pick(self.exact_values, knob)
+
+    def array(self, knob: str) -> Tensor:
+        """An array of knobs of a single module, float32 `(length, sounds)`."""
+        (rows,) = self.rows
+        mine = [row for name, row in rows.items() if name.startswith(f"{knob}.")]
+        return self.values[mine[0] : mine[-1] + 1]
 
     def upsample(self, control: Tensor) -> Tensor:
         """A control signal at audio rate, by straight lines between control points. SynthAX: `ControlRateUpsample`."""
-        before, after = control[self.tables.point], control[self.tables.point + 1]
+        control = hold(control)
+        before, after = control[self.tables.point], control[self.tables.next_point]
         return before + self.tables.weight * (after - before)
+
+    def _pick(self, values: Tensor, knob: str) -> Tensor:
+        rows = [module[knob] for module in self.rows]
+        step = rows[1] - rows[0] if len(rows) > 1 else 1
+        if step > 0 and rows == list(range(rows[0], rows[-1] + 1, step)):
+            return values[rows[0] : rows[-1] + 1 : step]  # modules of a kind stand in a row: no copy
+        return torch.stack([values[row] for row in rows])
 
 
 class Keyboard(Module):
@@ -73,7 +101,7 @@ class Keyboard(Module):
     }
 
     def play(self, panel: Panel) -> tuple[Tensor, Tensor]:
-        """The note (MIDI number, float64 `(sounds,)`) and how long the key is held (seconds, `(sounds,)`)."""
+        """The note (MIDI number, float64) and how long the key is held (seconds), each `(modules, sounds)`."""
         return panel.exact("midi_f0"), panel["duration"]
 
 
@@ -97,17 +125,17 @@ class ADSR(Module):
         }
 
     def play(self, panel: Panel, held: Tensor) -> Tensor:
-        """The envelope, `(controls, sounds)`, of a key held for `held` seconds; its release starts there."""
+        """The envelopes, `(controls, modules, sounds)`, of keys held for `held` seconds; the release starts there."""
         rate, time = panel.timing.control_rate, panel.tables.control
         alpha, sustain = panel["alpha"], panel["sustain"]
         attack = torch.minimum(panel["attack"], held)
         decay = torch.minimum((held - panel["attack"]).clamp(min=0.0), panel["decay"])
 
-        rising = _ramp(time, attack * rate)
-        falling = _ramp_down(time - attack * rate, decay * rate)
-        released = _ramp_down(time - held * rate, panel["release"] * rate)
+        rising = _ramp(time, hold(attack * rate))
+        falling = _ramp_down(time - hold(attack * rate), hold(decay * rate))
+        released = _ramp_down(time - hold(held * rate), hold(panel["release"] * rate))
         # rising**alpha * released**alpha, with one power instead of two
-        return (rising * released) ** alpha * (sustain + (1.0 - sustain) * falling**alpha)
+        return hold(power(rising * released, alpha) * (sustain + (1.0 - sustain) * power(falling, alpha)))
 
 
 _EPSILON = 1e-6  # SynthAX's guard for ramps of length 0
@@ -142,24 +170,22 @@ class LFO(Module):
     }
 
     def play(self, panel: Panel, rate_modulation: Tensor) -> Tensor:
-        """The oscillation, `(controls, sounds)`; `rate_modulation` scales `mod_depth`, which adds to the rate."""
+        """The oscillations, `(controls, modules, sounds)`; `rate_modulation` times `mod_depth` adds to the rate."""
         frequency = (panel["frequency"] + panel["mod_depth"] * rate_modulation).clamp(min=0.0)
-        steps = to_phase(frequency / panel.timing.control_rate)
-        start = to_phase(panel["initial_phase"] / (2.0 * math.pi))
-        angle = radians(torch.cumsum(steps, dim=0, dtype=torch.int32) + start)
+        steps = hold(to_phase(frequency / panel.timing.control_rate))
+        phase = running_sum(steps) + to_phase(panel["initial_phase"] / (2.0 * math.pi))
 
-        cosine = -torch.cos(angle)  # half a turn late, as in the original
-        saw = angle / (2.0 * math.pi)
-        saw = torch.where(saw < 0.0, saw + 1.0, saw)
-        triangle = 1.0 - (2.0 * saw - 1.0).abs()
-        shapes = (0.5 + 0.5 * cosine, triangle, saw, 1.0 - saw, 0.5 + 0.5 * torch.sign(cosine))
+        wave = -cosine(phase)  # half a turn late, as in the original
+        turns = to_turns(phase)
+        saw = torch.where(turns < 0.0, turns + 1.0, turns)
+        triangle = 2.0 * turns.abs()
+        shapes = (0.5 + 0.5 * wave, triangle, saw, 1.0 - saw, 0.5 + 0.5 * torch.sign(wave))
 
-        knobs = [panel[name] for name in ("sin", "tri", "saw", "rsaw", "sqr")]
-        highest = torch.stack(knobs).amax(dim=0)
-        weights = [torch.where(highest > 0.0, knob / highest, 1.0) ** math.e for knob in knobs]
-        total = sum(weights[1:], weights[0])
-        parts = [weight / total * shape for weight, shape in zip(weights, shapes, strict=True)]
-        return sum(parts[1:], parts[0])
+        knobs = torch.stack([panel[name] for name in ("sin", "tri", "saw", "rsaw", "sqr")])
+        highest = knobs.amax(dim=0)
+        weights = torch.where(highest > 0.0, knobs / highest, 1.0) ** math.e
+        weights = hold(weights / weights.sum(dim=0))
+        return hold(_sum([weight * shape for weight, shape in zip(weights, shapes, strict=True)]))
 
 
 @dataclass(frozen=True)
@@ -172,13 +198,10 @@ class ModulationMixer(Module):
     def table(self) -> dict[str, Range]:
         return {f"mod.{i}": Range(0.0, 1.0, "modulation", curve=0.5) for i in range(self.inputs * self.outputs)}
 
-    def play(self, panel: Panel, *signals: Tensor) -> list[Tensor]:
-        """The outputs, each `(controls, sounds)`."""
-        mixed = []
-        for row in range(self.outputs):
-            parts = [panel[f"mod.{row * self.inputs + i}"] * signal for i, signal in enumerate(signals)]
-            mixed.append(sum(parts[1:], parts[0]))
-        return mixed
+    def play(self, panel: Panel, signals: Tensor) -> Tensor:
+        """From `(controls, inputs, sounds)` to `(controls, outputs, sounds)`."""
+        signals, weights = hold(signals), panel.array("mod").unflatten(0, (self.outputs, self.inputs))
+        return hold(_sum([weights[:, i] * signals[:, i, None] for i in range(self.inputs)]))
 
 
 @dataclass(frozen=True)
@@ -198,11 +221,12 @@ class AudioMixer(Module):
         curves = self.curves or (1.0,) * self.inputs
         return {f"level.{i}": Range(0.0, 1.0, "mix", curve=curve) for i, curve in enumerate(curves)}
 
-    def play(self, panel: Panel, *signals: Tensor) -> Tensor:
-        """The mix, `(samples, sounds)`, in [-1, 1]."""
-        parts = [panel[f"level.{i}"] * signal for i, signal in enumerate(signals)]
-        mixed = sum(parts[1:], parts[0])
-        return mixed / mixed.abs().amax(dim=0).clamp(min=1.0)
+    def play(self, panel: Panel, *banks: Tensor) -> Tensor:
+        """The mix, `(samples, sounds)`, in [-1, 1], of banks `(samples, modules, sounds)`, their modules in order."""
+        levels = panel.array("level").split([bank.shape[1] for bank in banks])
+        parts = [level[i] * bank[:, i] for level, bank in zip(levels, banks, strict=True) for i in range(bank.shape[1])]
+        mixed = hold(_sum(parts))
+        return mixed * hold(1.0 / mixed.abs().amax(dim=0).clamp(min=1.0))
 
 
 class VCO(Module):
@@ -221,53 +245,56 @@ class VCO(Module):
     }
 
     def play(self, panel: Panel, midi_f0: Tensor, modulation: Tensor) -> Tensor:
-        """The oscillation, `(samples, sounds)`; `modulation` is `(controls, sounds)`."""
+        """The oscillations, `(samples, modules, sounds)`; `modulation` is `(controls, modules, sounds)`."""
         return self.shape(panel, midi_f0, self.phase(panel, midi_f0, modulation))
 
     def shape(self, panel: Panel, midi_f0: Tensor, phase: Tensor) -> Tensor:
-        """The waveform at a phase (int32, `(samples, sounds)`)."""
+        """The waveform at a phase (int32)."""
         raise NotImplementedError
 
     def phase(self, panel: Panel, midi_f0: Tensor, modulation: Tensor) -> Tensor:
-        """The phase at every sample, int32 `(samples, sounds)`, the sample's own step included."""
+        """The phase at every sample, int32 `(samples, modules, sounds)`, the sample's own step included."""
         timing, tables = panel.timing, panel.tables
         pitch = midi_f0 + panel.exact("tuning")
-        frequency = midi_to_hz(pitch) / timing.sample_rate  # turns per sample, float64
+        frequency = hold(midi_to_hz(pitch) / timing.sample_rate)  # turns per sample, float64
         lowest, highest = (440.0 * 2.0 ** ((note - 69.0) / 12.0) / timing.sample_rate for note in (0.0, HIGHEST_NOTE))
         # Everything below is in octaves above `pitch`.
-        floor, ceiling = (-pitch / 12.0).float(), ((HIGHEST_NOTE - pitch) / 12.0).float()
-        octaves = panel["mod_depth"] / 12.0 * modulation
+        floor, ceiling = hold((-pitch / 12.0).float()), hold(((HIGHEST_NOTE - pitch) / 12.0).float())
+        depth, modulation = hold(panel["mod_depth"] / 12.0), hold(modulation)
 
-        before = octaves[tables.stretch_point]
-        rise = octaves[tables.stretch_point + 1] - before  # from one control point to the next
+        before = depth * modulation[tables.stretch_point]
+        rise = depth * modulation[tables.stretch_next_point] - before  # from one control point to the next
         start = before + tables.stretch_weight * rise
-        slope = (rise * ((timing.controls - 1) / (timing.samples - 1))).clamp(-60.0, 60.0)  # per sample
+        slope = (rise * ((timing.controls - 1) / (timing.samples - 1))).clamp(-16.0, 16.0)  # per sample
         level = slope.abs() < 1e-9
         slope = torch.where(level, 1e-9, slope)
         rising = slope > 0.0
         entry, exit_ = torch.where(rising, floor, ceiling), torch.where(rising, ceiling, floor)
-        entry_frequency, exit_frequency = (torch.where(side, lowest, highest) for side in (rising, ~rising))
         count = tables.stretch_count
         entered = torch.minimum(torch.ceil((entry - start) / slope).clamp(min=0.0), count)
         left = torch.minimum(torch.maximum(torch.ceil((exit_ - start) / slope), entered), count)
         inside = left - entered
-        first = torch.minimum(torch.maximum(start + slope * entered, floor), ceiling)
+        first = torch.exp2(torch.minimum(torch.maximum(start + slope * entered, floor), ceiling))
 
-        # Turns over a whole stretch, in units of `frequency` for the geometric run. The level case is exact.
-        geometric = torch.exp2(first) / exp2m1(slope)
-        series = torch.where(level, torch.exp2(first) * inside, geometric * exp2m1(slope * inside))
-        turns = entered * entry_frequency.double() + series * frequency + (count - left) * exit_frequency.double()
-        steps = to_phase(turns)
-        begin = to_phase(panel.exact("initial_phase") / (2.0 * math.pi))
-        begin = torch.cumsum(steps, dim=0, dtype=torch.int32) - steps + begin
-        geometric = geometric * frequency.float()
+        # Turns over a whole stretch, the geometric run in units of `frequency`. The level case is exact.
+        geometric = first / exp2m1(slope)
+        series = torch.where(level, first * inside, geometric * exp2m1(slope * inside))
+        rising_turns = entered.double() * lowest + (count - left).double() * highest
+        falling_turns = entered.double() * highest + (count - left).double() * lowest
+        steps = hold(to_phase(torch.where(rising, rising_turns, falling_turns) + series.double() * frequency))
+        begin = hold(running_sum(steps) - steps + to_phase(panel.exact("initial_phase") / (2.0 * math.pi)))
+        entered, left, slope = hold(entered), hold(left), hold(slope)
+        geometric = hold(geometric * frequency.float())
+        entry_frequency = hold(torch.where(rising, lowest, highest))
 
         # Audio rate.
         at, place = tables.stretch, tables.place
+        since_entry, since_exit = (place - entered[at]).relu(), (place - left[at]).relu()
+        enter = entry_frequency[at]
         travelled = (
-            entry_frequency[at] * torch.minimum(place, entered[at])
-            + geometric[at] * exp2m1(slope[at] * torch.minimum((place - entered[at]).clamp(min=0.0), inside[at]))
-            + exit_frequency[at] * (place - left[at]).clamp(min=0.0)
+            enter * (place - since_entry)
+            + geometric[at] * exp2m1(slope[at] * (since_entry - since_exit))
+            + ((lowest + highest) - enter) * since_exit
         )
         return begin[at] + to_phase(travelled)
 
@@ -276,7 +303,7 @@ class SineVCO(VCO):
     """A cosine."""
 
     def shape(self, panel: Panel, midi_f0: Tensor, phase: Tensor) -> Tensor:
-        return torch.cos(radians(phase))
+        return cosine(phase)
 
 
 class SquareSawVCO(VCO):
@@ -287,14 +314,13 @@ class SquareSawVCO(VCO):
     Perspectives on Distortion Synthesis for Virtual Analog Oscillators", Computer Music Journal 34(1), 2010.
     """
 
-    knobs: ClassVar[dict[str, Range]] = VCO.knobs | {"shape": Range(0.0, 1.0, "timbre")}
+    knobs: ClassVar[dict[str, Range]] = {**VCO.knobs, "shape": Range(0.0, 1.0, "timbre")}
 
     def shape(self, panel: Panel, midi_f0: Tensor, phase: Tensor) -> Tensor:
         top = midi_to_hz(midi_f0 + panel.exact("tuning") + panel.exact("mod_depth").clamp(min=0.0))
-        partials = (12000.0 / (top * torch.log10(top))).float()
-        shape, angle = panel["shape"], radians(phase)
-        square = torch.tanh(0.5 * math.pi * partials * torch.sin(angle))
-        return (1.0 - 0.5 * shape) * square * (1.0 + shape * torch.cos(angle))
+        partials = 12000.0 / (top * torch.log10(top))
+        drive, shape = hold((0.5 * math.pi * partials).float()), panel["shape"]
+        return (1.0 - 0.5 * shape) * tanh(drive * sine(phase)) * (1.0 + shape * cosine(phase))
 
 
 class FmVCO(VCO):
@@ -303,22 +329,22 @@ class FmVCO(VCO):
     The frequency is held between 0 and half the sample rate.
     """
 
-    knobs: ClassVar[dict[str, Range]] = VCO.knobs | {
-        "mod_depth": Range(-96.0, 96.0, "timbre", curve=0.2, symmetric=True)
+    knobs: ClassVar[dict[str, Range]] = {
+        **VCO.knobs,
+        "mod_depth": Range(-96.0, 96.0, "timbre", curve=0.2, symmetric=True),
     }
 
     def phase(self, panel: Panel, midi_f0: Tensor, modulation: Tensor) -> Tensor:
-        """`modulation` is `(samples, sounds)` here. An audio signal has no closed form: this sum runs at audio rate."""
-        pitch = midi_f0 + panel.exact("tuning")
-        frequency = midi_to_hz(pitch) / panel.timing.sample_rate  # turns per sample, float64
-        carrier = frequency.float()
-        deviation = torch.minimum(torch.maximum(panel["mod_depth"] * carrier * modulation, -carrier), 0.5 - carrier)
+        """`modulation` is `(samples, modules, sounds)` here: it has no closed form, so this sum runs at audio rate."""
+        frequency = hold(midi_to_hz(midi_f0 + panel.exact("tuning")) / panel.timing.sample_rate)  # turns per sample
+        carrier, index = hold(frequency.float()), hold(panel["mod_depth"] * frequency.float())
+        deviation = torch.minimum(torch.maximum(index * modulation, -carrier), 0.5 - carrier)
         # The carrier's own step is exact; only the deviation is a float32.
-        steps = to_phase(frequency) + to_phase(deviation)
-        return torch.cumsum(steps, dim=0, dtype=torch.int32) + to_phase(panel.exact("initial_phase") / (2.0 * math.pi))
+        steps = hold(hold(to_phase(frequency)) + to_phase(deviation))
+        return running_sum(steps) + hold(to_phase(panel.exact("initial_phase") / (2.0 * math.pi)))
 
     def shape(self, panel: Panel, midi_f0: Tensor, phase: Tensor) -> Tensor:
-        return torch.cos(radians(phase))
+        return cosine(phase)
 
 
 class Noise(Module):
@@ -328,30 +354,39 @@ class Noise(Module):
     """
 
     def play(self, panel: Panel, source: NoiseSource) -> Tensor:
-        """The noise, `(samples, 1 or sounds)`."""
+        """The noise, `(samples, 1, 1 or sounds)`."""
         if isinstance(source, Tensor):
-            return source
+            return source[:, None]
         return 2.0 * counter.to_uniform(counter.bits(source, panel.tables.sample)) - 1.0
 
 
 class Rack:
-    """The modules of one render, each bound to its panel: `rack.adsr_1(held)` plays that envelope."""
+    """The modules of one render, with the knobs where they are set."""
 
-    def __init__(
-        self, modules: Mapping[str, Module], knobs: Mapping[str, Tensor], timing: Timing, tables: Tables
-    ) -> None:
+    def __init__(self, modules: Mapping[str, Module], human: Tensor, timing: Timing, tables: Tables) -> None:
+        """`human`: all knobs in human units, float64 `(P, sounds)`, in the order of the modules' tables."""
         self._modules, self._timing, self._tables = modules, timing, tables
-        self._knobs: dict[str, dict[str, Tensor]] = {name: {} for name in modules}
-        for name, value in knobs.items():
-            module, knob = name.split(".", 1)
-            self._knobs[module][knob] = value
+        self._exact, self._values = human, hold(human.float())
+        self._rows: dict[str, dict[str, int]] = {}
+        first = 0
+        for name, module in modules.items():
+            self._rows[name] = {knob: first + i for i, knob in enumerate(module.table())}
+            first += len(self._rows[name])
 
-    def __getitem__(self, name: str) -> Any:
-        panel = Panel(self._timing, self._tables, self._knobs.get(name, {}))
-        if name == "upsample":
-            return panel.upsample
-        module: Any = self._modules[name]
-        return partial(module.play, panel)
+    def play(self, names: str | Sequence[str], *signals: Any) -> Any:
+        """Plays a module, or several of one kind side by side as a bank, with the signals that their kind takes."""
+        names = [names] if isinstance(names, str) else names
+        panel = Panel(self._timing, self._tables, tuple(self._rows[name] for name in names), self._values, self._exact)
+        kind: Any = self._modules[names[0]]
+        return kind.play(panel, *signals)
 
-    def __getattr__(self, name: str) -> Any:
-        return self[name]
+    def upsample(self, control: Tensor) -> Tensor:
+        """A control signal at audio rate."""
+        return Panel(self._timing, self._tables, (), self._values, self._exact).upsample(control)
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

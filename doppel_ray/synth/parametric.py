@@ -3,6 +3,9 @@
 340 parameters with the counts that the paper uses: sine 2, square_saw 2, fm_sine 1, fm_square_saw 1.
 """
 
+import itertools
+
+import torch
 from torch import Tensor
 
 from doppel_ray.section import ConfigError
@@ -41,39 +44,42 @@ class Parametric(Architecture):
         self.pairs = fm_sine + fm_square_saw
         self.voices = self.heard + self.pairs
 
+        voices = range(1, self.voices + 1)
+        self._adsrs = [f"adsr_{i}" for i in voices]
+        self._adsrs += [f"lfo_{i}_{use}_adsr" for use in ("rate", "amp") for i in voices]
         kinds: list[Module] = [*[SineVCO()] * sine, *[SquareSawVCO()] * square_saw]
         kinds += [*[SineVCO()] * fm_sine, *[SquareSawVCO()] * fm_square_saw, *[FmVCO()] * self.pairs]
-        modules: dict[str, Module] = {}
-        for i in range(1, self.voices + 1):
-            modules[f"keyboard_{i}"] = Keyboard()
-            modules[f"adsr_{i}"] = ADSR()
-            modules[f"lfo_{i}"] = LFO()
-            modules[f"lfo_{i}_amp_adsr"] = ADSR("modulation")
-            modules[f"lfo_{i}_rate_adsr"] = ADSR("modulation")
-        modules |= {f"vco_{i}": kind for i, kind in enumerate(kinds, 1)}
-        modules["mod_matrix"] = ModulationMixer(inputs=2 * self.voices, outputs=2 * self.voices + 1)
-        modules["noise"] = Noise()
-        modules["mixer"] = AudioMixer(self.heard + self.pairs + 1)
-        self.modules = modules
+        self.modules = {
+            **{f"keyboard_{i}": Keyboard() for i in voices},
+            **{name: ADSR("modulation" if name.startswith("lfo") else "envelope") for name in self._adsrs},
+            **{f"lfo_{i}": LFO() for i in voices},
+            "mod_matrix": ModulationMixer(inputs=2 * self.voices, outputs=2 * self.voices + 1),
+            **{f"vco_{i}": kind for i, kind in enumerate(kinds, 1)},
+            "noise": Noise(),
+            "mixer": AudioMixer(self.heard + self.pairs + 1),
+        }
+        ends = [0, *itertools.accumulate([sine, square_saw, fm_sine, fm_square_saw])]
+        self._banks = [range(start, end) for start, end in itertools.pairwise(ends)]
 
     def patch(self, rack: Rack, noise: NoiseSource) -> Tensor:
-        notes, envelopes, lfos = [], [], []
-        for i in range(1, self.voices + 1):
-            midi_f0, held = rack[f"keyboard_{i}"]()
-            notes.append(midi_f0)
-            envelopes.append(rack[f"adsr_{i}"](held))
-            rate, depth = rack[f"lfo_{i}_rate_adsr"](held), rack[f"lfo_{i}_amp_adsr"](held)
-            lfos.append(rack[f"lfo_{i}"](rate) * depth)
+        voices = range(1, self.voices + 1)
+        midi_f0, held = rack.play([f"keyboard_{i}" for i in voices])
+        envelopes, rates, depths = rack.play(self._adsrs, held.repeat(3, 1)).split(self.voices, dim=1)
+        lfos = rack.play([f"lfo_{i}" for i in voices], rates) * depths
+        mods = rack.play("mod_matrix", torch.cat([envelopes, lfos], dim=1))
+        pitches, amps, noise_amp = mods[:, 0:-1:2], mods[:, 1:-1:2], mods[:, -1:]
 
-        *mods, noise_amp = rack.mod_matrix(*envelopes, *lfos)
-        voices = [
-            rack[f"vco_{i}"](note, pitch) * rack.upsample(amp)
-            for i, (note, pitch, amp) in enumerate(zip(notes, mods[::2], mods[1::2], strict=True), 1)
-        ]
-        carriers = [
-            rack[f"vco_{i}"](note, modulator)
-            for i, (note, modulator) in enumerate(
-                zip(notes[self.heard :], voices[self.heard :], strict=True), self.voices + 1
-            )
-        ]
-        return rack.mixer(*voices[: self.heard], *carriers, rack.noise(noise) * rack.upsample(noise_amp))
+        def play(bank: range) -> list[Tensor]:
+            """The voices of a bank, numbered from 0."""
+            if not bank:
+                return []
+            rows = slice(bank.start, bank.stop)
+            names = [f"vco_{i + 1}" for i in bank]
+            return [rack.play(names, midi_f0[rows], pitches[:, rows]) * rack.upsample(amps[:, rows])]
+
+        sines, square_saws, *modulators = (play(bank) for bank in self._banks)
+        heard = sines + square_saws
+        if self.pairs:
+            names = [f"vco_{self.voices + i + 1}" for i in range(self.pairs)]
+            heard.append(rack.play(names, midi_f0[self.heard :], torch.cat([*itertools.chain(*modulators)], dim=1)))
+        return rack.play("mixer", *heard, rack.play("noise", noise) * rack.upsample(noise_amp))

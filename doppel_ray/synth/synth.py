@@ -2,7 +2,9 @@
 
 import difflib
 import inspect
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, Self
 
 import torch
@@ -10,10 +12,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from doppel_ray.section import ConfigError, Section
-from doppel_ray.synth import counter
+from doppel_ray.synth import compiled, counter
 from doppel_ray.synth.architecture import Architecture
 from doppel_ray.synth.counter import Stream
-from doppel_ray.synth.modules import NoiseSource, Rack
+from doppel_ray.synth.modules import Rack
 from doppel_ray.synth.parameters import Parameter
 from doppel_ray.synth.parametric import Parametric
 from doppel_ray.synth.sampling import Ranges
@@ -26,8 +28,10 @@ ARCHITECTURES: dict[str, type[Architecture]] = {"voice": Voice, "voicefm": Voice
 Indices = Tensor | Sequence[int]
 """Indices of pairs in the stream: int64 `(n,)`, or a range or list of ints."""
 
-CHUNK = 64
-"""Sounds rendered at a time: memory does not grow with what is asked for, and the work fits the processor's cache."""
+Compile = bool | Literal["auto"]
+
+CHUNK = {"cpu": 32, "cuda": 1024}
+"""Sounds rendered at a time: memory does not grow with what is asked for, and a processor's cache holds the work."""
 
 
 class Synth:
@@ -36,25 +40,38 @@ class Synth:
     `theta` is always float32 `(n, P)` in [0, 1], one column per entry of `parameters`.
     """
 
-    def __init__(self, architecture: Architecture, timing: Timing) -> None:
+    def __init__(self, architecture: Architecture, timing: Timing, compile: Compile = "auto") -> None:
         self.architecture = architecture
         self.timing = timing
+        self.compile = compile
         self.parameters = tuple(
             Parameter(f"{module}.{knob}", row.minimum, row.maximum, row.curve, row.symmetric, row.group)
             for module, kind in architecture.modules.items()
             for knob, row in kind.table().items()
         )
         self._ranges = Ranges(self.parameters)
-        self._tables: dict[torch.device, Tables] = {}
+        self._tables: dict[torch.device, tuple[Tensor, ...]] = {}
+        self._lock = threading.Lock()
+        self._programs: dict[tuple[torch.device, torch.dtype], compiled.Program | None] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.architecture, self.timing, self.compile)  # programs stay with their process
 
     @classmethod
     def create(
-        cls, name: str, sample_rate: int = 16000, duration: float = 1.0, control_rate: int = 480, **options: Any
+        cls,
+        name: str,
+        sample_rate: int = 16000,
+        duration: float = 1.0,
+        control_rate: int = 480,
+        compile: Compile = "auto",
+        **options: Any,
     ) -> Self:
         """A synthesizer by name: "voice", "voicefm" or "parametric".
 
-        Rates are in Hz, `duration` in seconds. `options` go to the architecture: `sine`, `square_saw`, `fm_sine`,
-        `fm_square_saw` for "parametric", `noise_curve` for "voice". Raises `ConfigError` for what cannot be.
+        Rates are in Hz, `duration` in seconds; `compile` is `SynthConfig.compile`. `options` go to the architecture:
+        `sine`, `square_saw`, `fm_sine`, `fm_square_saw` for "parametric", `noise_curve` for "voice". Raises
+        `ConfigError` for what cannot be.
         """
         if name not in ARCHITECTURES:
             raise ConfigError(f"architecture is {name!r}: it must be one of {', '.join(ARCHITECTURES)}")
@@ -64,7 +81,7 @@ class Synth:
             if option not in allowed:
                 known = f"its options are {', '.join(allowed)}" if allowed else "it has no options"
                 raise ConfigError(f"{name} has no option {option!r}: {known}")
-        return cls(kind(**options), Timing(sample_rate, duration, control_rate))
+        return cls(kind(**options), Timing(sample_rate, duration, control_rate), compile)
 
     @property
     def samples(self) -> int:
@@ -106,15 +123,25 @@ class Synth:
         own = torch.zeros(len(theta), dtype=torch.int64) if indices is None else _as_indices(indices)
         if len(own) != len(theta):
             raise ConfigError(f"indices has {len(own)} entries: theta has {len(theta)} rows, and they must match")
-        keys = counter.keys(seed, own.to(theta.device), Stream.NOISE)
+        keys = torch.stack(counter.keys(seed, own.to(theta.device), Stream.NOISE))
 
+        chunk = CHUNK[theta.device.type]
         sounds = torch.empty(len(theta), self.samples, device=theta.device)
-        for start in range(0, len(theta), CHUNK):
-            rows = slice(start, start + CHUNK)
-            source: NoiseSource = (keys[0][rows], keys[1][rows])
-            if noise is not None:
-                source = (noise if len(noise) == 1 else noise[rows]).T
-            sounds[rows] = self._play(self._ranges.to_human(theta[rows]), source).T
+        buffers = None if noise is None else noise.expand(len(theta), -1)
+
+        def play(start: int) -> None:
+            rows = slice(start, start + chunk)
+            human = self._ranges.to_human(theta[rows]).T
+            sounds[rows] = self._play(human, keys[:, rows] if buffers is None else buffers[rows].T)
+
+        starts = range(0, len(theta), chunk)
+        threads = torch.get_num_threads() if theta.device.type == "cpu" else 1
+        if threads == 1 or len(starts) == 1:
+            for start in starts:
+                play(start)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(play, starts))
         return sounds
 
     def to_human(self, theta: Tensor) -> dict[str, Tensor]:
@@ -145,13 +172,32 @@ class Synth:
         broadcast = torch.broadcast_tensors(*(torch.atleast_1d(column) for column in columns))
         return self._ranges.from_human(torch.stack(broadcast, dim=-1))
 
-    def _play(self, human: Tensor, noise: NoiseSource) -> Tensor:
-        """One chunk, `(samples, sounds)`, from knobs in human units, float64 `(sounds, P)`."""
-        if human.device not in self._tables:
-            self._tables[human.device] = self.timing.tables(human.device)
-        knobs = dict(zip(self._ranges.names, human.unbind(-1), strict=True))
-        rack = Rack(self.architecture.modules, knobs, self.timing, self._tables[human.device])
-        return self.architecture.patch(rack, noise)
+    def _play(self, human: Tensor, noise: Tensor) -> Tensor:
+        """One chunk, `(n, samples)`, from knobs in human units, `(P, n)`, and noise, as `_patch` takes them."""
+        device, chunk, n = human.device, CHUNK[human.device.type], human.shape[1]
+        with self._lock:
+            if device not in self._tables:
+                self._tables[device] = self.timing.tables(device).tensors()
+            tables, kind = self._tables[device], (device, noise.dtype)
+            if kind not in self._programs:
+                example = (_fill(human, chunk), _fill(noise, chunk), *tables)
+                self._programs[kind] = compiled.program(self._patch, example, self._identity(), self.compile)
+        program = self._programs[kind]
+        if program is None:  # whole vectors, so that every sound takes the same path through the processor
+            width = -(-n // 16) * 16
+            return self._patch(_fill(human, width), _fill(noise, width), *tables)[:n]
+        return program(_fill(human, chunk), _fill(noise, chunk), *tables)[:n]
+
+    def _patch(self, human: Tensor, noise: Tensor, *tables: Tensor) -> Tensor:
+        """The sounds, `(n, samples)`, from knobs `(P, n)` and noise: keys `(2, n)` or samples `(samples, n)`."""
+        rack = Rack(self.architecture.modules, human, self.timing, Tables(*tables))
+        source = (noise[0], noise[1]) if noise.dtype == torch.int32 else noise
+        return self.architecture.patch(rack, source).T.contiguous()
+
+    def _identity(self) -> str:
+        """All that decides what `_patch` computes, other than its inputs and this package's source."""
+        kind = type(self.architecture)
+        return repr((inspect.getsource(inspect.getmodule(kind) or kind), dict(self.architecture.modules), self.timing))
 
     def _check(self, theta: Tensor) -> None:
         width = len(self.parameters)
@@ -164,6 +210,12 @@ class Synth:
             row, column = (~inside).nonzero()[0].tolist()
             name, value = self._ranges.names[column], theta[row, column].item()
             raise ConfigError(f"theta[{row}, {column}], which is {name}, is {value:g}: it must lie in [0, 1]")
+
+
+def _fill(columns: Tensor, chunk: int) -> Tensor:
+    """Columns up to `chunk`, the one width that is compiled, by repeating the last."""
+    missing = chunk - columns.shape[1]
+    return torch.cat([columns, columns[:, -1:].expand(-1, missing)], dim=1) if missing else columns.contiguous()
 
 
 def _as_indices(indices: Indices) -> Tensor:
@@ -183,6 +235,9 @@ class SynthConfig(Section):
     """Length of a sound, in seconds."""
     control_rate: int = Field(480, ge=1, le=384000)
     """Points per second of envelopes and modulation, in Hz. At most the sample rate."""
+    compile: Compile = "auto"
+    """Whether to compile the rendering, once for all processes of a user: auto does if there is a C++ compiler, and
+    says so if there is none; true insists; false never does: no wait, but about 20 times slower."""
     noise_curve: Literal["synthax", "torchsynth"] = "synthax"
     """Voice only. The noise level: straight, as in SynthAX and the paper, or bent towards silence, as in torchsynth."""
     sine: int = Field(2, ge=0, le=64)
@@ -206,4 +261,4 @@ class SynthConfig(Section):
 
     def build(self) -> Synth:
         """The synthesizer."""
-        return Synth(self._architecture(), Timing(self.sample_rate, self.duration, self.control_rate))
+        return Synth(self._architecture(), Timing(self.sample_rate, self.duration, self.control_rate), self.compile)

@@ -4,7 +4,7 @@ All positions are rational numbers worked out in integers, once, so no clock dri
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -73,17 +73,22 @@ class Timing:
         )
         stretch = np.searchsorted(stretch_starts, sample, side="right") - 1
         counts = np.diff(stretch_starts, append=self.samples)
+        spare = -len(counts) % 8  # empty stretches fill the last block of `running_sum`
+        counts = np.pad(counts, (0, spare))
+        stretch_starts = np.pad(stretch_starts, (0, spare), mode="edge")
 
         def column(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-            return torch.from_numpy(values).to(device=device, dtype=dtype)[:, None]
+            return torch.from_numpy(values).to(device=device, dtype=dtype)[:, None, None]
 
         return Tables(
-            point=column(point, torch.int64)[:, 0],
+            point=column(point, torch.int64).flatten(),
+            next_point=column(point + 1, torch.int64).flatten(),
             weight=column(weight, torch.float32),
             sample=column(sample, torch.int32),
-            stretch=column(stretch, torch.int64)[:, 0],
+            stretch=column(stretch, torch.int64).flatten(),
             place=column(sample - stretch_starts[stretch] + 1, torch.float32),
-            stretch_point=column(point[stretch_starts], torch.int64)[:, 0],
+            stretch_point=column(point[stretch_starts], torch.int64).flatten(),
+            stretch_next_point=column(point[stretch_starts] + 1, torch.int64).flatten(),
             stretch_weight=column(weight[stretch_starts], torch.float32),
             stretch_count=column(counts, torch.float32),
             control=column(np.arange(self.controls), torch.float32),
@@ -92,10 +97,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Tables:
-    """Lookup tables. Index vectors are `(length,)`; the rest are columns `(length, 1)` that broadcast over sounds."""
+    """Lookup tables. Index vectors are `(length,)`; the rest `(length, 1, 1)`, to broadcast over modules and sounds."""
 
     point: Tensor
     """Of each sample: the control point before it."""
+    next_point: Tensor
+    """Of each sample: the control point after it."""
     weight: Tensor
     """Of each sample: how far it is on the way to the next control point, in [0, 1]."""
     sample: Tensor
@@ -106,9 +113,15 @@ class Tables:
     """Of each sample: its place in its stretch, counted from 1."""
     stretch_point: Tensor
     """Of each stretch: the control point before its first sample."""
+    stretch_next_point: Tensor
+    """Of each stretch: the control point after its first sample."""
     stretch_weight: Tensor
     """Of each stretch: how far its first sample is on the way to the next control point."""
     stretch_count: Tensor
     """Of each stretch: how many samples it holds."""
     control: Tensor
     """Of each control point: its own number."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tables in order; `Tables(*tensors)` puts them together again."""
+        return tuple(getattr(self, field.name) for field in fields(self))

@@ -1,0 +1,193 @@
+"""Compiles the rendering of one chunk of sounds, and keeps the machine code on disk for every process of a user.
+
+The compiler is TorchInductor. It compiles a single shape, so once: the first process that needs a program takes a lock,
+compiles and saves it; others wait for it, and later ones load it in about a second.
+
+A program runs on one thread, and lets other Python threads run meanwhile: `Synth.render` gives each thread chunks of
+its own. The compiler's own threads would meet at a barrier after each of some sixty loops, which costs most of the time
+as soon as another process wants a core.
+"""
+
+import contextlib
+import fcntl
+import functools
+import gc
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from doppel_ray.section import ConfigError
+from doppel_ray.synth import maths
+
+log = logging.getLogger(__name__)
+
+Program = Callable[..., Tensor]
+
+OPTIONS: dict[str, Any] = {
+    "assert_indirect_indexing": False,  # lookup tables are ours
+    "cpp.threads": 1,
+    "cpp.vec_isa_ok": True,
+    "cpp_cache_precompile_headers": False,  # there is one file to compile
+    "compile_threads": 1,
+}
+
+
+def cache_folder() -> Path:
+    """Where programs are kept: `$DOPPEL_RAY_CACHE`, or `doppel_ray` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("DOPPEL_RAY_CACHE") or Path(home) / "doppel_ray")
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler, as the processor's programs need."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++", "c++"))
+
+
+def program(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor], identity: str, wanted: bool | Literal["auto"]
+) -> Program | None:
+    """`function` compiled for inputs like `inputs`, or None if it should run as it is.
+
+    With `wanted` "auto" (which `DOPPEL_RAY_COMPILE=0` turns to False) what stands in the way is a warning; with True
+    it is a `ConfigError`. `identity` holds whatever decides what the function computes and is not in this package's source.
+    """
+    if wanted is False or (wanted == "auto" and os.environ.get("DOPPEL_RAY_COMPILE") == "0"):
+        return None
+    try:
+        if not inputs[0].is_cuda and not has_compiler():
+            raise RuntimeError("there is no C++ compiler (g++ or clang++) on this machine")
+        return _cached(function, inputs, identity)
+    except Exception as error:
+        reason = f"the synthesizer cannot be compiled: {str(error).strip().splitlines()[0]}"
+        if wanted is True:
+            raise ConfigError(f"compile is True, but {reason}") from error
+        _warn_once(f"{reason}. It runs without, and renders about 20 times slower")
+        return None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning(message)
+
+
+def _cached(function: Callable[..., Tensor], inputs: Sequence[Tensor], identity: str) -> Program:
+    shapes = [(tuple(x.shape), str(x.dtype), x.device.type) for x in inputs]
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    device = torch.cuda.get_device_name(inputs[0].device) if inputs[0].is_cuda else _processor()
+    described = repr((identity, shapes, torch.__version__, device, OPTIONS)).encode()
+    key = hashlib.sha256(b"\0".join([described, *sources])).hexdigest()[:24]
+
+    folder = cache_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    saved = folder / key
+    with _locked(folder / f"{key}.lock"), _settings(inputs[0].device):
+        if saved.is_dir():
+            try:
+                return _load(saved)
+            except Exception as error:  # a damaged cache is no reason to fail
+                log.warning("compiling again, since %s could not be loaded: %s", saved, error)
+                shutil.rmtree(saved, ignore_errors=True)
+        started = time.monotonic()
+        log.info("compiling the synthesizer; it is kept in %s for the next time", saved)
+        with _uncollected():
+            result = _compile(function, inputs, saved)
+        log.info("compiled in %.0f s", time.monotonic() - started)
+        return result
+
+
+def _compile(function: Callable[..., Tensor], inputs: Sequence[Tensor], saved: Path) -> Program:
+    from torch._inductor import standalone_compile
+    from torch._inductor.lowering import lowerings, register_lowering
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    hold = torch.ops.doppel_ray.hold.default
+    if hold not in lowerings:
+
+        def keep(signal: Any) -> Any:
+            signal.realize()
+            return signal
+
+        register_lowering(hold, type_promotion_kind=None)(keep)
+
+    with maths.tracing():
+        graph = make_fx(function)(*inputs)
+    # What is being written must not be taken for a finished program: it gets its name when it is whole.
+    scratch = Path(tempfile.mkdtemp(prefix="compiling-", dir=saved.parent))
+    try:
+        with mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "work")}):
+            artifact = standalone_compile(
+                graph, list(inputs), dynamic_shapes="from_example_inputs", options={"config_patches": OPTIONS}
+            )
+            artifact.save(path=str(scratch / "program"), format="unpacked")
+        _load(scratch / "program")(*inputs)  # builds what loading needs, so that the next process need not
+        (scratch / "program").rename(saved)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return _load(saved)
+
+
+def _load(saved: Path) -> Program:
+    from torch._inductor import CompiledArtifact
+
+    artifact = CompiledArtifact.load(path=str(saved), format="unpacked")
+
+    def program(*inputs: Tensor) -> Tensor:
+        result = artifact(*inputs)
+        return result if isinstance(result, Tensor) else result[0]
+
+    return program
+
+
+@contextlib.contextmanager
+def _settings(device: torch.device) -> Iterator[None]:
+    """The compiler's options, and two changes that it has no option for.
+
+    It takes the processor's vectors as torch itself has found them; left alone, it builds five little libraries and
+    starts a process for each, which takes 20 seconds. And the call into a program releases Python's lock.
+    """
+    from torch._inductor import codecache, config, cpu_vec_isa
+
+    unlocked = "{{ Py_BEGIN_ALLOW_THREADS kernel({}); Py_END_ALLOW_THREADS }} Py_RETURN_NONE;"
+    kinds = {"AVX512": cpu_vec_isa.VecAVX512, "AVX2": cpu_vec_isa.VecAVX2}
+    with config.patch(OPTIONS), contextlib.ExitStack() as stack:
+        kind = kinds.get(torch.backends.cpu.get_cpu_capability())
+        if device.type == "cpu" and kind is not None:
+            trusted = type(kind.__name__, (kind,), {"__bool__": lambda self: True, "__hash__": kind.__hash__})
+            stack.enter_context(mock.patch.object(cpu_vec_isa, "valid_vec_isa_list", return_value=[trusted()]))
+        bindings = codecache.CppPythonBindingsCodeCache
+        stack.enter_context(mock.patch.object(bindings, "call_entry_function", unlocked))
+        yield
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """No garbage collection: looking through the compiler's millions of objects takes a tenth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file gives the lock back, as does the end of the process
+
+
+def _processor() -> str:
+    """The processor's model: a program is built for its instructions."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        return next((line for line in file if line.startswith(("model name", "Model"))), "").strip()
+    return torch.backends.cpu.get_cpu_capability()
