@@ -1,13 +1,15 @@
 """Joining a running Ray cluster, or starting a local one."""
 
+import contextlib
 import logging
 import os
-import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from doppel_ray.environment import address
 from doppel_ray.resources import Node
 from doppel_ray.section import ConfigError
 
@@ -19,32 +21,20 @@ def local_node() -> tuple[Node, ...]:
     return (Node("this machine", float(len(os.sched_getaffinity(0))), float(torch.cuda.device_count())),)
 
 
-def address() -> str | None:
-    """Address of the cluster to join: RAY_ADDRESS, or that of a Ray that `ray start` has started on this machine."""
-    if asked := os.environ.get("RAY_ADDRESS"):
-        return None if asked == "local" else asked
-    file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    found = file.read_text().strip() if file.exists() else ""
-    return found if found and _answers(found) else None
-
-
-def _answers(found: str) -> bool:
-    """Whether something listens there: `ray start` leaves its address behind when it is killed."""
-    host, _, port = found.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=2).close()
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def log_to(file: Path) -> None:
-    """Send what Ray's libraries say in this process to a file, away from the terminal."""
+@contextlib.contextmanager
+def hush(file: Path) -> Iterator[None]:
+    """Send what Ray logs and prints in this process to a file, away from the terminal."""
     handler = logging.FileHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("ray")
-    logger.handlers = [handler]
-    logger.propagate = False
+    before, propagate = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [handler], False
+    with file.open("a", buffering=1) as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            yield
+        finally:
+            logger.handlers, logger.propagate = before, propagate
+            handler.close()
 
 
 def connect() -> tuple[tuple[Node, ...], str]:
@@ -56,7 +46,7 @@ def connect() -> tuple[tuple[Node, ...], str]:
     Raises:
         ConfigError: RAY_ADDRESS names a cluster that does not answer.
     """
-    # Logging as the caller has set it up: see `log_to`.
+    # Logging stays as the caller has set it up: see `hush`.
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     joined = address()
     if joined is not None:

@@ -1,7 +1,7 @@
 """What a sweep shows while it runs: one live table in a terminal, lines elsewhere; and `trials.json`, its record."""
 
 import json
-import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from doppel_ray import report
-
-log = logging.getLogger(__name__)
-
-BASELINES = ("_mel", "_untrained")
 
 
 class Live(Callback):
@@ -50,7 +46,7 @@ class Live(Callback):
     # --- Ray Tune's events ---
 
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
-        self.console = Console(force_terminal=False if self.plain else None)
+        self.console = screen(self.plain)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -131,7 +127,7 @@ class Live(Callback):
         stamped = f"{time.strftime('%H:%M:%S')} {text}"
         with (self.folder / "sweep.log").open("a") as file:
             file.write(stamped + "\n")
-        self.console.print(stamped, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(stamped, markup=False)
 
     def _comparison(self) -> str:
         """The other trials' metric, for the line that says why one was stopped."""
@@ -178,6 +174,11 @@ class Live(Callback):
                 style="dim" if entry["status"] in ("finished", "stopped early", "waiting") else None,
             )
         return Group(table, self.progress)
+
+
+def screen(plain: bool) -> Console:
+    """The terminal. What Ray prints of its own accord goes to `ray.log` meanwhile: see `doppel_ray.cluster.hush`."""
+    return Console(file=sys.__stdout__, force_terminal=False if plain else None, highlight=False, soft_wrap=True)
 
 
 def waits_for(row: dict[str, Any]) -> str:

@@ -261,19 +261,17 @@ def publish(folder: Path, console: Console) -> None:
     run = read(folder)
     console.print(leaderboard_table(run))
     for file in (write_leaderboard(run), *plot_scores(run)):
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+        console.print(f"wrote {file}")
     ranked = run.ranked()
     best = ranked[0].best(run.metric, run.mode) if ranked else None
     if best is None:
-        console.print(f"no trial has reported {run.metric} yet", highlight=False)
+        console.print(f"no trial has reported {run.metric} yet")
     else:
         console.print(
             f"best: {ranked[0].name}, epoch {best['epoch']}: {run.metric} {best[run.metric]:.4f}\n"
             f"best checkpoint: {best['checkpoint']}",
-            highlight=False,
-            soft_wrap=True,
         )
-    console.print(f"watch: tensorboard --logdir {folder / 'trials'}", highlight=False, soft_wrap=True)
+    console.print(f"watch: tensorboard --logdir {folder / 'trials'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -281,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder of a sweep")
     args = parser.parse_args(argv)
     for folder in args.runs:
-        publish(folder, Console())
+        publish(folder, Console(highlight=False, soft_wrap=True))
     return 0
 
 

@@ -1,5 +1,7 @@
 """The loop of one train worker, and the trainer around it; `python -m doppel_ray.train` runs one configuration."""
 
+import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
+
 import json
 import logging
 import queue

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -12,24 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from doppel_ray import command, config, provenance, report
+import doppel_ray.environment  # noqa: F401  # before anything of Ray's
+from doppel_ray import command, config, environment, live, provenance, report
 from doppel_ray.config import Experiment
 from doppel_ray.section import ConfigError
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "tune_configs" / "quickstart.yaml"
 TUNE_STATE = "tune"
 """Folder of a run where Ray Tune keeps what it needs to go on."""
-
-# Read by Ray when it is imported.
-ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # rows.jsonl and TensorBoard are written by the trial itself, once
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # epochs between probes have no metric
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 def trial_name(tune_trial: Any) -> str:
@@ -94,7 +83,7 @@ def check(experiment: Experiment) -> None:
                 f"add {task}, or choose another metric such as loss"
             )
     experiment.probes.check()
-    if cluster.address() is None:
+    if environment.address() is None:
         resources.plan(experiment, cluster.local_node())
 
 
@@ -121,7 +110,6 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
     parser.add_argument("--plain", action="store_true", help="print lines instead of a live table")
     parser.add_experiment(default)
     args = parser.parse(argv)
-    os.environ.update(ENVIRONMENT)
     if args.resume:
         if args.overrides or args.config != default:
             raise ConfigError(
@@ -138,8 +126,7 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
             )
         check(experiment)
         folder = new_folder(experiment, args.config)
-    console = Console(force_terminal=False if args.plain else None)
-    return sweep(experiment, folder, console, resume=bool(args.resume), plain=args.plain)
+    return sweep(experiment, folder, live.screen(args.plain), resume=bool(args.resume), plain=args.plain)
 
 
 def new_folder(experiment: Experiment, file: Path | None) -> Path:
@@ -173,31 +160,30 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
     from doppel_ray import cluster, resources
 
     began = time.monotonic()
-    cluster.log_to(folder / "ray.log")
-    nodes, where = cluster.connect()
-    command.stop_on_sigterm()
-    plan = resources.plan(experiment, nodes)
     total = trial_count(experiment)
-    console.print(f"doppel_ray: {total} trials into {folder}", highlight=False, soft_wrap=True)
-    for line in (where, *plan.lines()):
-        console.print(line, highlight=False, soft_wrap=True)
-    with contextlib.ExitStack() as stack:
-        stack.callback(cluster.disconnect)
-        results = _fit(experiment, folder.resolve(), plan.concurrent, total, resume, plain)
+    console.print(f"{total} {'trial' if total == 1 else 'trials'} into {folder}")
+    go_on = f"go on with: python -m doppel_ray.tune --resume {folder}"
+    result = "interrupted"
+    try:
+        with cluster.hush(folder / "ray.log"), contextlib.ExitStack() as stack:
+            stack.callback(cluster.disconnect)
+            nodes, where = cluster.connect()
+            command.stop_on_sigterm()
+            plan = resources.plan(experiment, nodes)
+            for line in (where, *plan.lines()):
+                console.print(line)
+            result = _fit(experiment, folder.resolve(), plan.concurrent, total, resume, plain)
+    except KeyboardInterrupt:
+        pass  # told below, with what there is
     minutes = (time.monotonic() - began) / 60
     report.publish(folder, console)
-    go_on = f"go on with: python -m doppel_ray.tune --resume {folder}"
-    if results == "interrupted":
-        console.print(
-            f"interrupted after {minutes:.1f} minutes; nothing that was checkpointed is lost. {go_on}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    if result == "interrupted":
+        console.print(f"interrupted after {minutes:.1f} minutes; nothing that was checkpointed is lost. {go_on}")
         return command.INTERRUPTED
-    if results == "failed":
-        console.print(f"some trials failed: see {folder}/trials/*/trial.log. {go_on}", highlight=False, soft_wrap=True)
+    if result == "failed":
+        console.print(f"some trials failed: see trial.log in their folders under {folder / 'trials'}. {go_on}")
         return 1
-    console.print(f"done in {minutes:.1f} minutes; results are in {folder}", highlight=False, soft_wrap=True)
+    console.print(f"done in {minutes:.1f} minutes; results are in {folder}")
     return 0
 
 
@@ -208,7 +194,6 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
     from doppel_ray import trial
-    from doppel_ray.live import Live
     from doppel_ray.resources import DRIVER_CPUS
 
     trainable = tune.with_resources(trial.trainable(experiment.plain(), folder), {"cpu": DRIVER_CPUS})
@@ -231,7 +216,7 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
             run_config=tune.RunConfig(
                 name=TUNE_STATE,
                 storage_path=str(folder),
-                callbacks=[Live(folder, experiment.plain(), total, plain), JsonLoggerCallback()],
+                callbacks=[live.Live(folder, experiment.plain(), total, plain), JsonLoggerCallback()],
                 failure_config=tune.FailureConfig(max_failures=experiment.tune.max_failures),
                 verbose=0,
             ),

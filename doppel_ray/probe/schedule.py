@@ -40,12 +40,14 @@ class Reports(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in sorted(worker_exceptions.items()):
-            self.queue.put({"event": f"train worker {rank} failed: {_last_line(error)}"})
+            told = f"train worker {rank} failed, training goes on from the last checkpoint: {_last_line(error)}"
+            self.queue.put({"event": told, "details": str(error)})
 
 
 def _last_line(error: BaseException) -> str:
+    """The last line of an error, which says what it was; of Ray's long explanations the first sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else ''}"
+    return f"{type(error).__name__}: {lines[-1].partition('. Worker exit type')[0][:300] if lines else ''}"
 
 
 @ray.remote(max_retries=1)
@@ -94,6 +96,7 @@ class Rows:
         self.queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": "DEFAULT"})
         self.pending: deque[_Pending] = deque()
         self.events: list[str] = []
+        self.restarts = 0
         self.sent = {row["epoch"] for row in read_rows(folder)}
 
     def catch_up(self, registered: list[dict[str, Any]]) -> None:
@@ -108,7 +111,7 @@ class Rows:
             for report in self._reports(wait=0.2):
                 if "event" in report:
                     self.events.append(report["event"])
-                    log.warning(report["event"])
+                    log.warning("%s\n%s", report["event"], report["details"])
                 else:
                     self._add(report["metrics"], report["checkpoint"])
             self._advance()
@@ -124,6 +127,12 @@ class Rows:
         if epoch in self.sent:
             return
         self.sent.add(epoch)
+        restarts = int(metrics.get("generator_restarts", 0))
+        if restarts > self.restarts:
+            told = f"a generator died and was started again ({restarts - self.restarts}x); its blocks were made again"
+            self.events.append(told)
+            log.warning(told)
+        self.restarts = restarts
         wanted = bool(self.probes.tasks) and checkpoint is not None
         wanted = wanted and (epoch % self.probes.every == 0 or epoch == self.epochs)
         events, self.events = self.events, []

@@ -1,0 +1,43 @@
+"""What Ray reads from the environment when it is imported: command lines import this before anything of Ray's."""
+
+import os
+import socket
+from pathlib import Path
+
+
+def address() -> str | None:
+    """Address of the cluster to join: RAY_ADDRESS, or that of a Ray that `ray start` has started on this machine."""
+    if asked := os.environ.get("RAY_ADDRESS"):
+        return None if asked == "local" else asked
+    file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    found = file.read_text().strip() if file.exists() else ""
+    return found if found and _answers(found) else None
+
+
+def _answers(found: str) -> bool:
+    """Whether something listens there: `ray start` leaves its address behind when it is killed."""
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the live table is ours
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's events are written by the trial itself, once
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # epochs between probes have no metric
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Makes every server of a local Ray bind to 127.0.0.1. Linux has no other switch for it: a `_node_ip_address` of
+127.0.0.1 is replaced by the machine's outward address."""
+
+os.environ.update(SETTINGS)
+if address() is None:
+    os.environ.update(LOOPBACK)
