@@ -1,0 +1,30 @@
+"""What many tests share: recordings, real and made up."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.recordings import write_esc50
+
+# The arithmetic under test is quick, but the machine may be busy: no deadline. The same examples every time.
+hypothesis.settings.register_profile("doppel_ray", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("doppel_ray")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def esc10() -> Path:
+    """ESC-10 in ESC-50's layout: real recordings, which are not part of the repository."""
+    folder = Path(os.environ.get("DOPPEL_RAY_ESC10", REPOSITORY.parent / "shared" / "data" / "esc10"))
+    if not (folder / "meta" / "esc50.csv").is_file():
+        pytest.skip(f"no recordings at {folder}; set DOPPEL_RAY_ESC10 to a folder in ESC-50's layout")
+    return folder
+
+
+@pytest.fixture
+def esc50_folder(tmp_path: Path) -> Path:
+    """A folder in ESC-50's layout: 2 folds of 3 classes of 4 short tones."""
+    return write_esc50(tmp_path / "recordings")

@@ -1,0 +1,115 @@
+"""The objectives are the published ones, written out plainly here in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from doppel_ray.objectives import ObjectiveConfig, alignment, effective_rank, nt_xent, uniformity
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@st.composite
+def views(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Two views' embeddings, (n, size) float64 on the unit sphere, from quite alike to unrelated."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape = (draw(st.integers(2, 24)), draw(st.integers(2, 48)))
+    x = random.standard_normal(shape)
+    return unit(x), unit(x + draw(st.sampled_from([0.01, 0.3, 10.0])) * random.standard_normal(shape))
+
+
+def tensors(*arrays: np.ndarray) -> list[Tensor]:
+    return [torch.tensor(array, dtype=torch.float32) for array in arrays]
+
+
+@given(views(), st.sampled_from([1.0, 2.0, 3.0]))
+def test_alignment_is_the_mean_distance_of_positive_pairs_to_the_power_alpha(pair: tuple[np.ndarray, np.ndarray], alpha: float) -> None:
+    x, y = pair
+    expected = np.mean([np.linalg.norm(a - b) ** alpha for a, b in zip(x, y, strict=True)])
+    assert alignment(*tensors(x, y), alpha).item() == pytest.approx(expected, abs=1e-4)
+
+
+@given(views(), st.sampled_from([0.5, 2.0]))
+def test_uniformity_is_the_log_mean_gaussian_potential_over_distinct_pairs(pair: tuple[np.ndarray, np.ndarray], t: float) -> None:
+    x, _ = pair
+    potentials = [math.exp(-t * np.sum((a - b) ** 2)) for i, a in enumerate(x) for b in x[:i]]
+    assert uniformity(*tensors(x), t).item() == pytest.approx(math.log(np.mean(potentials)), abs=1e-4)
+
+
+@given(views(), st.sampled_from([0.1, 0.2, 0.5]))
+def test_nt_xent_is_the_cross_entropy_of_each_view_among_all_others(pair: tuple[np.ndarray, np.ndarray], temperature: float) -> None:
+    x, y = pair
+    n, z = len(x), np.concatenate(pair)
+    losses = []
+    for i in range(2 * n):
+        similarity = {j: float(z[i] @ z[j]) / temperature for j in range(2 * n) if j != i}
+        losses.append(math.log(sum(map(math.exp, similarity.values()))) - similarity[(i + n) % (2 * n)])
+    assert nt_xent(*tensors(x, y), temperature).item() == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+@given(views(), st.sampled_from(["alignment_uniformity", "nt_xent"]), st.integers(0, 1000))
+def test_no_loss_depends_on_the_order_of_pairs_on_rotation_on_scale_or_on_which_view_is_first(
+    pair: tuple[np.ndarray, np.ndarray], kind: str, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    objective = ObjectiveConfig.model_validate({"kind": kind}).build()
+    x, y = pair
+    rotation, _ = np.linalg.qr(random.standard_normal((x.shape[1], x.shape[1])))
+    order = random.permutation(len(x))
+    loss = objective(*tensors(x, y))[0].item()
+    assert objective(*tensors(x[order], y[order]))[0].item() == pytest.approx(loss, abs=1e-4)
+    assert objective(*tensors(x @ rotation, y @ rotation))[0].item() == pytest.approx(loss, abs=1e-3)
+    assert objective(*tensors(7.0 * x, 0.1 * y))[0].item() == pytest.approx(loss, abs=1e-4)
+    assert objective(*tensors(y, x))[0].item() == pytest.approx(loss, abs=1e-4)
+
+
+@given(views())
+def test_the_terms_stay_within_their_bounds(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = tensors(*pair)
+    assert 0.0 <= alignment(x, y).item() <= 4.0 + 1e-5
+    assert alignment(x, x).item() == 0.0
+    assert -8.0 - 1e-5 <= uniformity(x).item() <= 1e-5
+    assert nt_xent(x, y, 0.5).item() > 0.0
+
+
+def test_collapse_is_the_worst_uniformity_and_nt_xent_cannot_tell_anything_apart() -> None:
+    collapsed = torch.nn.functional.normalize(torch.ones(8, 4))
+    assert uniformity(collapsed).item() == pytest.approx(0.0, abs=1e-5)
+    assert nt_xent(collapsed, collapsed, 0.5).item() == pytest.approx(math.log(15), abs=1e-5)
+    assert effective_rank(collapsed).item() == pytest.approx(1.0)
+
+
+def test_perfect_pairs_at_right_angles_have_the_loss_one_can_work_out_by_hand() -> None:
+    x = torch.eye(6)
+    assert alignment(x, x).item() == 0.0
+    assert uniformity(x, t=2.0).item() == pytest.approx(-4.0, abs=1e-6)
+    assert nt_xent(x, x, 0.5).item() == pytest.approx(math.log(math.exp(2) + 10) - 2, abs=1e-6)
+
+
+def test_the_loss_is_the_weighted_sum_with_uniformity_averaged_over_the_views() -> None:
+    x, y = tensors(*(unit(np.random.default_rng(k).standard_normal((12, 5))) for k in range(2)))
+    loss, terms = ObjectiveConfig(alignment_weight=0.5, uniformity_weight=3.0).build()(x, y)
+    assert loss.item() == pytest.approx(0.5 * alignment(x, y).item() + 1.5 * (uniformity(x) + uniformity(y)).item(), abs=1e-5)
+    assert terms["alignment"].item() == pytest.approx(alignment(x, y).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["alignment_uniformity", "nt_xent"])
+def test_gradients_exist_where_the_views_are_identical(kind: str) -> None:
+    """δ = 0 gives such pairs: their distance is 0, where a square root has no slope."""
+    x = torch.randn(8, 4, generator=torch.manual_seed(0), requires_grad=True)
+    loss, _ = ObjectiveConfig.model_validate({"kind": kind}).build()(x, x)
+    loss.backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+def test_effective_rank_counts_the_directions_in_use() -> None:
+    directions = torch.eye(10)[:4].repeat(50, 1)
+    assert 2.9 < effective_rank(directions).item() < 3.1  # four points span three directions around their mean

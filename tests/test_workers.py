@@ -1,0 +1,67 @@
+"""Several workers with a share of the batch each learn exactly what one worker learns from the whole batch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from doppel_ray.models import EncoderConfig, HeadConfig, Model
+from doppel_ray.models.batchnorm import synchronise
+from doppel_ray.objectives import ObjectiveConfig
+
+BATCH = 24
+OBJECTIVES = ("alignment_uniformity", "nt_xent")
+ENCODERS = ("resnet18", "cnn")
+
+
+def learn(encoder: str, objective: str, rank: int, workers: int) -> dict[str, torch.Tensor]:
+    """Loss, gradients and batch-norm statistics of one step, as `train_loop` takes it."""
+    model = Model(
+        EncoderConfig.model_validate({"kind": encoder, "width": 8}),
+        HeadConfig(kind="mlp", hidden=32, size=16),
+        seed=1,
+    )
+    random = torch.Generator().manual_seed(7)
+    features = torch.randn(BATCH, 2, 1, 48, 64, generator=random)
+    features[:, 1] = features[:, 0] + 0.5 * features[:, 1]
+    local = features[rank * BATCH // workers : (rank + 1) * BATCH // workers]
+    network: torch.nn.Module = model
+    if workers > 1:
+        network = DistributedDataParallel(synchronise(model, torch.device("cpu")), broadcast_buffers=False)
+    embeddings = network.train()(local.transpose(0, 1).flatten(0, 1))
+    loss, _ = ObjectiveConfig.model_validate({"kind": objective}).build()(*embeddings.chunk(2))
+    loss.backward()
+    found = {f"gradient of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {"loss": loss.detach(), **found, **{name: b.float() for name, b in model.named_buffers()}}
+
+
+def worker(rank: int, workers: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=workers)
+    found = {(e, o): learn(e, o, rank, workers) for e in ENCODERS for o in OBJECTIVES}
+    torch.save(found, f"{folder}/rank{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["2 workers", "3 workers"])
+def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What each worker learned, for every encoder and objective; processes of their own, joined by gloo."""
+    folder: Path = tmp_path_factory.mktemp("workers")
+    torch.multiprocessing.spawn(worker, args=(request.param, str(folder)), nprocs=request.param)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(request.param)]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_workers_with_a_share_of_the_batch_each_have_the_gradients_of_the_whole(encoder: str, objective: str, learned: list[Any]) -> None:
+    whole = learn(encoder, objective, 0, 1)
+    assert any(value.abs().max() > 1e-2 for name, value in whole.items() if "gradient" in name)
+    for share in learned:
+        found = share[encoder, objective]
+        assert found.keys() == whole.keys()
+        for name, expected in whole.items():
+            torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
