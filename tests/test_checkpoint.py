@@ -1,0 +1,100 @@
+"""Checkpoints come back whole, and what is damaged is refused by name."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from doppel_ray import checkpoint
+from doppel_ray.checkpoint import Position
+from doppel_ray.config import Experiment
+from doppel_ray.models import Model
+from doppel_ray.section import ConfigError
+
+SMALL = {"encoder": {"kind": "cnn", "width": 8}, "head": {"kind": "mlp", "hidden": 16, "size": 8}, "run": {"seed": 3}}
+
+
+def write(folder: Path, **changes: Any) -> Model:
+    """A checkpoint of a small model whose weights are not those of its seed."""
+    experiment = Experiment.model_validate(SMALL | changes)
+    model = Model(experiment.encoder, experiment.head, seed=99)
+    optimizer = torch.optim.AdamW(model.parameters())
+    folder.mkdir()
+    resume = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    checkpoint.save(folder, model, experiment.plain(), Position(2, 10, 1280), {"loss": 1.5}, resume)
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "epoch_0002")
+    return tmp_path / "epoch_0002"
+
+
+def test_a_checkpoint_brings_back_the_weights_the_position_and_the_resume_state(tmp_path: Path) -> None:
+    model = write(tmp_path / "here")
+    loaded, recipe = checkpoint.load(tmp_path / "here")
+    assert not loaded.training
+    assert recipe.seed == 3
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert checkpoint.position(tmp_path / "here") == Position(epoch=2, step=10, next_index=1280)
+    assert torch.equal(checkpoint.load_resume(tmp_path / "here")["rng"], torch.get_rng_state())
+
+
+def test_the_untrained_twin_is_the_model_that_training_started_with(folder: Path) -> None:
+    loaded, recipe = checkpoint.load(folder)
+    twin, again = recipe.untrained().state_dict(), recipe.untrained().state_dict()
+    assert all(torch.equal(twin[name], again[name]) for name in twin)
+    assert not torch.equal(twin["head.0.weight"], loaded.state_dict()["head.0.weight"])
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ConfigError) as refused:
+        checkpoint.load(folder)
+    return str(refused.value)
+
+
+def test_a_folder_without_a_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    assert refusal(tmp_path) == f"{tmp_path} holds no checkpoint: checkpoint.json is missing"
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -8])
+def test_truncated_weights_are_refused_by_name(folder: Path, keep: int) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    assert re.search(r"model\.safetensors cannot be read: \w", refusal(folder))
+
+
+def test_missing_weights_are_refused_by_name(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors cannot be read" in refusal(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 99}'])
+def test_a_damaged_or_unknown_description_is_refused_by_name(folder: Path, text: str) -> None:
+    (folder / "checkpoint.json").write_text(text)
+    assert str(folder) in refusal(folder)
+
+
+@pytest.mark.parametrize("change", [{"encoder": {"kind": "resnet18", "width": 8}}, {"encoder": {"kind": "cnn", "width": 16}}, {"head": {"kind": "none"}}])
+def test_weights_of_another_architecture_are_refused_by_name(folder: Path, change: dict[str, Any]) -> None:
+    about = json.loads((folder / "checkpoint.json").read_text())
+    about["experiment"] |= change
+    (folder / "checkpoint.json").write_text(json.dumps(about))
+    assert "model.safetensors belongs to another architecture" in refusal(folder)
+
+
+def test_resume_state_that_could_run_code_is_not_unpickled(folder: Path, tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "touched",)
+
+    torch.save({"optimizer": Harmful()}, folder / "resume.pt")
+    with pytest.raises((pickle.UnpicklingError, ConfigError)):
+        checkpoint.load_resume(folder)
+    assert not (tmp_path / "touched").exists()

@@ -1,0 +1,81 @@
+"""A positive pair is a function of (seed, index), whoever makes it and in whatever company."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doppel_ray.audio import AugmentConfig, FrontendConfig
+from doppel_ray.pairs import CHUNK, PairMaker, PairsConfig
+from doppel_ray.synth import SynthConfig
+
+BRIEF = SynthConfig(duration=0.2)
+GAIN = (AugmentConfig(kind="gain"),)
+
+
+def maker(seed: int = 0, augment: tuple[AugmentConfig, ...] = GAIN, **pairs: float) -> PairMaker:
+    return PairMaker(BRIEF, PairsConfig.model_validate(pairs), FrontendConfig(), augment, seed)
+
+
+@pytest.fixture(scope="module")
+def stream() -> torch.Tensor:
+    return maker()(torch.arange(80))
+
+
+def test_features_are_half_precision_pairs_of_views(stream: torch.Tensor) -> None:
+    assert stream.shape == (80, 2, 1, 18, 64)
+    assert stream.dtype == torch.float16
+    assert torch.isfinite(stream).all()
+
+
+@settings(max_examples=15)
+@given(st.lists(st.integers(0, 79), min_size=1, max_size=CHUNK + 3))
+def test_a_pair_is_the_same_in_any_company(stream: torch.Tensor, indices: list[int]) -> None:
+    torch.testing.assert_close(maker()(torch.tensor(indices)).float(), stream[indices].float(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 7, CHUNK, CHUNK + 1, 80])
+def test_batches_of_any_size_give_the_same_stream(stream: torch.Tensor, size: int) -> None:
+    count = min(80, 4 * size)
+    batches = torch.cat([maker()(part) for part in torch.arange(count).split(size)])
+    torch.testing.assert_close(batches.float(), stream[:count].float(), rtol=0, atol=1e-4)
+
+
+def test_a_stream_has_no_end_and_no_start() -> None:
+    far = torch.tensor([10**12, 2**62])
+    features = maker()(far)
+    assert torch.isfinite(features).all()
+    torch.testing.assert_close(maker()(far[1:]).float(), features[1:].float(), rtol=0, atol=1e-4)
+
+
+def test_other_seeds_and_other_indices_are_other_sounds(stream: torch.Tensor) -> None:
+    different = maker(seed=1)(torch.arange(32)).float() - stream[:32].float()
+    assert (different.abs().mean(dim=(1, 2, 3, 4)) > 0.01).all()
+    assert len(torch.unique(stream[:, 0].flatten(1), dim=0)) == 80
+
+
+def test_at_delta_0_both_views_are_one_sound_and_the_further_delta_the_further_they_are() -> None:
+    def distance(delta: float) -> float:
+        features = maker(augment=(), delta=delta)(torch.arange(32)).float()
+        return (features[:, 0] - features[:, 1]).abs().mean().item()
+
+    assert distance(0.0) == 0.0
+    assert 0.0 < distance(0.02) < distance(0.1) < distance(0.5)
+
+
+def test_the_two_views_are_augmented_on_their_own() -> None:
+    features = maker(delta=0.0)(torch.arange(32)).float()
+    assert ((features[:, 0] - features[:, 1]).abs().amax(dim=(1, 2, 3)) > 0.01).all()
+
+
+def test_a_finite_set_comes_round_again() -> None:
+    features = maker(reuse=5)(torch.arange(12))
+    torch.testing.assert_close(features[5:10].float(), features[:5].float(), rtol=0, atol=1e-4)
+    assert len(torch.unique(features[:5].flatten(1), dim=0)) == 5
+
+
+@pytest.mark.parametrize("architecture", ["voice", "voicefm", "parametric"])
+def test_every_architecture_gives_pairs(architecture: str) -> None:
+    synth = SynthConfig.model_validate({"architecture": architecture, "duration": 0.1})
+    features = PairMaker(synth, PairsConfig(), FrontendConfig(), (), seed=0)(torch.arange(2))
+    assert torch.isfinite(features).all()

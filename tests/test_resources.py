@@ -1,0 +1,126 @@
+"""The plan of a trial: what is said to fit does fit, and a refusal says what would."""
+
+import functools
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from doppel_ray.config import Experiment, read
+from doppel_ray.resources import Node, Plan, plan
+from doppel_ray.section import ConfigError
+
+TWO_CORES = (Node("this machine", 2.0, 0.0),)
+
+
+def experiment(**overrides: str) -> Experiment:
+    return read(None, {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def refusal(wanted: Experiment, nodes: tuple[Node, ...] = TWO_CORES) -> str:
+    with pytest.raises(ConfigError) as refused:
+        plan(wanted, nodes)
+    return str(refused.value)
+
+
+def test_the_plan_says_what_a_trial_needs_and_how_many_fit() -> None:
+    made = plan(experiment(train__cpus_per_worker="0.5", generators__0__num_cpus="0.25", probes__cpus="0.1"), TWO_CORES)
+    assert made.concurrent == 2
+    asked, found = made.lines()
+    assert "1 train worker x 0.5 CPU, 1 generator x 0.25 CPU, 1 probe x 0.1 CPU" in asked
+    assert "the cluster has 2 CPUs, 0 GPUs on 1 node: 2 trials side by side" in found
+
+
+def test_eight_cpus_a_worker_on_two_cores_are_refused_with_asked_found_and_what_would_fit() -> None:
+    message = refusal(experiment(train__cpus_per_worker="8"))
+    assert "1 train worker x 8 CPU" in message
+    assert "train.cpus_per_worker is 8, but the largest node has 2 CPUs" in message
+    assert "the cluster has 2 CPUs" in message
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    assert "train.gpus_per_worker is 1, but the largest node has 0 GPUs" in refusal(experiment(train__gpus_per_worker="1"))
+
+
+def test_a_process_must_fit_whole_on_one_node() -> None:
+    wanted = experiment(train__cpus_per_worker="3")
+    assert "largest node has 2 CPUs" in refusal(wanted, (Node("a", 2.0, 0.0), Node("b", 2.0, 0.0)))
+    assert plan(wanted, (Node("a", 3.0, 0.0), Node("b", 2.5, 0.0))).concurrent == 1
+
+
+def test_a_gpu_node_keeps_its_gpus_for_those_that_need_them() -> None:
+    wanted = experiment(train__gpus_per_worker="1", probes__cpus="1")
+    assert plan(wanted, (Node("gpu", 2.1, 1.0), Node("cpu", 2.0, 0.0))).concurrent == 1
+
+
+def test_no_more_trials_side_by_side_than_asked_for() -> None:
+    wanted = experiment(tune__concurrent="3", train__cpus_per_worker="1")
+    assert plan(wanted, (Node("large", 64.0, 0.0),)).concurrent == 3
+
+
+def test_without_probes_none_is_planned() -> None:
+    assert not any("probe" in line for line in plan(experiment(probes__tasks="[]"), TWO_CORES).lines())
+
+
+quarters = st.integers(1, 12).map(lambda n: n / 4)
+clusters = st.lists(st.builds(Node, st.just("node"), quarters.map(lambda c: 2 * c), st.sampled_from([0.0, 1.0, 2.0])), min_size=1, max_size=3).map(tuple)
+
+
+@st.composite
+def experiments(draw: st.DrawFn) -> Experiment:
+    gpus = draw(st.sampled_from(["0", "0", "0.5", "1"]))
+    workers = draw(st.integers(1, 3))
+    return read(
+        None,
+        {
+            "train.workers": str(workers),
+            "train.batch_size": str(16 * workers),
+            "train.cpus_per_worker": str(draw(quarters)),
+            "train.gpus_per_worker": gpus,
+            "generators.0.num_cpus": str(draw(quarters)),
+            "generators.0.actors": str(draw(st.integers(1, 3))),
+            "probes.cpus": str(draw(quarters)),
+            "tune.concurrent": str(draw(st.integers(1, 2))),
+        },
+    )
+
+
+def placeable(made: Plan, nodes: tuple[Node, ...]) -> bool:
+    """Whether all trials' processes can be placed at once, by trying every way."""
+    pieces = sorted([(s.cpus, s.gpus) for s in made.shares for _ in range(s.count)] * made.concurrent, reverse=True)
+
+    @functools.cache
+    def place(k: int, free: tuple[tuple[float, float], ...]) -> bool:
+        if k == len(pieces):
+            return True
+        cpus, gpus = pieces[k]
+        for n, (c, g) in enumerate(free):
+            if c >= cpus - 1e-6 and g >= gpus - 1e-6:
+                left = (*free[:n], (round(c - cpus, 6), round(g - gpus, 6)), *free[n + 1 :])
+                if place(k + 1, tuple(sorted(left))):
+                    return True
+        return False
+
+    return place(0, tuple(sorted((node.cpus, node.gpus) for node in nodes)))
+
+
+@given(experiments(), clusters)
+def test_what_is_said_to_fit_does_fit(wanted: Experiment, nodes: tuple[Node, ...]) -> None:
+    try:
+        made = plan(wanted, nodes)
+    except ConfigError:
+        assume(False)
+    assert placeable(made, nodes)
+
+
+@given(experiments(), clusters)
+def test_the_change_that_a_refusal_proposes_fits(wanted: Experiment, nodes: tuple[Node, ...]) -> None:
+    try:
+        plan(wanted, nodes)
+    except ConfigError as refused:
+        proposal = re.search(r"--([\w.]+) ([\d.]+)", str(refused))
+        if proposal is None:
+            assert "the cluster lacks" in str(refused)
+        else:
+            assert plan(wanted.with_values({proposal[1]: float(proposal[2])}), nodes).concurrent >= 1
