@@ -59,7 +59,7 @@ def test_every_command_has_help(module: str) -> None:
         (["--probes.tasks", "[esc10]", "--probes.root", "nowhere", "--tune.metric", "probe/esc10/accuracy"], ["'nowhere'", "no such folder"]),
         (["--tune.metric", "probe/esc10/accuracy"], ["tune.metric", "probes.tasks"]),
         (["--resume", "nowhere"], ["nowhere", "run.json is missing"]),
-        (["--resume", "nowhere", "--pairs.delta", "0.1"], ["leave out --config and every override"]),
+        (["--resume", "nowhere", "--pairs.delta", "0.1"], ["leave out --config and every other setting"]),
     ],
     ids=lambda value: " ".join(value)[:60] if value and value[0].startswith(("-", "extra")) else "",
 )

@@ -60,7 +60,7 @@ def test_no_more_trials_side_by_side_than_asked_for() -> None:
 
 
 def test_without_probes_none_is_planned() -> None:
-    assert not any("probe" in line for line in plan(experiment(probes__tasks="[]"), TWO_CORES).lines())
+    assert not any("probe" in line for line in plan(experiment(probes__tasks="[]", generators__0__num_cpus="0.5"), TWO_CORES).lines())
 
 
 quarters = st.integers(1, 12).map(lambda n: n / 4)

@@ -47,11 +47,13 @@ def test_baselines_are_computed_once_for_all_checkpoints_of_a_model(untrained: P
     assert len(list((tmp_path / "baselines").iterdir())) == 2
 
 
-def test_factors_can_be_heard_in_mel_statistics() -> None:
+def test_factors_can_be_heard_in_mel_statistics_as_far_as_these_can_tell() -> None:
+    """Statistics over time know how much there was of each band, and nothing of when."""
     recipe = Recipe.of(SMALL.plain())
     scores = score(Factors(count=512), recipe, by_mel_statistics(frontend_of(recipe)), None)
-    heard = {name: value for name, value in scores.items() if value > 0.05}
-    assert heard == scores
+    for name in ("score", "pitch", "note_duration", "sustain", "noise_level"):
+        assert scores[name] > 0.05, name
+    assert min(scores.values()) > -0.05, "what cannot be told should be guessed to be its mean"
 
 
 def test_a_long_sound_is_the_mean_of_its_windows_and_a_short_one_is_filled_up_with_silence() -> None:

@@ -14,7 +14,7 @@ def embeddings(size: int = 40) -> np.ndarray:
 
 def test_classes_that_are_there_are_found() -> None:
     classes = np.arange(200) // 5 % 4
-    vectors = embeddings() + 3.0 * np.eye(40, dtype=np.float32)[classes]
+    vectors = embeddings() + 5.0 * np.eye(40, dtype=np.float32)[classes]
     scores = fit.classify(vectors, classes, FOLDS)
     assert scores["accuracy"] > 0.9
     assert sorted(scores) == ["accuracy", *(f"fold_{k}" for k in range(5))]
