@@ -63,6 +63,8 @@ def about(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder} holds no checkpoint: checkpoint.json is missing") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{folder}/checkpoint.json is damaged: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"{folder}/checkpoint.json is damaged: it holds a {type(found).__name__}")
     if found.get("format") != FORMAT:
         raise ConfigError(f"{folder} has checkpoint format {found.get('format')!r}; this version reads {FORMAT}")
     return found

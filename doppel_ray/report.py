@@ -98,6 +98,8 @@ def read(folder: Path) -> Run:
         known = json.loads((folder / TRIALS).read_text())
     except FileNotFoundError:
         known = []
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{folder / TRIALS} is damaged: {error}") from None
     trials = [
         Trial(
             entry["name"],
