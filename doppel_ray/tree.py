@@ -105,7 +105,8 @@ def _explain(fault: Any, known: list[str], origins: Mapping[str, str], prefix: s
     origin = next((origins[k] for k in (key, *_parents(key)) if k in origins), None)
     where = f" (from {origin})" if origin and origin != f"--{key}" else ""
     if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key{suggestion(key, known)}{where}"
+        sections = {section for name in known for section in _parents(name)}
+        return f"{key}: unknown key{suggestion(key, [*sorted(sections), *known])}{where}"
     message = fault["msg"].removeprefix("Value error, ")
     found = fault.get("input")
     value = f" is {found!r}" if key and not isinstance(found, (dict, BaseModel)) else ""
