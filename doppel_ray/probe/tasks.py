@@ -164,7 +164,8 @@ class Esc50(Task):
         """The rows of the task in `meta/esc50.csv`.
 
         Raises:
-            ConfigError: the file is missing, lacks a column, or has no row for this task.
+            ConfigError: the file is missing, lacks a column, has no row for this task, or names a fold or class that
+                is no number.
         """
         table = self.root / "meta" / "esc50.csv"
         if not self.root.is_dir():
@@ -184,14 +185,21 @@ class Esc50(Task):
             rows = [row for row in reader if self.subset == "esc50" or row["esc10"].strip().lower() == "true"]
         if not rows:
             raise ConfigError(f"{table}: no row for {self.name}")
+        for row in rows:
+            for column in ("fold", "target"):
+                if not (row[column] or "").strip().isdecimal():
+                    raise ConfigError(
+                        f"{table}: {column} of {row['filename']} is {row[column]!r}; expected a whole number"
+                    )
         return rows
 
     def check(self) -> None:
         rows = self.rows()
-        broken = []
+        broken, folds = [], set()
         for row in rows:
             try:
                 files.length(self.root / "audio" / row["filename"])
+                folds.add(int(row["fold"]))
             except files.UnreadableAudioError as error:
                 broken.append(str(error))
         if len(broken) == len(rows):
@@ -202,9 +210,10 @@ class Esc50(Task):
                 f"{self.name}: {len(broken)} of {len(rows)} files cannot be read:\n  {shown}\n"
                 "mend them, or leave them out with --probes.unreadable skip"
             )
-        if len({row["fold"] for row in rows}) < 2:
+        if len(folds) < 2:
+            which = "readable files" if broken else "rows"
             raise ConfigError(
-                f"{self.name}: all rows are in fold {rows[0]['fold']}; cross-validation needs at least 2 folds"
+                f"{self.name}: all {which} are in fold {min(folds)}; cross-validation needs at least 2 folds"
             )
 
     def load(self, sample_rate: int) -> Examples:
