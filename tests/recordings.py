@@ -9,7 +9,9 @@ import soundfile
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
 
 
-def write_esc50(root: Path, folds: int = 2, classes: int = 3, takes: int = 4, columns: tuple[str, ...] = COLUMNS) -> Path:
+def write_esc50(
+    root: Path, folds: int = 2, classes: int = 3, takes: int = 4, columns: tuple[str, ...] = COLUMNS
+) -> Path:
     """Tones of half a second at 22,050 Hz, a pitch for each class; only the first two classes are of ESC-10."""
     (root / "meta").mkdir(parents=True)
     (root / "audio").mkdir()

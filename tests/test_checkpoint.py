@@ -81,7 +81,14 @@ def test_a_damaged_or_unknown_description_is_refused_by_name(folder: Path, text:
     assert str(folder) in refusal(folder)
 
 
-@pytest.mark.parametrize("change", [{"encoder": {"kind": "resnet18", "width": 8}}, {"encoder": {"kind": "cnn", "width": 16}}, {"head": {"kind": "none"}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"encoder": {"kind": "resnet18", "width": 8}},
+        {"encoder": {"kind": "cnn", "width": 16}},
+        {"head": {"kind": "none"}},
+    ],
+)
 def test_weights_of_another_architecture_are_refused_by_name(folder: Path, change: dict[str, Any]) -> None:
     about = json.loads((folder / "checkpoint.json").read_text())
     about["experiment"] |= change

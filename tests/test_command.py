@@ -20,7 +20,9 @@ def python(module: str, *arguments: object, cwd: Path | None = None) -> subproce
     """`python -m doppel_ray.<module>`, as it is typed, with no cluster to join."""
     environment = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
     command = [sys.executable, "-m", f"doppel_ray.{module}", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, timeout=120, cwd=cwd)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, timeout=120, cwd=cwd
+    )
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -56,14 +58,19 @@ def test_every_command_has_help(module: str) -> None:
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["--search.pairs.dleta", "{grid: [0.1]}"], ["there is no key pairs.dleta", "did you mean pairs.delta?"]),
         (["--probes.tasks", "[esc10]", "--tune.metric", "probe/esc10/accuracy"], ["--probes.root"]),
-        (["--probes.tasks", "[esc10]", "--probes.root", "nowhere", "--tune.metric", "probe/esc10/accuracy"], ["'nowhere'", "no such folder"]),
+        (
+            ["--probes.tasks", "[esc10]", "--probes.root", "nowhere", "--tune.metric", "probe/esc10/accuracy"],
+            ["'nowhere'", "no such folder"],
+        ),
         (["--tune.metric", "probe/esc10/accuracy"], ["tune.metric", "probes.tasks"]),
         (["--resume", "nowhere"], ["nowhere", "run.json is missing"]),
         (["--resume", "nowhere", "--pairs.delta", "0.1"], ["leave out --config and every other setting"]),
     ],
     ids=lambda value: " ".join(value)[:60] if value and value[0].startswith(("-", "extra")) else "",
 )
-def test_a_sweep_that_cannot_be_is_refused_and_leaves_nothing_behind(arguments: list[str], parts: list[str], tmp_path: Path) -> None:
+def test_a_sweep_that_cannot_be_is_refused_and_leaves_nothing_behind(
+    arguments: list[str], parts: list[str], tmp_path: Path
+) -> None:
     assert_refused(python("tune", *arguments, cwd=tmp_path), *parts)
     assert list(tmp_path.iterdir()) == []
 
@@ -87,11 +94,22 @@ def test_a_run_folder_that_exists_is_refused_and_nothing_in_it_changes(tmp_path:
 
 
 @pytest.mark.parametrize("unreadable", ["refuse", "skip"])
-def test_recordings_that_cannot_be_read_stop_a_sweep_unless_they_may_be_skipped(unreadable: str, esc50_folder: Path, tmp_path: Path) -> None:
+def test_recordings_that_cannot_be_read_stop_a_sweep_unless_they_may_be_skipped(
+    unreadable: str, esc50_folder: Path, tmp_path: Path
+) -> None:
     (esc50_folder / "audio" / "1-0-A-0.wav").write_bytes(b"no sound")
     shutil.rmtree(esc50_folder / "audio") if unreadable == "skip" else None
     done = python(
-        "tune", "--probes.tasks", "[esc50]", "--probes.root", esc50_folder, "--tune.metric", "probe/esc50/accuracy", "--probes.unreadable", unreadable, cwd=tmp_path
+        "tune",
+        "--probes.tasks",
+        "[esc50]",
+        "--probes.root",
+        esc50_folder,
+        "--tune.metric",
+        "probe/esc50/accuracy",
+        "--probes.unreadable",
+        unreadable,
+        cwd=tmp_path,
     )
     expected = "1 of 24 files cannot be read" if unreadable == "refuse" else "none of the 24 files can be read"
     assert_refused(done, expected, "1-0-A-0.wav")
@@ -103,7 +121,17 @@ def test_probe_scores_a_checkpoint_and_writes_the_scores_down(tmp_path: Path, es
     folder.mkdir()
     checkpoint.save(folder, Recipe.of(plain).untrained(), plain, Position(), {}, {})
     done = python(
-        "probe", "--checkpoint", folder, "--tasks", "[factors, esc50]", "--probes.factor_sounds", 64, "--probes.root", esc50_folder, "--json", tmp_path / "scores.json"
+        "probe",
+        "--checkpoint",
+        folder,
+        "--tasks",
+        "[factors, esc50]",
+        "--probes.factor_sounds",
+        64,
+        "--probes.root",
+        esc50_folder,
+        "--json",
+        tmp_path / "scores.json",
     )
     assert done.returncode == 0, done.stderr
     assert "mel statistics" in done.stdout

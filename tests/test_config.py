@@ -45,7 +45,9 @@ def test_an_option_overrides_the_file_and_the_rest_stays(tmp_path: Path) -> None
     assert (experiment.pairs.delta, experiment.train.epochs, experiment.train.batch_size) == (0.5, 7, 32)
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 1e-3), ("1.0e-3", 1e-3), ("2E+2", 200.0), (".5", 0.5), ("3", 3.0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("1.0e-3", 1e-3), ("2E+2", 200.0), (".5", 0.5), ("3", 3.0)]
+)
 def test_numbers_are_numbers_however_they_are_written(tmp_path: Path, text: str, value: float) -> None:
     """YAML itself takes 1e-3 for text."""
     assert read(None, {"optim.lr": text}).optim.lr == value
@@ -63,7 +65,9 @@ def test_positions_in_a_list_are_keys_too(tmp_path: Path) -> None:
     assert read(None, {"augment.0.kind": "gain", "augment.1.kind": "gain"}).augment[1].kind == "gain"
 
 
-@pytest.mark.parametrize("key", ["generators.1.num_cpus", "generators.7.num_cpus", "augment.3.kind", "augment.1", "generators.x.num_cpus"])
+@pytest.mark.parametrize(
+    "key", ["generators.1.num_cpus", "generators.7.num_cpus", "augment.3.kind", "augment.1", "generators.x.num_cpus"]
+)
 def test_a_position_that_a_list_does_not_have_is_refused(tmp_path: Path, key: str) -> None:
     file = written(tmp_path, generators=[{"num_cpus": 0.5}], augment=[])
     assert key.partition(".")[0] in refusal(file, **{key: "1"})
@@ -86,7 +90,9 @@ def test_a_misspelt_key_is_refused_with_the_near_one(wrong: str, near: str) -> N
     assert f"did you mean {near}?" in message or f"did you mean {near.partition('.')[0]}?" in message
 
 
-@pytest.mark.parametrize("delta", ["-0.1", "1.5", "nan", ".nan", ".inf", "much", "{pitch: 2.0}", "{smell: 0.1}", "[0.1]", "null"])
+@pytest.mark.parametrize(
+    "delta", ["-0.1", "1.5", "nan", ".nan", ".inf", "much", "{pitch: 2.0}", "{smell: 0.1}", "[0.1]", "null"]
+)
 def test_a_delta_outside_0_to_1_is_refused(delta: str) -> None:
     assert "pairs.delta" in refusal(pairs__delta=delta)
 
@@ -145,7 +151,15 @@ def test_a_search_over_a_key_that_does_not_exist_is_refused_with_the_near_one() 
     assert "there is no key pairs.detla; did you mean pairs.delta?" in message
 
 
-@pytest.mark.parametrize(("key", "space"), [("pairs.delta", "{grid: [0.1, 1.5]}"), ("pairs.delta", "{uniform: [0.5, 1.2]}"), ("train.workers", "{randint: [0, 3]}"), ("encoder.kind", "{choice: [cnn, mlp]}")])
+@pytest.mark.parametrize(
+    ("key", "space"),
+    [
+        ("pairs.delta", "{grid: [0.1, 1.5]}"),
+        ("pairs.delta", "{uniform: [0.5, 1.2]}"),
+        ("train.workers", "{randint: [0, 3]}"),
+        ("encoder.kind", "{choice: [cnn, mlp]}"),
+    ],
+)
 def test_a_search_that_may_draw_what_is_not_allowed_is_refused(key: str, space: str) -> None:
     message = refusal(**{f"search.{key}": space})
     assert f"search.{key} holds a value that is not allowed" in message
@@ -157,13 +171,24 @@ def test_what_belongs_to_the_sweep_cannot_be_searched(key: str) -> None:
 
 
 def test_a_search_may_reach_below_a_key_and_into_a_list() -> None:
-    experiment = read(None, {"search.pairs.delta.pitch": "{grid: [0.1]}", "search.generators.0.num_cpus": "{grid: [0.5]}"})
+    experiment = read(
+        None, {"search.pairs.delta.pitch": "{grid: [0.1]}", "search.generators.0.num_cpus": "{grid: [0.5]}"}
+    )
     trial = experiment.with_values({"pairs.delta.pitch": 0.1, "generators.0.num_cpus": 0.5})
     assert trial.pairs.delta == {"pitch": 0.1}
     assert trial.generators[0].num_cpus == 0.5
 
 
-@pytest.mark.parametrize(("content", "fault"), [(None, "No such file"), ("a: [", "is not YAML"), ("- a", "found list"), ("", "found NoneType"), ("train: 3", "train")])
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (None, "No such file"),
+        ("a: [", "is not YAML"),
+        ("- a", "found list"),
+        ("", "found NoneType"),
+        ("train: 3", "train"),
+    ],
+)
 def test_a_file_that_is_no_config_is_refused_by_name(tmp_path: Path, content: str | None, fault: str) -> None:
     file = tmp_path / "mine.yaml"
     if content is not None:

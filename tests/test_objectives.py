@@ -30,21 +30,27 @@ def tensors(*arrays: np.ndarray) -> list[Tensor]:
 
 
 @given(views(), st.sampled_from([1.0, 2.0, 3.0]))
-def test_alignment_is_the_mean_distance_of_positive_pairs_to_the_power_alpha(pair: tuple[np.ndarray, np.ndarray], alpha: float) -> None:
+def test_alignment_is_the_mean_distance_of_positive_pairs_to_the_power_alpha(
+    pair: tuple[np.ndarray, np.ndarray], alpha: float
+) -> None:
     x, y = pair
     expected = np.mean([np.linalg.norm(a - b) ** alpha for a, b in zip(x, y, strict=True)])
     assert alignment(*tensors(x, y), alpha).item() == pytest.approx(expected, abs=1e-4)
 
 
 @given(views(), st.sampled_from([0.5, 2.0]))
-def test_uniformity_is_the_log_mean_gaussian_potential_over_distinct_pairs(pair: tuple[np.ndarray, np.ndarray], t: float) -> None:
+def test_uniformity_is_the_log_mean_gaussian_potential_over_distinct_pairs(
+    pair: tuple[np.ndarray, np.ndarray], t: float
+) -> None:
     x, _ = pair
     potentials = [math.exp(-t * np.sum((a - b) ** 2)) for i, a in enumerate(x) for b in x[:i]]
     assert uniformity(*tensors(x), t).item() == pytest.approx(math.log(np.mean(potentials)), abs=1e-4)
 
 
 @given(views(), st.sampled_from([0.1, 0.2, 0.5]))
-def test_nt_xent_is_the_cross_entropy_of_each_view_among_all_others(pair: tuple[np.ndarray, np.ndarray], temperature: float) -> None:
+def test_nt_xent_is_the_cross_entropy_of_each_view_among_all_others(
+    pair: tuple[np.ndarray, np.ndarray], temperature: float
+) -> None:
     x, y = pair
     n, z = len(x), np.concatenate(pair)
     losses = []
@@ -96,7 +102,9 @@ def test_perfect_pairs_at_right_angles_have_the_loss_one_can_work_out_by_hand() 
 def test_the_loss_is_the_weighted_sum_with_uniformity_averaged_over_the_views() -> None:
     x, y = tensors(*(unit(np.random.default_rng(k).standard_normal((12, 5))) for k in range(2)))
     loss, terms = ObjectiveConfig(alignment_weight=0.5, uniformity_weight=3.0).build()(x, y)
-    assert loss.item() == pytest.approx(0.5 * alignment(x, y).item() + 1.5 * (uniformity(x) + uniformity(y)).item(), abs=1e-5)
+    assert loss.item() == pytest.approx(
+        0.5 * alignment(x, y).item() + 1.5 * (uniformity(x) + uniformity(y)).item(), abs=1e-5
+    )
     assert terms["alignment"].item() == pytest.approx(alignment(x, y).item(), abs=1e-6)
 
 

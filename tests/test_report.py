@@ -17,7 +17,15 @@ BASELINES = {"probe/factors/score_mel": 0.45, "probe/factors/score_untrained": 0
 
 def row(epoch: int, score: float | None, **more: Any) -> dict[str, Any]:
     scores = {} if score is None else {"probe/factors/score": score, **BASELINES}
-    return {"epoch": epoch, "step": 10 * epoch, "pairs": 320 * epoch, "loss": 3.0 - epoch / 10, "checkpoint": f"epoch_{epoch:04d}", **scores, **more}
+    return {
+        "epoch": epoch,
+        "step": 10 * epoch,
+        "pairs": 320 * epoch,
+        "loss": 3.0 - epoch / 10,
+        "checkpoint": f"epoch_{epoch:04d}",
+        **scores,
+        **more,
+    }
 
 
 @pytest.fixture
@@ -30,7 +38,10 @@ def folder(tmp_path: Path) -> Path:
     }
     about = {"experiment": Experiment().plain()}
     (tmp_path / "run.json").write_text(json.dumps(about))
-    entries = [{"name": name, "values": {"pairs.delta": delta}, "status": status} for name, (delta, status, _) in trials.items()]
+    entries = [
+        {"name": name, "values": {"pairs.delta": delta}, "status": status}
+        for name, (delta, status, _) in trials.items()
+    ]
     (tmp_path / "trials.json").write_text(json.dumps(entries))
     for name, (_, _, rows) in trials.items():
         (tmp_path / "trials" / name).mkdir(parents=True)
@@ -100,7 +111,14 @@ def test_publishing_prints_the_leaderboard_names_the_best_checkpoint_and_draws_t
     console = Console(record=True, width=160, quiet=False, file=(folder / "out.txt").open("w"))
     report.publish(folder, console)
     text = console.export_text()
-    for part in ("mel statistics", "same encoder, untrained", "stopped early", "best: 000_delta=0.02, epoch 2", "epoch_0002", "tensorboard --logdir"):
+    for part in (
+        "mel statistics",
+        "same encoder, untrained",
+        "stopped early",
+        "best: 000_delta=0.02, epoch 2",
+        "epoch_0002",
+        "tensorboard --logdir",
+    ):
         assert part in text
     assert (folder / "leaderboard.csv").is_file()
     assert (folder / "score_against_delta.png").read_bytes().startswith(b"\x89PNG")

@@ -40,7 +40,9 @@ def test_eight_cpus_a_worker_on_two_cores_are_refused_with_asked_found_and_what_
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    assert "train.gpus_per_worker is 1, but the largest node has 0 GPUs" in refusal(experiment(train__gpus_per_worker="1"))
+    assert "train.gpus_per_worker is 1, but the largest node has 0 GPUs" in refusal(
+        experiment(train__gpus_per_worker="1")
+    )
 
 
 def test_a_process_must_fit_whole_on_one_node() -> None:
@@ -60,11 +62,18 @@ def test_no_more_trials_side_by_side_than_asked_for() -> None:
 
 
 def test_without_probes_none_is_planned() -> None:
-    assert not any("probe" in line for line in plan(experiment(probes__tasks="[]", generators__0__num_cpus="0.5"), TWO_CORES).lines())
+    assert not any(
+        "probe" in line
+        for line in plan(experiment(probes__tasks="[]", generators__0__num_cpus="0.5"), TWO_CORES).lines()
+    )
 
 
 quarters = st.integers(1, 12).map(lambda n: n / 4)
-clusters = st.lists(st.builds(Node, st.just("node"), quarters.map(lambda c: 2 * c), st.sampled_from([0.0, 1.0, 2.0])), min_size=1, max_size=3).map(tuple)
+clusters = st.lists(
+    st.builds(Node, st.just("node"), quarters.map(lambda c: 2 * c), st.sampled_from([0.0, 1.0, 2.0])),
+    min_size=1,
+    max_size=3,
+).map(tuple)
 
 
 @st.composite

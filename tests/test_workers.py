@@ -57,11 +57,15 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_workers_with_a_share_of_the_batch_each_have_the_gradients_of_the_whole(encoder: str, objective: str, learned: list[Any]) -> None:
+def test_workers_with_a_share_of_the_batch_each_have_the_gradients_of_the_whole(
+    encoder: str, objective: str, learned: list[Any]
+) -> None:
     whole = learn(encoder, objective, 0, 1)
     assert any(value.abs().max() > 1e-2 for name, value in whole.items() if "gradient" in name)
     for share in learned:
         found = share[encoder, objective]
         assert found.keys() == whole.keys()
         for name, expected in whole.items():
-            torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+            torch.testing.assert_close(
+                found[name], expected, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
+            )

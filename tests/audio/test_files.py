@@ -22,13 +22,17 @@ def test_a_stereo_file_at_another_rate_becomes_mono_at_ours(tmp_path: Path, kind
     assert np.abs(sound - expected)[200:-200].max() < 0.02
 
 
-@pytest.mark.parametrize("content", [None, b"", b"this is no sound", b"RIFF\x24\x00\x00\x00WAVEfmt "], ids=["missing", "empty", "text", "cut short"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"this is no sound", b"RIFF\x24\x00\x00\x00WAVEfmt "],
+    ids=["missing", "empty", "text", "cut short"],
+)
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "broken.wav"
     if content is not None:
         path.write_bytes(content)
     for attempt in (lambda: files.length(path), lambda: files.read(path, 16000)):
-        with pytest.raises(files.UnreadableAudio, match=r"broken\.wav: \w"):
+        with pytest.raises(files.UnreadableAudioError, match=r"broken\.wav: \w"):
             attempt()
 
 
@@ -36,5 +40,5 @@ def test_a_file_without_a_sample_is_named(tmp_path: Path) -> None:
     path = tmp_path / "silent.wav"
     soundfile.write(path, np.zeros(0), 16000)
     for attempt in (lambda: files.length(path), lambda: files.read(path, 16000)):
-        with pytest.raises(files.UnreadableAudio, match=r"silent\.wav: zero-length audio"):
+        with pytest.raises(files.UnreadableAudioError, match=r"silent\.wav: zero-length audio"):
             attempt()

@@ -33,14 +33,22 @@ def test_the_scaler_and_the_model_see_nothing_of_the_test_fold() -> None:
     vectors = embeddings() + np.eye(40, dtype=np.float32)[classes]
     before = fit.classify(vectors, classes, FOLDS)["fold_0"] * 40
     wild = 1e6 * np.ones((10, 40), np.float32)
-    after = fit.classify(np.concatenate([vectors, wild]), np.concatenate([classes, np.full(10, 9)]), np.concatenate([FOLDS, np.zeros(10)]))
+    after = fit.classify(
+        np.concatenate([vectors, wild]),
+        np.concatenate([classes, np.full(10, 9)]),
+        np.concatenate([FOLDS, np.zeros(10)]),
+    )
     assert after["fold_0.0"] * 50 == pytest.approx(before)
 
 
 def test_values_that_are_there_are_found_each_on_its_own_scale() -> None:
     vectors = embeddings()
     noise = np.random.default_rng(2).standard_normal(200)
-    targets = {"hz": 1000.0 + 300.0 * vectors[:, 0].astype(np.float64), "level": 1e-3 * vectors[:, 1].astype(np.float64), "none": noise}
+    targets = {
+        "hz": 1000.0 + 300.0 * vectors[:, 0].astype(np.float64),
+        "level": 1e-3 * vectors[:, 1].astype(np.float64),
+        "none": noise,
+    }
     scores = fit.regress(vectors, targets, FOLDS)
     assert scores["hz"] > 0.95
     assert scores["level"] > 0.95

@@ -69,7 +69,9 @@ def test_no_folder_at_all_is_refused() -> None:
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    root = write_esc50(tmp_path / "recordings", columns=tuple(name for name in COLUMNS if name not in ("fold", "target")))
+    root = write_esc50(
+        tmp_path / "recordings", columns=tuple(name for name in COLUMNS if name not in ("fold", "target"))
+    )
     assert "esc50.csv: column fold, target is missing" in refusal(Esc50(root))
 
 
@@ -80,7 +82,9 @@ def test_a_table_without_a_row_of_the_task_is_refused(esc50_folder: Path) -> Non
 
 
 def test_a_single_fold_is_refused(tmp_path: Path) -> None:
-    assert "all rows are in fold 1; cross-validation needs at least 2 folds" in refusal(Esc50(write_esc50(tmp_path / "recordings", folds=1)))
+    assert "all rows are in fold 1; cross-validation needs at least 2 folds" in refusal(
+        Esc50(write_esc50(tmp_path / "recordings", folds=1))
+    )
 
 
 @pytest.mark.parametrize("column", ["fold", "target"])
@@ -115,7 +119,10 @@ def test_unreadable_files_are_skipped_only_if_asked(esc50_folder: Path) -> None:
     task.check()
     examples = task.load(16000)
     assert len(examples.sounds) == len(examples.folds) == len(examples.targets["class"]) == 22
-    assert [name for skipped in examples.skipped for name in ("1-0-A-0.wav", "2-3-A-1.wav") if name in skipped] == ["1-0-A-0.wav", "2-3-A-1.wav"]
+    assert [name for skipped in examples.skipped for name in ("1-0-A-0.wav", "2-3-A-1.wav") if name in skipped] == [
+        "1-0-A-0.wav",
+        "2-3-A-1.wav",
+    ]
 
 
 def test_skipping_all_that_there_is_is_refused(esc50_folder: Path) -> None:
