@@ -38,7 +38,8 @@ def classify(embeddings: np.ndarray, classes: np.ndarray, folds: np.ndarray) -> 
 
 
 def regress(embeddings: np.ndarray, targets: dict[str, np.ndarray], folds: np.ndarray) -> dict[str, float]:
-    """Ridge regression on standardised embeddings, cross-validated; its strength is chosen on the training folds.
+    """Ridge regression on standardised embeddings, cross-validated; its strength is chosen on the training folds,
+    for each target on its own.
 
     Args:
         embeddings: (n, size).
@@ -56,9 +57,10 @@ def regress(embeddings: np.ndarray, targets: dict[str, np.ndarray], folds: np.nd
     predicted = np.empty_like(values)
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
-        model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-1, 5, 7)))
+        model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-1, 5, 7), alpha_per_target=True))
         model.fit(embeddings[train], values[train])
-        predicted[test] = model.predict(embeddings[test])
+        # A single target comes back without its column.
+        predicted[test] = model.predict(embeddings[test]).reshape(-1, values.shape[1])
     residual = ((values - predicted) ** 2).sum(axis=0)
     total = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
     scores = dict(zip(targets, (1.0 - residual / total).tolist(), strict=True))
