@@ -59,8 +59,8 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
 
     Near 0 the embeddings have collapsed; spread over the sphere it is near -2 t.
     """
-    # Unit vectors: ‖a - b‖² = 2 - 2 a·b. The diagonal's ones must not enter the sum, not even to be subtracted again: beside
-    # them small potentials lose their digits.
+    # Unit vectors: ‖a - b‖² = 2 - 2 a·b. The diagonal's ones must not enter the sum, not even to be subtracted again:
+    # beside them small potentials lose their digits.
     n = x.shape[0]
     potential = torch.exp(-t * (2.0 - 2.0 * (x @ x.T)).clamp(min=0.0))
     itself = torch.eye(n, dtype=torch.bool, device=x.device)

@@ -127,9 +127,12 @@ def test_what_is_said_to_fit_does_fit(wanted: Experiment, nodes: tuple[Node, ...
 def test_the_change_that_a_refusal_proposes_fits(wanted: Experiment, nodes: tuple[Node, ...]) -> None:
     try:
         plan(wanted, nodes)
-    except ConfigError as refused:
-        proposal = re.search(r"--([\w.]+) ([\d.]+)", str(refused))
-        if proposal is None:
-            assert "the cluster lacks" in str(refused)
-        else:
-            assert plan(wanted.with_values({proposal[1]: float(proposal[2])}), nodes).concurrent >= 1
+    except ConfigError as error:
+        message = str(error)
+    else:
+        assume(False)
+    proposal = re.search(r"--([\w.]+) ([\d.]+)", message)
+    if proposal is None:
+        assert "the cluster lacks" in message
+    else:
+        assert plan(wanted.with_values({proposal[1]: float(proposal[2])}), nodes).concurrent >= 1

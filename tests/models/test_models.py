@@ -9,7 +9,7 @@ FEATURES = torch.randn(2, 1, 96, 64, generator=torch.manual_seed(0))
 
 
 def test_resnet18_has_the_published_size() -> None:
-    """torchvision's ResNet-18 without its last layer has 11,176,512 parameters; one input channel saves 2 · 64 · 7 · 7."""
+    """ResNet-18 of torchvision, without its last layer: 11,176,512; one input channel, not three, saves 2·64·7·7."""
     encoder = EncoderConfig(kind="resnet18").build()
     assert sum(p.numel() for p in encoder.parameters()) == 11_176_512 - 6272
     assert encoder.size == 512

@@ -1,0 +1,29 @@
+"""One local Ray for all tests here, with more logical CPUs than there may be cores: what is tested is the plumbing."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from doppel_ray.tune import ENVIRONMENT
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of 4 CPUs on loopback; it ends with the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=1024**3,
+            dashboard_host="127.0.0.1",
+            _node_ip_address="127.0.0.1",
+            log_to_driver=False,
+        )
+        assert ray.is_initialized(), os.environ
+        yield
+        ray.shutdown()
