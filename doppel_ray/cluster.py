@@ -65,7 +65,8 @@ def connect() -> tuple[tuple[Node, ...], str]:
             num_cpus=int(node.cpus),
             include_dashboard=True,
             dashboard_host="127.0.0.1",
-            _node_ip_address="127.0.0.1",
+            # Processes that have imported torch wait for the next trial instead of being started again.
+            _system_config={"idle_worker_killing_time_threshold_ms": 120_000},
             **quiet,
         )
         where = "started Ray on this machine"

@@ -34,10 +34,14 @@ SETTINGS = {
     "RAY_DEDUP_LOGS": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Makes every server of a local Ray bind to 127.0.0.1. Linux has no other switch for it: a `_node_ip_address` of
-127.0.0.1 is replaced by the machine's outward address."""
+ALONE = {
+    # Every server of a local Ray binds to 127.0.0.1. Linux has no other switch for it: a `_node_ip_address` of 127.0.0.1
+    # is replaced by the machine's outward address.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per trial, for notices that only a cluster gets
+}
+"""For a Ray on this machine alone."""
 
 os.environ.update(SETTINGS)
 if address() is None:
-    os.environ.update(LOOPBACK)
+    os.environ.update(ALONE)

@@ -1,5 +1,8 @@
 """Positive pairs: index -> two views of one sound -> features. A pure function of (seed, index), without Ray."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -47,6 +50,18 @@ class PairMaker:
         self.augment = Augment(augment, seed)
         self.seed = seed
 
+    @classmethod
+    def of(cls, experiment: dict[str, Any], device: str | torch.device = "cpu") -> "PairMaker":
+        """From an experiment as plain data."""
+        return cls(
+            synth=SynthConfig.model_validate(experiment["synth"]),
+            pairs=PairsConfig.model_validate(experiment["pairs"]),
+            frontend=FrontendConfig.model_validate(experiment["frontend"]),
+            augment=tuple(AugmentConfig.model_validate(augment) for augment in experiment["augment"]),
+            seed=experiment["run"]["seed"],
+            device=device,
+        )
+
     def sounds(self, indices: Tensor) -> Tensor:
         """Both views of the pairs `indices` (n,) as sound, augmented: (2, n, samples) float32."""
         if self.pairs.reuse is not None:
@@ -56,10 +71,10 @@ class PairMaker:
         return torch.stack([self.augment(sound, indices, view) for view, sound in enumerate(views)])
 
     @torch.inference_mode()
-    def __call__(self, indices: Tensor) -> Tensor:
+    def __call__(self, indices: Tensor | np.ndarray) -> Tensor:
         """Features of the pairs `indices` (n,): (n, 2, channels, frames, mels) float16, on the CPU."""
         out = []
-        for chunk in indices.split(CHUNK):
+        for chunk in torch.as_tensor(indices).split(CHUNK):
             filled = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk))])
             features = self.frontend(self.sounds(filled).flatten(0, 1)).half()
             out.append(features.unflatten(0, (2, CHUNK)).transpose(0, 1)[: len(chunk)].cpu())

@@ -349,13 +349,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
     """
     train = experiment.train
     stream = Stream(
-        maker={
-            "synth": experiment.synth,
-            "pairs": experiment.pairs,
-            "frontend": experiment.frontend,
-            "augment": experiment.augment,
-            "seed": experiment.run.seed,
-        },
+        experiment=experiment.plain(),
         generators=experiment.generators[0],
         data=experiment.data,
         local_batch=train.local_batch,

@@ -49,7 +49,6 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
         fit = threading.Thread(target=_fit, args=(experiment, folder, rows, failure), daemon=True, name="fit")
         fit.start()
         rows.pump(fit.is_alive)
-        rows.queue.shutdown()
         if failure:
             raise failure[0]
     finally:
@@ -82,7 +81,7 @@ def trainable(base: dict[str, Any], run_folder: Path) -> Callable[[dict[str, Any
 
 def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Exception]) -> None:
     try:
-        trainer(experiment, folder, [Reports(rows.queue)]).fit()
+        trainer(experiment, folder, [Reports(rows.reports)]).fit()
     except Exception as error:  # raised in the trial's own thread once the last rows are out
         logging.getLogger(__name__).exception("training failed")
         failure.append(error)

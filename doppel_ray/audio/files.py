@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import soundfile
 import torch
-import torchaudio.functional
 from torch import Tensor
 
 
@@ -18,6 +16,8 @@ def length(path: Path) -> float:
     Raises:
         UnreadableAudioError: the header cannot be read, or says that there is no sound.
     """
+    import soundfile
+
     try:
         info = soundfile.info(path)
     except (OSError, soundfile.SoundFileError) as error:
@@ -33,6 +33,9 @@ def read(path: Path, sample_rate: int) -> Tensor:
     Raises:
         UnreadableAudioError: the file cannot be decoded, or holds no sound.
     """
+    import soundfile
+    import torchaudio.functional
+
     try:
         data, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:

@@ -1,4 +1,8 @@
-"""Generators: the actors that turn blocks of indices into blocks of features."""
+"""Generators: the actors that turn blocks of indices into blocks of features.
+
+Ray Data's own coordinating processes import this module too, to pass the class on: torch and the synthesizer, which they
+never use and which take seconds to import, are imported by the generators alone.
+"""
 
 import os
 import time
@@ -6,11 +10,9 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import ray
-import torch
 from pydantic import BeforeValidator, Field, model_validator
 from ray.data import ActorPoolStrategy
 
-from doppel_ray.pairs import PairMaker
 from doppel_ray.section import Section
 
 
@@ -71,14 +73,18 @@ class Generator:
     """The callable that an actor of the pool runs on each index block.
 
     Args:
-        maker: keyword arguments of `PairMaker`, but for its device.
+        experiment: as plain data.
         device: "cpu" or "cuda".
         threads: threads to render with.
     """
 
-    def __init__(self, maker: dict[str, Any], device: str, threads: int) -> None:
+    def __init__(self, experiment: dict[str, Any], device: str, threads: int) -> None:
+        import torch
+
+        from doppel_ray.pairs import PairMaker
+
         torch.set_num_threads(threads)
-        self.maker = PairMaker(**maker, device=device)
+        self.maker = PairMaker.of(experiment, device)
         self.restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self.process = os.getpid()
 
@@ -94,11 +100,11 @@ class Generator:
         """
         began = time.perf_counter()
         start, count = int(batch["start"][0]), int(batch["count"][0])
-        index = torch.arange(start, start + count)
+        index = np.arange(start, start + count)
         features = self.maker(index).numpy()
         seconds = (time.perf_counter() - began) / count
         return {
-            "index": index.numpy(),
+            "index": index,
             "features": features,
             "seconds": np.full(count, seconds, np.float32),
             "generator": np.full(count, self.process, np.int32),

@@ -39,7 +39,7 @@ class Stream:
     """The pairs of a run as Ray Datasets.
 
     Args:
-        maker: keyword arguments of `PairMaker`, but for its device.
+        experiment: as plain data, which the generators read what to make from.
         generators: the pool.
         data: how blocks travel.
         local_batch: pairs of one batch of one train worker.
@@ -49,7 +49,7 @@ class Stream:
     def __init__(
         self, maker: dict[str, Any], generators: GeneratorConfig, data: DataConfig, local_batch: int, stop: int
     ) -> None:
-        self.maker = maker
+        self.experiment = experiment
         self.generators = generators
         self.data = data
         self.block = block_size(local_batch, data.block_pairs)
@@ -68,7 +68,7 @@ class Stream:
         blocks = index_blocks(start, self.stop, self.block)
         return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
             Generator,
-            fn_constructor_kwargs={"maker": self.maker, "device": pool.device, "threads": pool.threads},
+            fn_constructor_kwargs={"experiment": self.experiment, "device": pool.device, "threads": pool.threads},
             compute=pool.pool(),
             batch_size=None,
             num_cpus=pool.num_cpus,

@@ -6,6 +6,7 @@ for its scores, and hands over one row per checkpoint, in order, with training a
 
 import json
 import logging
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from typing import Any
 
 import ray
 from ray.train import Checkpoint, UserCallback
-from ray.util.queue import Queue
 
 from doppel_ray.probe.evaluate import ProbesConfig
 
@@ -26,22 +26,29 @@ ROWS = "rows.jsonl"
 
 
 class Reports(UserCallback):
-    """Passes what happens in a train run to the trial's process.
+    """Passes what happens in a train run to the trial's process, in a file.
+
+    Ray Train's controller, which calls this, always runs on the trial's own node; a file costs no process, where a Ray
+    queue is an actor.
 
     Args:
-        queue: where to.
+        file: a line of JSON for each report.
     """
 
-    def __init__(self, queue: Queue) -> None:
-        self.queue = queue
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def _put(self, report: dict[str, Any]) -> None:
+        with self.file.open("a") as out:
+            out.write(json.dumps(report) + "\n")
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None) -> None:
-        self.queue.put({"metrics": metrics[0], "checkpoint": checkpoint.path if checkpoint else None})
+        self._put({"metrics": metrics[0], "checkpoint": checkpoint.path if checkpoint else None})
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for rank, error in sorted(worker_exceptions.items()):
             told = f"train worker {rank} failed, training goes on from the last checkpoint: {_last_line(error)}"
-            self.queue.put({"event": told, "details": str(error)})
+            self._put({"event": told, "details": str(error)})
 
 
 def _last_line(error: BaseException) -> str:
@@ -93,7 +100,11 @@ class Rows:
         self.epochs = epochs
         self.folder = folder
         self.send = send
-        self.queue = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": "DEFAULT"})
+        self.scratch = tempfile.TemporaryDirectory(prefix="doppel_ray-")
+        self.reports = Path(self.scratch.name) / "reports.jsonl"
+        """Where `Reports` writes."""
+        self.read = 0
+        """Characters of it that have been taken up."""
         self.pending: deque[_Pending] = deque()
         self.events: list[str] = []
         self.restarts = 0
@@ -108,19 +119,24 @@ class Rows:
         """Send rows until `running()` is false and the last row is out."""
         while True:
             alive = running()
-            for report in self._reports(wait=0.2):
+            time.sleep(0.2)
+            for report in self._take():
                 if "event" in report:
                     self.events.append(report["event"])
                     log.warning("%s\n%s", report["event"], report["details"])
                 else:
                     self._add(report["metrics"], report["checkpoint"])
             self._advance()
-            if not alive and not self.pending and self.queue.empty():
+            if not alive and not self.pending:
                 return
 
-    def _reports(self, wait: float) -> list[dict[str, Any]]:
-        time.sleep(wait)
-        return self.queue.get_nowait_batch(self.queue.qsize())
+    def _take(self) -> list[dict[str, Any]]:
+        """The reports that are new and whole."""
+        if not self.reports.exists():
+            return []
+        fresh, _, _ = self.reports.read_text()[self.read :].rpartition("\n")
+        self.read += len(fresh) + bool(fresh)
+        return [json.loads(line) for line in fresh.splitlines()]
 
     def _add(self, metrics: dict[str, Any], checkpoint: str | None) -> None:
         epoch = int(metrics["epoch"])
