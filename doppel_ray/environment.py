@@ -35,7 +35,7 @@ SETTINGS = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 ALONE = {
-    # Every server of a local Ray binds to 127.0.0.1. Linux has no other switch for it: a `_node_ip_address` of 127.0.0.1
+    # Every server of a local Ray binds to 127.0.0.1. Linux has no other switch: a `_node_ip_address` of 127.0.0.1
     # is replaced by the machine's outward address.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per trial, for notices that only a cluster gets

@@ -47,7 +47,7 @@ class Stream:
     """
 
     def __init__(
-        self, maker: dict[str, Any], generators: GeneratorConfig, data: DataConfig, local_batch: int, stop: int
+        self, experiment: dict[str, Any], generators: GeneratorConfig, data: DataConfig, local_batch: int, stop: int
     ) -> None:
         self.experiment = experiment
         self.generators = generators
