@@ -1,7 +1,8 @@
 """Generators: the actors that turn blocks of indices into blocks of features.
 
-Ray Data's coordinating processes import this module too, to pass the class on. torch and the synthesizer, which they never
-use and which take seconds to import, are imported by the generators alone.
+Ray Data's coordinating processes import this module too, to pass the class on. torch and the synthesizer, which they
+never use and which take seconds to import, are imported by the generators alone.
+"""
 
 import os
 import time
