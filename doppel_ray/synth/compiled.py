@@ -59,7 +59,8 @@ def program(
     """`function` compiled for inputs like `inputs`, or None if it should run as it is.
 
     With `wanted` "auto" (which `DOPPEL_RAY_COMPILE=0` turns to False) what stands in the way is a warning; with True
-    it is a `ConfigError`. `identity` holds whatever decides what the function computes and is not in this package's source.
+    it is a `ConfigError`. `identity` holds whatever decides what the function computes and is not in this package's
+    source.
     """
     if wanted is False or (wanted == "auto" and os.environ.get("DOPPEL_RAY_COMPILE") == "0"):
         return None

@@ -1,9 +1,9 @@
 """The modules of the synthesizers: each a table of knobs and a function of signals.
 
 Inside a synthesizer a signal is `(time, modules, sounds)`: a control signal has `controls` points in time, an audio
-signal `samples`. Modules of one kind are played side by side, as a bank, by one call. A knob is `(modules, sounds)`, so knobs
-broadcast over time by themselves. Sounds come last because the processor's vectors then run across sounds: what is
-needed at one moment lies side by side in memory for all of them, and sums along time never cross a vector.
+signal `samples`. Modules of one kind are played side by side, as a bank, by one call. A knob is `(modules, sounds)`,
+so knobs broadcast over time by themselves. Sounds come last because the processor's vectors then run across sounds:
+what is needed at one moment lies side by side in memory for all of them, and sums along time never cross a vector.
 
 Modules, their knobs and their equations are SynthAX 0.2.2's, which follow torchsynth (Turian et al., "One Billion Audio
 Sounds from GPU-enabled Modular Synthesis", DAFx 2021). Where the two differ, or are wrong, the module says so.
@@ -20,6 +20,7 @@ from torch import Tensor
 from doppel_ray.synth import counter
 from doppel_ray.synth.maths import (
     cosine,
+    exp2,
     exp2m1,
     hold,
     midi_to_hz,
@@ -183,7 +184,7 @@ class LFO(Module):
 
         knobs = torch.stack([panel[name] for name in ("sin", "tri", "saw", "rsaw", "sqr")])
         highest = knobs.amax(dim=0)
-        weights = torch.where(highest > 0.0, knobs / highest, 1.0) ** math.e
+        weights = power(torch.where(highest > 0.0, knobs / highest, 1.0), math.e)
         weights = hold(weights / weights.sum(dim=0))
         return hold(_sum([weight * shape for weight, shape in zip(weights, shapes, strict=True)]))
 
@@ -274,7 +275,7 @@ class VCO(Module):
         entered = torch.minimum(torch.ceil((entry - start) / slope).clamp(min=0.0), count)
         left = torch.minimum(torch.maximum(torch.ceil((exit_ - start) / slope), entered), count)
         inside = left - entered
-        first = torch.exp2(torch.minimum(torch.maximum(start + slope * entered, floor), ceiling))
+        first = exp2(torch.minimum(torch.maximum(start + slope * entered, floor), ceiling))
 
         # Turns over a whole stretch, the geometric run in units of `frequency`. The level case is exact.
         geometric = first / exp2m1(slope)

@@ -1,0 +1,156 @@
+"""Times the synthesizers against SynthAX and torchsynth, in the same run: `python scripts/bench_synth.py`.
+
+A turn draws parameters and renders a batch of one-second sounds at 16 kHz; sounds per second are from the best turn of
+each, since other processes only ever slow a turn down, and the contestants take turns, so that they meet the same
+weather. A peer that is not installed beside us can live in another interpreter: `--synthax VENV/bin/python`.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+ARCHITECTURES = ("voice", "voicefm", "parametric")
+
+
+def ours(architecture: str, batch: int) -> Callable[[], Any]:
+    """A function that samples and renders the next batch."""
+    from doppel_ray.synth import Synth
+
+    synth, turn = Synth.create(architecture, compile=True), iter(range(10**9))
+
+    def play() -> Any:
+        start = batch * next(turn)
+        indices = range(start, start + batch)
+        return synth.render(synth.sample(0, indices), indices=indices)
+
+    return play
+
+
+def synthax(architecture: str, batch: int) -> Callable[[], Any]:
+    """The same with SynthAX, as its readme has it: initialisation and rendering under `jax.jit`."""
+    import jax
+    import synthax.synth
+    from synthax.config import SynthConfig
+
+    kinds = {"voice": "Voice", "voicefm": "VoiceExpanded", "parametric": "ParametricSynth"}
+    counts = {"sine": 2, "square_saw": 2, "fm_sine": 1, "fm_square_saw": 1} if architecture == "parametric" else {}
+    config = SynthConfig(batch, sample_rate=16000, buffer_size_seconds=1.0, control_rate=480)
+    synth = getattr(synthax.synth, kinds[architecture])(config=config, **counts)
+    sample, render = jax.jit(synth.init), jax.jit(synth.apply)
+    turn = iter(range(10**9))
+    return lambda: render(sample(jax.random.PRNGKey(next(turn)))).block_until_ready()
+
+
+def torchsynth(architecture: str, batch: int) -> Callable[[], Any]:
+    """The same with torchsynth, which has only Voice."""
+    from torchsynth.config import SynthConfig
+    from torchsynth.synth import Voice
+
+    config = SynthConfig(
+        batch_size=batch, sample_rate=16000, buffer_size_seconds=1.0, control_rate=480, reproducible=False
+    )
+    synth, turn = Voice(config), iter(range(10**9))
+    return lambda: synth(next(turn))
+
+
+CONTESTANTS = {"ours": ours, "synthax": synthax, "torchsynth": torchsynth}
+
+
+def work(name: str, architecture: str, batch: int, seconds: float, threads: int) -> None:
+    """A contestant's process: for every line on its input it plays for `seconds`, and prints its best turn."""
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=" + ("true" if threads > 1 else "false")
+    started = time.perf_counter()
+    if name != "synthax":
+        import torch
+
+        torch.set_num_threads(threads)
+    play = CONTESTANTS[name](architecture, batch)
+    play()
+    print(json.dumps({"first": time.perf_counter() - started}), flush=True)
+    for _ in sys.stdin:
+        best, until = float("inf"), time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            before = time.perf_counter()
+            play()
+            best = min(best, time.perf_counter() - before)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"rate": batch / best, "peak": peak}), flush=True)
+
+
+def race(architecture: str, batch: int, options: argparse.Namespace) -> None:
+    """Prints a row for each contestant that can be started."""
+    pythons = {"ours": sys.executable, "synthax": options.synthax, "torchsynth": options.torchsynth}
+    workers = {}
+    for name, python in pythons.items():
+        if name == "torchsynth" and architecture != "voice":
+            continue
+        arguments = [__file__, "--work", name, architecture, str(batch), str(options.seconds), str(options.threads)]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        worker = subprocess.Popen([python, *arguments], stderr=subprocess.PIPE, **pipes)
+        first = _line(worker)
+        if first is None:
+            assert worker.stderr
+            reason = (worker.stderr.read().strip().splitlines() or ["it ended"])[-1]
+            print(f"{architecture:>11} {batch:>5}  {name}: left out, {reason}", flush=True)
+            continue
+        workers[name] = (worker, first["first"])
+    results: dict[str, dict[str, float]] = {}
+    for _ in range(options.rounds):
+        for name, (worker, _) in workers.items():
+            assert worker.stdin
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            found = _line(worker) or {"rate": 0.0, "peak": 0.0}
+            if found["rate"] >= results.get(name, {"rate": 0.0})["rate"]:
+                results[name] = found
+    for name, (worker, first) in workers.items():
+        assert worker.stdin
+        worker.stdin.close()
+        worker.wait()
+        ratio = results["ours"]["rate"] / results[name]["rate"] if "ours" in results else float("nan")
+        versus = "" if name == "ours" else f"  ours is {ratio:.1f} times as fast"
+        print(
+            f"{architecture:>11} {batch:>5}  {name:<10} {results[name]['rate']:>8.0f} sounds/s, "
+            f"first batch after {first:.1f} s, peak {results[name]['peak']:.0f} MiB{versus}",
+            flush=True,
+        )
+
+
+def _line(worker: subprocess.Popen[str]) -> dict[str, float] | None:
+    assert worker.stdout
+    for line in worker.stdout:
+        if line.startswith("{"):
+            found: dict[str, float] = json.loads(line)
+            return found
+    return None
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--architecture", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES, help="which to race")
+    parser.add_argument("--batch", type=int, nargs="+", default=[32, 128, 512], help="sounds in a batch")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads for each contestant")
+    parser.add_argument("--rounds", type=int, default=3, help="times that each contestant plays")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each plays in a round")
+    parser.add_argument("--synthax", default=sys.executable, help="an interpreter that has synthax")
+    parser.add_argument("--torchsynth", default=sys.executable, help="an interpreter that has torchsynth")
+    parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        name, architecture, batch, seconds, threads = options.work
+        work(name, architecture, int(batch), float(seconds), int(threads))
+        return
+    for architecture in options.architecture:
+        for batch in options.batch:
+            race(architecture, batch, options)
+
+
+if __name__ == "__main__":
+    main()
