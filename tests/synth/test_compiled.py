@@ -1,0 +1,61 @@
+"""Compiled rendering is the eager one, only faster; it is kept, and whoever lacks a compiler is told."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from doppel_ray.section import ConfigError
+from doppel_ray.synth import Synth, compiled
+
+RATES = {"sample_rate": 8000, "duration": 0.25, "control_rate": 480}
+
+
+@pytest.mark.slow
+def test_compiled_sounds_are_the_eager_ones_in_any_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute, nearly all of it compiling, once."""
+    if not compiled.has_compiler():
+        pytest.skip("there is no C++ compiler here")
+    monkeypatch.setenv("DOPPEL_RAY_CACHE", str(tmp_path))
+    eager = Synth.create("voice", **RATES, compile=False).pairs(0, range(40), 0.25)
+    synth = Synth.create("voice", **RATES, compile=True)
+    whole = synth.pairs(0, range(40), 0.25)
+    assert (whole - eager).abs().max() < 1e-2
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        parts = torch.cat([synth.pairs(0, part, 0.25) for part in (range(7), range(7, 40))], dim=1)
+    finally:
+        torch.set_num_threads(threads)
+    assert (whole - parts).abs().max() < 1e-4
+
+    monkeypatch.setattr(compiled, "_compile", None)  # the next one finds it on disk
+    assert torch.equal(Synth.create("voice", **RATES, compile=True).pairs(0, range(40), 0.25), whole)
+
+
+def test_without_a_compiler_it_runs_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("DOPPEL_RAY_COMPILE", raising=False)
+    monkeypatch.setattr(compiled, "has_compiler", lambda: False)
+    compiled._warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert Synth.create("voice", **RATES).pairs(0, range(2), 0.1).shape == (2, 2, 2000)
+    assert len(caplog.records) == 1
+    assert "no C++ compiler" in caplog.text
+    with pytest.raises(ConfigError, match="compile is True"):
+        Synth.create("voice", **RATES, compile=True).pairs(0, range(2), 0.1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the GPU path is not tested here")
+def test_a_gpu_makes_the_same_sounds() -> None:
+    synth = Synth.create("voice", **RATES, compile=False)
+    theta, indices = synth.sample(0, range(8)), torch.arange(8)
+    cpu = synth.render(theta, indices=indices)
+    gpu = synth.render(theta.cuda(), indices=indices).cpu()
+    assert torch.equal(synth.sample(0, indices.cuda()).cpu(), theta)
+    assert (cpu - gpu).abs().max() < 1e-2
