@@ -31,6 +31,7 @@ SETTINGS = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",  # the default of 60 is short for a busy machine
     "RAY_DEDUP_LOGS": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }

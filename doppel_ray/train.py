@@ -40,6 +40,8 @@ CHECKPOINTS = "checkpoints"
 """Folder of a trial that Ray Train keeps its checkpoints and its own state in."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray Train's own record, in that folder, of the checkpoints it knows."""
+START_ATTEMPTS = 5
+"""Times that a worker group may fail to start; each waits RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S for its resources."""
 COLLECTIVE_TIMEOUT = 300
 """Seconds that a worker waits for the others in a collective operation."""
 
@@ -192,13 +194,18 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 
 def train_loop(config: dict[str, Any]) -> None:
-    """What each train worker runs. `config` is the experiment as plain data."""
+    """What each train worker runs.
+
+    Args:
+        config: "experiment" as plain data, and "folder", the trial's.
+    """
     from doppel_ray.config import Experiment
 
-    experiment = Experiment.model_validate(config)
+    experiment = Experiment.model_validate(config["experiment"])
     train = experiment.train
     context = ray.train.get_context()
     workers, rank = context.get_world_size(), context.get_world_rank()
+    log_to(Path(config["folder"]) / f"worker_{rank}.log")
     device = ray.train.torch.get_device()
     torch.set_num_threads(max(1, round(train.cpus_per_worker)))
 
@@ -234,11 +241,13 @@ def train_loop(config: dict[str, Any]) -> None:
     means = Means()
     restarts: set[int] = set()
     step, index = position.step, position.next_index
+    network.train()
+    first = feed.next() if position.epoch < train.epochs else None  # the clock starts once the generators have
     for epoch in range(position.epoch, train.epochs):
         began, feed.waited = time.perf_counter(), 0.0
-        network.train()
         for _ in range(train.steps_per_epoch):
-            features, columns = feed.next()
+            features, columns = first or feed.next()
+            first = None
             _expect(columns["index"], index, train.batch_size)
             restarts |= set(columns["generator"][columns["restarted"]].tolist())
             lr = set_lr(optimizer, experiment.optim.factor(step, train.steps))
@@ -278,7 +287,17 @@ def train_loop(config: dict[str, Any]) -> None:
             "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "generator_restarts": len(restarts),
         }
-        _report(config, model, optimizer, Position(epoch + 1, step, index), metrics, rank)
+        _report(config["experiment"], model, optimizer, Position(epoch + 1, step, index), metrics, rank)
+
+
+def log_to(file: Path) -> logging.Handler:
+    """Send what this package logs in this process to a file too, if its folder is on this machine."""
+    handler: logging.Handler = logging.FileHandler(file) if file.parent.is_dir() else logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("doppel_ray")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    return handler
 
 
 def _expect(found: np.ndarray, start: int, batch: int) -> None:
@@ -360,7 +379,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
         resources["GPU"] = train.gpus_per_worker
     return TorchTrainer(
         train_loop,
-        train_loop_config=experiment.plain(),
+        train_loop_config={"experiment": experiment.plain(), "folder": str(folder)},
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT),
         scaling_config=ScalingConfig(
             num_workers=train.workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
@@ -372,7 +391,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
         run_config=ray.train.RunConfig(
             name=CHECKPOINTS,
             storage_path=str(folder),
-            failure_config=FailureConfig(max_failures=train.max_failures),
+            failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=START_ATTEMPTS),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep),
             callbacks=callbacks,  # type: ignore[arg-type]  # annotated as Tune's Callback, takes Train's
         ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.tensorboard import SummaryWriter
 
 from doppel_ray.probe.schedule import Reports, Row, Rows
-from doppel_ray.train import snapshot, trainer
+from doppel_ray.train import log_to, snapshot, trainer
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
@@ -32,10 +32,7 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
-    handler = logging.FileHandler(folder / LOG)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("doppel_ray")
-    logger.addHandler(handler)
+    handler = log_to(folder / LOG)
     board = SummaryWriter(str(folder))
 
     def record(row: Row) -> None:
@@ -44,16 +41,19 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
 
     try:
         rows = Rows(experiment.probes, experiment.train.epochs, folder, record)
-        rows.catch_up(snapshot(folder))
+        known = snapshot(folder)
+        rows.catch_up(known)
         failure: list[Exception] = []
         fit = threading.Thread(target=_fit, args=(experiment, folder, rows, failure), daemon=True, name="fit")
-        fit.start()
+        trained = bool(known) and known[-1]["metrics"]["epoch"] >= experiment.train.epochs
+        if not trained:
+            fit.start()
         rows.pump(fit.is_alive)
         if failure:
             raise failure[0]
     finally:
         board.close()
-        logger.removeHandler(handler)
+        logging.getLogger("doppel_ray").removeHandler(handler)
         handler.close()
 
 

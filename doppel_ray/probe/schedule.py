@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 ROWS = "rows.jsonl"
+SILENCE = 120.0
+"""Seconds without a report after which the trial's log says so, and again each time they have passed."""
 
 
 class Reports(UserCallback):
@@ -117,10 +119,16 @@ class Rows:
 
     def pump(self, running: Callable[[], bool]) -> None:
         """Send rows until `running()` is false and the last row is out."""
+        heard, told = time.monotonic(), 0.0
         while True:
             alive = running()
             time.sleep(0.2)
+            silent = time.monotonic() - heard
+            if silent - told > SILENCE:
+                told = silent
+                log.warning("no epoch has ended for %.0f s; `ray status` shows what waits for which resources", silent)
             for report in self._take():
+                heard, told = time.monotonic(), 0.0
                 if "event" in report:
                     self.events.append(report["event"])
                     log.warning("%s\n%s", report["event"], report["details"])
