@@ -391,7 +391,9 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
         run_config=ray.train.RunConfig(
             name=CHECKPOINTS,
             storage_path=str(folder),
-            failure_config=FailureConfig(max_failures=train.max_failures, controller_failure_limit=START_ATTEMPTS),
+            failure_config=FailureConfig(  # type: ignore[call-arg]  # annotated as the older one, is Train V2's
+                max_failures=train.max_failures, controller_failure_limit=START_ATTEMPTS
+            ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep),
             callbacks=callbacks,  # type: ignore[arg-type]  # annotated as Tune's Callback, takes Train's
         ),
