@@ -3,12 +3,14 @@
 import contextlib
 import json
 import re
+import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 import doppel_ray.environment  # noqa: F401  # before anything of Ray's
@@ -167,6 +169,8 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
     try:
         with cluster.hush(folder / "ray.log"), contextlib.ExitStack() as stack:
             stack.callback(cluster.disconnect)
+            if environment.address() is None:
+                threading.Thread(target=_compile_ahead, args=(experiment, console), daemon=True).start()
             nodes, where = cluster.connect()
             command.stop_on_sigterm()
             plan = resources.plan(experiment, nodes)
@@ -185,6 +189,18 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
         return 1
     console.print(f"done in {minutes:.1f} minutes; results are in {folder}")
     return 0
+
+
+def _compile_ahead(experiment: Experiment, console: Console) -> None:
+    """Compile the synthesizer while Ray starts, so that the generators find it ready; once on a machine."""
+    from doppel_ray.pairs import PairMaker
+    from doppel_ray.synth import compiled
+
+    began = time.monotonic()
+    PairMaker.of(experiment.plain())(torch.arange(1))
+    if time.monotonic() - began > 5.0:
+        seconds = time.monotonic() - began
+        console.print(f"compiled the synthesizer in {seconds:.0f} s; it is kept in {compiled.cache_folder()}")
 
 
 def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resume: bool, plain: bool) -> str:
