@@ -182,11 +182,14 @@ class LFO(Module):
         triangle = 2.0 * turns.abs()
         shapes = (0.5 + 0.5 * wave, triangle, saw, 1.0 - saw, 0.5 + 0.5 * torch.sign(wave))
 
-        knobs = torch.stack([panel[name] for name in ("sin", "tri", "saw", "rsaw", "sqr")])
-        highest = knobs.amax(dim=0)
-        weights = power(torch.where(highest > 0.0, knobs / highest, 1.0), math.e)
-        weights = hold(weights / weights.sum(dim=0))
-        return hold(_sum([weight * shape for weight, shape in zip(weights, shapes, strict=True)]))
+        knobs = [panel[name] for name in ("sin", "tri", "saw", "rsaw", "sqr")]
+        highest = knobs[0]
+        for knob in knobs[1:]:
+            highest = hold(torch.maximum(highest, knob))
+        shares = [hold(torch.where(highest > 0.0, knob / highest, 1.0)) for knob in knobs]
+        weights = [hold(power(share, math.e)) for share in shares]
+        total = hold(_sum(weights))
+        return hold(_sum([weight * shape for weight, shape in zip(weights, shapes, strict=True)]) / total)
 
 
 @dataclass(frozen=True)
