@@ -20,7 +20,6 @@ from torch import Tensor
 from doppel_ray.synth import counter
 from doppel_ray.synth.maths import (
     cosine,
-    exp2,
     exp2m1,
     hold,
     midi_to_hz,
@@ -278,7 +277,7 @@ class VCO(Module):
         entered = torch.minimum(torch.ceil((entry - start) / slope).clamp(min=0.0), count)
         left = torch.minimum(torch.maximum(torch.ceil((exit_ - start) / slope), entered), count)
         inside = left - entered
-        first = exp2(torch.minimum(torch.maximum(start + slope * entered, floor), ceiling))
+        first = torch.exp2(torch.minimum(torch.maximum(start + slope * entered, floor), ceiling))
 
         # Turns over a whole stretch, the geometric run in units of `frequency`. The level case is exact.
         geometric = first / exp2m1(slope)

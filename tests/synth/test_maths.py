@@ -11,8 +11,6 @@ def test_powers_of_two_keep_their_relative_accuracy() -> None:
     x = torch.cat([torch.linspace(-32, 32, 40001), torch.logspace(-12, 0, 1000), -torch.logspace(-12, 0, 1000)])
     exact = torch.expm1(x.double() * math.log(2.0))
     assert ((maths.exp2m1(x) - exact) / exact).abs().nan_to_num().max() < 5e-6
-    x = torch.linspace(-126, 126, 40001)
-    assert (maths.exp2(x) / torch.exp2(x.double()) - 1.0).abs().max() < 2e-7
 
 
 def test_power_and_tanh() -> None:
