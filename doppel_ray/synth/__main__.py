@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed of the stream of pairs")
     parser.add_argument("--start", type=int, default=0, help="index of the first pair")
     for name, field in SynthConfig.model_fields.items():
-        kind = field.annotation if field.annotation in (int, float) else str
+        kind = int if field.annotation is int else float if field.annotation is float else str
         default = field.default if name != "compile" else False  # a dozen pairs are not worth a compiler's time
         text = (field.description or "").replace("\n", " ").replace("%", "%%")
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=text)
