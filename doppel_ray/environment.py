@@ -29,6 +29,7 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's events are written by the trial itself, once
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # epochs between probes have no metric
     "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3",  # how much of its own record Ray Tune may lose to a kill -9
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",  # the default of 60 is short for a busy machine

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from doppel_ray.probe.schedule import Reports, Row, Rows
+from doppel_ray.probe.schedule import Reports, Row, Rows, read_rows
 from doppel_ray.train import log_to, snapshot, trainer
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
     handler = log_to(folder / LOG)
     board = SummaryWriter(str(folder))
 
+    fresh: list[Row] = []
+
     def record(row: Row) -> None:
+        fresh.append(row)
         write_scalars(board, row)
         send(row)
 
@@ -49,6 +52,8 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
         if not trained:
             fit.start()
         rows.pump(fit.is_alive)
+        if trained and (earlier := read_rows(folder)) and not fresh:
+            send(earlier[-1])  # Ray Tune had lost track of a trial that was over; it wants to hear of a row
         if failure:
             raise failure[0]
     finally:
