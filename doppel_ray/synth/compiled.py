@@ -83,7 +83,7 @@ def _warn_once(message: str) -> None:
 
 def _cached(function: Callable[..., Tensor], inputs: Sequence[Tensor], identity: str) -> Program:
     shapes = [(tuple(x.shape), str(x.dtype), x.device.type) for x in inputs]
-    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("[!_]*.py"))]
     device = torch.cuda.get_device_name(inputs[0].device) if inputs[0].is_cuda else _processor()
     described = repr((identity, shapes, torch.__version__, device, OPTIONS)).encode()
     key = hashlib.sha256(b"\0".join([described, *sources])).hexdigest()[:24]
