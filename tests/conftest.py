@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
 import hypothesis
 import pytest
 

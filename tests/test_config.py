@@ -12,7 +12,7 @@ from doppel_ray.section import ConfigError
 from tests.conftest import REPOSITORY
 
 
-def refusal(file: Path | None = None, **overrides: str) -> str:
+def refusal(file: Path | None = None, /, **overrides: str) -> str:
     with pytest.raises(ConfigError) as refused:
         read(file, {key.replace("__", "."): value for key, value in overrides.items()})
     return str(refused.value)

@@ -35,7 +35,8 @@ def test_alignment_is_the_mean_distance_of_positive_pairs_to_the_power_alpha(
 ) -> None:
     x, y = pair
     expected = np.mean([np.linalg.norm(a - b) ** alpha for a, b in zip(x, y, strict=True)])
-    assert alignment(*tensors(x, y), alpha).item() == pytest.approx(expected, abs=1e-4)
+    first, second = tensors(x, y)
+    assert alignment(first, second, alpha).item() == pytest.approx(expected, abs=1e-4)
 
 
 @given(views(), st.sampled_from([0.5, 2.0]))
@@ -44,7 +45,8 @@ def test_uniformity_is_the_log_mean_gaussian_potential_over_distinct_pairs(
 ) -> None:
     x, _ = pair
     potentials = [math.exp(-t * np.sum((a - b) ** 2)) for i, a in enumerate(x) for b in x[:i]]
-    assert uniformity(*tensors(x), t).item() == pytest.approx(math.log(np.mean(potentials)), abs=1e-4)
+    (view,) = tensors(x)
+    assert uniformity(view, t).item() == pytest.approx(math.log(np.mean(potentials)), abs=1e-4)
 
 
 @given(views(), st.sampled_from([0.1, 0.2, 0.5]))
@@ -57,7 +59,8 @@ def test_nt_xent_is_the_cross_entropy_of_each_view_among_all_others(
     for i in range(2 * n):
         similarity = {j: float(z[i] @ z[j]) / temperature for j in range(2 * n) if j != i}
         losses.append(math.log(sum(map(math.exp, similarity.values()))) - similarity[(i + n) % (2 * n)])
-    assert nt_xent(*tensors(x, y), temperature).item() == pytest.approx(np.mean(losses), abs=1e-4)
+    first, second = tensors(x, y)
+    assert nt_xent(first, second, temperature).item() == pytest.approx(np.mean(losses), abs=1e-4)
 
 
 @given(views(), st.sampled_from(["alignment_uniformity", "nt_xent"]), st.integers(0, 1000))

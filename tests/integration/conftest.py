@@ -1,20 +1,15 @@
 """One local Ray for all tests here, with more logical CPUs than there may be cores: what is tested is the plumbing."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 import ray
-
-from doppel_ray.tune import ENVIRONMENT
 
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
     """A Ray of 4 CPUs on loopback; it ends with the session."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS", raising=False)
         ray.init(
             address="local",
@@ -24,6 +19,5 @@ def local_ray() -> Iterator[None]:
             _node_ip_address="127.0.0.1",
             log_to_driver=False,
         )
-        assert ray.is_initialized(), os.environ
         yield
         ray.shutdown()

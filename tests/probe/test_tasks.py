@@ -42,7 +42,7 @@ def test_factors_are_drawn_independently_of_each_other_and_of_the_folds() -> Non
 
 
 def test_esc50_reads_every_row_and_esc10_those_with_the_flag(esc50_folder: Path) -> None:
-    whole, subset = (Esc50(esc50_folder, name).load(16000) for name in ("esc50", "esc10"))  # type: ignore[arg-type]
+    whole, subset = (Esc50(esc50_folder, name).load(16000) for name in ("esc50", "esc10"))
     assert len(whole.sounds) == 24
     assert sorted(np.unique(whole.targets["class"])) == [0, 1, 2]
     assert len(subset.sounds) == 16

@@ -1,0 +1,151 @@
+"""One trial with a real Ray: the same result with any number of workers, and after anything that may go wrong.
+
+Each run of a trial takes 15 to 25 s, most of it the start of half a dozen processes.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray.train
+
+from doppel_ray import checkpoint, trial
+from doppel_ray.config import Experiment
+from doppel_ray.probe.schedule import read_rows
+from tests.integration.processes import descendants
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+
+Row = dict[str, Any]
+EPOCHS = 3
+TINY: dict[str, Any] = {
+    "synth": {"duration": 0.5},
+    "encoder": {"kind": "cnn", "width": 8},
+    "head": {"kind": "mlp", "hidden": 32, "size": 16},
+    "optim": {"kind": "adamw", "lr": 1e-3, "reference_batch": None, "schedule": "cosine"},
+    "train": {"epochs": EPOCHS, "pairs_per_epoch": 512, "batch_size": 32, "precision": "fp32", "cpus_per_worker": 0.5},
+    "generators": [{"num_cpus": 0.5}],
+    "probes": {"tasks": [], "cpus": 0.5},
+}
+
+
+def experiment(**sections: dict[str, Any]) -> Experiment:
+    return Experiment.model_validate(TINY | {name: TINY.get(name, {}) | values for name, values in sections.items()})
+
+
+def run(of: Experiment, folder: Path, on_row: Callable[[Row], None] = lambda row: None) -> list[Row]:
+    """Run a trial into its folder; the rows that it sent."""
+    sent: list[Row] = []
+
+    def send(row: Row) -> None:
+        sent.append(row)
+        on_row(row)
+
+    trial.run(of, folder, send)
+    return sent
+
+
+def kill_train_worker_after_epoch(epoch: int) -> Callable[[Row], None]:
+    def on_row(row: Row) -> None:
+        if row["epoch"] == epoch:
+            workers = descendants("TrainWorker")
+            assert workers, "no train worker to kill"
+            os.kill(workers[0], signal.SIGKILL)
+
+    return on_row
+
+
+def losses(rows: list[Row]) -> list[float]:
+    return [row["loss"] for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The rows of a trial with one worker to which nothing happened."""
+    folder = tmp_path_factory.mktemp("run") / "trials" / "undisturbed"
+    rows = run(experiment(), folder)
+    assert read_rows(folder) == rows
+    return rows
+
+
+def assert_same_training(rows: list[Row], undisturbed: list[Row]) -> None:
+    """Every epoch once, on the same indices, with the same losses."""
+    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
+    assert [row["pairs"] for row in rows] == [512 * (k + 1) for k in range(EPOCHS)]
+    assert losses(rows) == pytest.approx(losses(undisturbed), abs=1e-4)
+
+
+def test_a_trial_learns_and_writes_down_what_it_did(undisturbed: list[Row]) -> None:
+    assert undisturbed[-1]["loss"] < undisturbed[0]["loss"]
+    assert all(row["events"] == "" for row in undisturbed)
+    assert all(row["generator_restarts"] == 0 for row in undisturbed)
+    for row in undisturbed:
+        assert checkpoint.position(Path(row["checkpoint"])).next_index == row["pairs"]
+        checkpoint.load(Path(row["checkpoint"]))
+
+
+def test_two_workers_train_as_one(tmp_path: Path, undisturbed: list[Row]) -> None:
+    assert_same_training(run(experiment(train={"workers": 2}), tmp_path / "trials" / "two"), undisturbed)
+
+
+def test_a_killed_train_worker_is_replaced_and_training_goes_on_at_the_checkpoint(
+    tmp_path: Path, undisturbed: list[Row]
+) -> None:
+    rows = run(experiment(), tmp_path / "trials" / "killed", on_row=kill_train_worker_after_epoch(1))
+    assert_same_training(rows, undisturbed)
+    assert "train worker 0 failed" in "; ".join(row["events"] for row in rows)
+
+
+def test_a_trial_goes_on_from_its_folder_as_if_it_had_never_stopped(tmp_path: Path, undisturbed: list[Row]) -> None:
+    """No failure is allowed, a worker is killed, so the trial ends; then it is run again on the same folder."""
+    folder = tmp_path / "trials" / "stopped"
+    fragile = experiment(train={"max_failures": 0})
+    first: list[Row] = []
+
+    def on_row(row: Row) -> None:
+        first.append(row)
+        kill_train_worker_after_epoch(1)(row)
+
+    with pytest.raises(ray.train.TrainingFailedError):
+        run(fragile, folder, on_row)
+    assert 1 <= len(first) < EPOCHS
+    second = run(fragile, folder)
+    assert_same_training(first + second, undisturbed)
+    assert read_rows(folder) == first + second
+
+
+@pytest.mark.parametrize(
+    ("probes", "event"),
+    [
+        ({"tasks": ["factors"], "factor_sounds": 64, "timeout": 0.01}, "took more than 0 s (probes.timeout)"),
+        ({"tasks": ["esc50"], "root": "nowhere"}, "there is no such folder"),
+    ],
+    ids=["a probe that takes too long", "a probe that fails"],
+)
+def test_a_probe_that_goes_wrong_marks_its_row_and_the_trial_goes_on(
+    probes: dict[str, Any], event: str, tmp_path: Path
+) -> None:
+    wanted = experiment(probes=probes, train={"epochs": 2, "pairs_per_epoch": 64})
+    rows = run(wanted, tmp_path / "trials" / "probed")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["probe/failed"] == 1
+        assert f"the probe of epoch {row['epoch']}" in row["events"]
+        assert event in row["events"]
+        assert not any(name.startswith(("probe/factors", "probe/esc50")) for name in row)
+
+
+def test_a_probe_runs_on_each_checkpoint_and_its_scores_come_with_the_row(tmp_path: Path) -> None:
+    wanted = experiment(
+        probes={"tasks": ["factors"], "factor_sounds": 64, "every": 2}, train={"epochs": 3, "pairs_per_epoch": 64}
+    )
+    rows = run(wanted, tmp_path / "trials" / "probed")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    scored = [row["epoch"] for row in rows if "probe/factors/score" in row]
+    assert scored == [2, 3], "every second epoch, and the last"
+    for row in rows[1:]:
+        assert {"loss", "probe/factors/score_mel", "probe/factors/score_untrained"} <= row.keys()
+        assert row["probe/failed"] == 0
