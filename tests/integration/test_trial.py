@@ -5,6 +5,7 @@ Each run of a trial takes 15 to 25 s, most of it the start of half a dozen proce
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import ray.train
 from doppel_ray import checkpoint, trial
 from doppel_ray.config import Experiment
 from doppel_ray.probe.schedule import read_rows
-from tests.integration.processes import descendants
+from tests.integration.processes import descendants, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -97,6 +98,22 @@ def test_a_killed_train_worker_is_replaced_and_training_goes_on_at_the_checkpoin
     rows = run(experiment(), tmp_path / "trials" / "killed", on_row=kill_train_worker_after_epoch(1))
     assert_same_training(rows, undisturbed)
     assert "train worker 0 failed" in "; ".join(row["events"] for row in rows)
+
+
+def test_a_killed_generator_is_replaced_and_the_trial_says_so(tmp_path: Path, undisturbed: list[Row]) -> None:
+    """SIGKILL while it makes its first block."""
+
+    def kill() -> None:
+        eventually(lambda: descendants("MapWorker(MapBatches(Generator)).submit"), 300)
+        os.kill(descendants("MapWorker(MapBatches(Generator)).submit")[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    rows = run(experiment(), tmp_path / "trials" / "killed")
+    killer.join()
+    assert_same_training(rows, undisturbed)
+    assert rows[-1]["generator_restarts"] == 1
+    assert "a generator died and was started again" in "; ".join(row["events"] for row in rows)
 
 
 def test_a_trial_goes_on_from_its_folder_as_if_it_had_never_stopped(tmp_path: Path, undisturbed: list[Row]) -> None:
