@@ -15,26 +15,19 @@ from ray._private.internal_api import node_stats
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from doppel_ray.audio import AugmentConfig, FrontendConfig
+from doppel_ray.config import Experiment
 from doppel_ray.data import DataConfig, GeneratorConfig, Stream
-from doppel_ray.pairs import PairMaker, PairsConfig
-from doppel_ray.synth import SynthConfig
+from doppel_ray.pairs import PairMaker
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 
 COUNT = 512
-MAKER: dict[str, Any] = {
-    "synth": SynthConfig(),
-    "pairs": PairsConfig(),
-    "frontend": FrontendConfig(),
-    "augment": (AugmentConfig(kind="gain"),),
-    "seed": 0,
-}
+EXPERIMENT = Experiment.model_validate({"augment": [{"kind": "gain"}]}).plain()
 
 
 def stream(generators: int = 1, batch: int = 64, stop: int = COUNT, **data: int) -> Stream:
     pool = GeneratorConfig(actors=(generators, generators), num_cpus=0.5)
-    return Stream(MAKER, pool, DataConfig.model_validate(data), local_batch=batch, stop=stop)
+    return Stream(EXPERIMENT, pool, DataConfig.model_validate(data), local_batch=batch, stop=stop)
 
 
 def batches(of: Stream, start: int, size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -44,7 +37,7 @@ def batches(of: Stream, start: int, size: int) -> Iterator[dict[str, np.ndarray]
 @pytest.fixture(scope="module")
 def reference() -> torch.Tensor:
     """The features of the first indices, made in this process without Ray."""
-    return PairMaker(**MAKER)(torch.arange(COUNT)).float()
+    return PairMaker.of(EXPERIMENT)(torch.arange(COUNT)).float()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +98,7 @@ def test_a_generator_that_is_killed_is_replaced_and_nothing_is_lost_or_said_twic
     assert np.concatenate([columns["index"] for columns in found]).tolist() == list(range(1536))
     assert any(columns["restarted"].any() for columns in found), "what a generator made after its restart is marked"
     for columns in (found[0], found[-1]):
-        again = PairMaker(**MAKER)(torch.from_numpy(columns["index"].copy())).float()
+        again = PairMaker.of(EXPERIMENT)(torch.from_numpy(columns["index"].copy())).float()
         torch.testing.assert_close(torch.from_numpy(columns["features"].copy()).float(), again, rtol=0, atol=1e-4)
 
 
@@ -118,7 +111,7 @@ def stored() -> int:
 def test_generators_pause_when_nobody_takes_their_pairs() -> None:
     """A stream of 190 MB into a buffer of 16 MB: what waits is bounded by the buffer, not by the stream."""
     wide = Stream(
-        MAKER | {"frontend": FrontendConfig(mels=512), "synth": SynthConfig(control_rate=100)},
+        Experiment.model_validate({"frontend": {"mels": 512}, "synth": {"control_rate": 100}}).plain(),
         GeneratorConfig(num_cpus=1.0),
         DataConfig(buffer_mb=16, block_pairs=16, prefetch_batches=1),
         local_batch=16,
