@@ -15,6 +15,9 @@ hypothesis.settings.load_profile("doppel_ray")
 
 REPOSITORY = Path(__file__).parent.parent
 
+# Compiling a synthesizer takes a minute or more for each shape of sound; tests of the compiled path ask for it by name.
+os.environ.setdefault("DOPPEL_RAY_COMPILE", "0")
+
 
 @pytest.fixture(scope="session")
 def esc10() -> Path:
