@@ -26,8 +26,8 @@ TINY: dict[str, Any] = {
     "synth": {"duration": 0.5},
     "encoder": {"kind": "cnn", "width": 8},
     "head": {"kind": "mlp", "hidden": 32, "size": 16},
-    # Training is chaotic: at AdamW's 1e-3 the order of the sounds within a batch alone, a matter of rounding, moves the loss
-    # by 1e-3 within 48 steps (measured). At this rate it moves by 1e-5, and other sounds would still move it by more.
+    # Training is chaotic: at AdamW's 1e-3 the order of the sounds within a batch alone, a matter of rounding, moves the
+    # loss by 1e-3 within 48 steps (measured). At this rate it moves by 1e-5; other sounds would still move it by more.
     "optim": {"kind": "sgd", "lr": 3e-4, "reference_batch": None, "schedule": "cosine"},
     "train": {"epochs": EPOCHS, "pairs_per_epoch": 512, "batch_size": 32, "precision": "fp32", "cpus_per_worker": 0.5},
     "generators": [{"num_cpus": 0.5}],
