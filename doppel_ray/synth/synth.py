@@ -129,10 +129,13 @@ class Synth:
         sounds = torch.empty(len(theta), self.samples, device=theta.device)
         buffers = None if noise is None else noise.expand(len(theta), -1)
 
+        inference = torch.is_inference_mode_enabled()  # a thread's own matter, but `sounds` is of the caller's mode
+
         def play(start: int) -> None:
             rows = slice(start, start + chunk)
-            human = self._ranges.to_human(theta[rows]).T
-            sounds[rows] = self._play(human, keys[:, rows] if buffers is None else buffers[rows].T)
+            with torch.inference_mode(inference):
+                human = self._ranges.to_human(theta[rows]).T
+                sounds[rows] = self._play(human, keys[:, rows] if buffers is None else buffers[rows].T)
 
         starts = range(0, len(theta), chunk)
         threads = torch.get_num_threads() if theta.device.type == "cpu" else 1
