@@ -106,10 +106,10 @@ def race(architecture: str, batch: int, options: argparse.Namespace) -> None:
             assert worker.stdin
             worker.stdin.write("\n")
             worker.stdin.flush()
-            found = _line(worker) or {"rate": 0.0, "peak": 0.0}
-            if found["rate"] >= results.get(name, {"rate": 0.0})["rate"]:
-                results[name] = found
-    for name, (worker, first) in workers.items():
+            measured = _line(worker) or {"rate": 0.0, "peak": 0.0}
+            if measured["rate"] >= results.get(name, {"rate": 0.0})["rate"]:
+                results[name] = measured
+    for name, (worker, first_batch) in workers.items():
         assert worker.stdin
         worker.stdin.close()
         worker.wait()
@@ -117,7 +117,7 @@ def race(architecture: str, batch: int, options: argparse.Namespace) -> None:
         versus = "" if name == "ours" else f"  ours is {ratio:.1f} times as fast"
         print(
             f"{architecture:>11} {batch:>5}  {name:<10} {results[name]['rate']:>8.0f} sounds/s, "
-            f"first batch after {first:.1f} s, peak {results[name]['peak']:.0f} MiB{versus}",
+            f"first batch after {first_batch:.1f} s, peak {results[name]['peak']:.0f} MiB{versus}",
             flush=True,
         )
 

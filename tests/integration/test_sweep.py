@@ -81,7 +81,8 @@ class Sweep:
         return {t["name"]: [row["epoch"] for row in read_rows(self.run / "trials" / t["name"])] for t in self.trials()}
 
     def leaves_nothing_behind(self) -> bool:
-        return eventually(lambda: not marked(self.marker), 60)
+        # After a kill -9 Ray's daemons end at once, and its workers once they have missed them for a minute.
+        return eventually(lambda: not marked(self.marker), 120)
 
     def end(self) -> None:
         for process in self.processes:
