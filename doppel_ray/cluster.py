@@ -60,15 +60,18 @@ def connect() -> tuple[tuple[Node, ...], str]:
         where = f"joined the Ray cluster at {joined}"
     else:
         node = local_node()[0]
-        ray.init(
-            address="local",
-            num_cpus=int(node.cpus),
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            # Processes that have imported torch wait for the next trial instead of being started again.
-            _system_config={"idle_worker_killing_time_threshold_ms": 120_000},
-            **quiet,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=int(node.cpus),
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                # Processes that have imported torch wait for the next trial instead of being started again.
+                _system_config={"idle_worker_killing_time_threshold_ms": 120_000},
+                **quiet,
+            )
+        except Exception as error:  # Ray raises a plain Exception where its daemons do not come up in time
+            raise ConfigError(f"Ray did not start on this machine: {str(error).splitlines()[0]}") from error
         where = "started Ray on this machine"
     return nodes(), where
 

@@ -227,7 +227,11 @@ def plot_scores(run: Run) -> list[Path]:
 
 
 def _panel(axis: Any, run: Run, rows: list[dict[str, Any]], key: str, score: str) -> None:
-    points = sorted((row[key], row[score], row["status"]) for row in rows if row[score] is not None)
+    points = sorted(
+        (row[key], row[score], row["status"])
+        for row in rows
+        if isinstance(row[score], int | float) and math.isfinite(row[score])
+    )
     whole = [(x, y) for x, y, status in points if status != "stopped early"]
     early = [(x, y) for x, y, status in points if status == "stopped early"]
     axis.plot([x for x, _, _ in points], [y for _, y, _ in points], color=COLOURS[0], linewidth=1, zorder=1)

@@ -46,7 +46,7 @@ class ProbesConfig(Section):
     cpus: float = Field(default=1.0, gt=0.0)
     """CPUs that a probe reserves, outside the trial's own."""
     timeout: float = Field(default=600.0, gt=0.0)
-    """Seconds after which a probe that has started is given up; the trial goes on, its row is marked."""
+    """Seconds after which a probe is given up, from when it was asked for; the trial goes on, its row is marked."""
 
     def build(self) -> list[Task]:
         return [make(name, self.root, self.unreadable, self.factor_sounds) for name in self.tasks]
