@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import re
 import threading
 import time
@@ -196,6 +197,7 @@ def _compile_ahead(experiment: Experiment, console: Console) -> None:
     from doppel_ray.pairs import PairMaker
     from doppel_ray.synth import compiled
 
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells of a CUDA that nobody asked for
     began = time.monotonic()
     PairMaker.of(experiment.plain())(torch.arange(1))
     if time.monotonic() - began > 5.0:
