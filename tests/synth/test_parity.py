@@ -1,4 +1,4 @@
-"""The same parameters give the same sound as SynthAX 0.2.2, for control signals and audio.
+"""The same parameters give the same sound as SynthAX 0.2.2.
 
 SynthAX runs twice: in float64, which shows how far we are from its equations, and in float32, as published, which
 shows how far its own rounding takes it (it sums phases in float32). We may be off the equations by no more than it is,
