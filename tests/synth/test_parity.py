@@ -61,9 +61,11 @@ def test_sounds_are_synthax(name: str, rates: tuple[int, float, int], tmp_path: 
     off = (ours.double() - exact).abs().amax(dim=1)
     rounding = (published.double() - exact).abs().amax(dim=1)
     rms = (ours.double() - exact).square().mean(dim=1).sqrt()
+    relative = rms / exact.square().mean(dim=1).sqrt().clamp(min=1e-9)
     print(
         f"\n{name} at {rates}, {len(theta)} sounds, largest difference of a sample from SynthAX in float64: "
-        f"ours median {off.median():.1e} worst {off.max():.1e} (rms median {rms.median():.1e} worst {rms.max():.1e}), "
+        f"ours median {off.median():.1e} worst {off.max():.1e} (rms median {rms.median():.1e} worst {rms.max():.1e}; "
+        f"within 1 % relative RMS: {int((relative < 0.01).sum())}), "
         f"SynthAX in float32 median {rounding.median():.1e} worst {rounding.max():.1e}"
     )
     assert off.median() <= max(rounding.median().item(), 1e-4)
