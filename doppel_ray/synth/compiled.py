@@ -111,6 +111,10 @@ def _compile(function: Callable[..., Tensor], inputs: Sequence[Tensor], saved: P
     from torch._inductor.lowering import lowerings, register_lowering
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    # Tracing puts a stand-in in place of a CUDA that is not there, and autograd crashes (torch 2.11) if it first looks
+    # at its devices after that. So it looks now.
+    torch.zeros((), requires_grad=True).backward()
+
     hold = torch.ops.doppel_ray.hold.default
     if hold not in lowerings:
 

@@ -31,6 +31,8 @@ def test_compiled_sounds_are_the_eager_ones_in_any_split(tmp_path: Path, monkeyp
         torch.set_num_threads(threads)
     assert (whole - parts).abs().max() < 1e-4
 
+    torch.ones(2, requires_grad=True).sum().backward()  # a process that has compiled can train: this crashed
+
     monkeypatch.setattr(compiled, "_compile", None)  # the next one finds it on disk
     assert torch.equal(Synth.create("voice", **RATES, compile=True).pairs(0, range(40), 0.25), whole)
 
