@@ -1,11 +1,15 @@
 """Times the synthesizers against SynthAX and torchsynth, in the same run: `python scripts/bench_synth.py`.
 
+`--limit` tells how far from the processor's limit they are, `--memory` what a stream of 100,000 sounds takes beside one
+of 1,000.
+
 A turn draws parameters and renders a batch of one-second sounds at 16 kHz; sounds per second are from the best turn of
 each, since other processes only ever slow a turn down, and the contestants take turns, so that they meet the same
 weather. A peer that is not installed beside us can live in another interpreter: `--synthax VENV/bin/python`.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -122,6 +126,86 @@ def race(architecture: str, batch: int, options: argparse.Namespace) -> None:
         )
 
 
+FUNCTIONS = ("exp2m1", "cosine", "tanh")
+
+
+def transcendentals(architecture: str) -> dict[str, float]:
+    """How often one sample of sound takes each of the transcendental functions: counted, as an eager render runs."""
+    from unittest import mock
+
+    from doppel_ray.synth import Synth, maths, modules
+
+    synth, counts = Synth.create(architecture, compile=False), dict.fromkeys(FUNCTIONS, 0)
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(x: Any) -> Any:
+            if x.shape[0] == synth.samples:
+                counts[name] += x.numel()
+            return function(x)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for name in FUNCTIONS:
+            function = counted(name, getattr(maths, name))
+            for module in (maths, modules):
+                stack.enter_context(mock.patch.object(module, name, function))
+        synth.render(synth.sample(0, range(16)))
+    return {name: count / (16 * synth.samples) for name, count in counts.items()}
+
+
+def limit(architecture: str, seconds: float) -> None:
+    """Prints how the speed of one thread compares with evaluating the transcendental functions and nothing else."""
+    import torch
+
+    from doppel_ray.synth import compiled, maths
+
+    torch.set_num_threads(1)
+
+    def best(play: Callable[[], Any]) -> float:
+        play()
+        fastest, until = float("inf"), time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            before = time.perf_counter()
+            play()
+            fastest = min(fastest, time.perf_counter() - before)
+        return fastest
+
+    counts, data = transcendentals(architecture), torch.linspace(-1.0, 1.0, 8192)  # stays in the first-level cache
+    phases = (data * 2**31).to(torch.int32)
+    needed = 0.0
+    for name, count in counts.items():
+        argument = phases if name == "cosine" else data
+        program = compiled.program(getattr(maths, name), (argument,), f"bench {name}", True)
+        assert program is not None
+        cost = best(lambda program=program, argument=argument: program(argument)) / len(data)  # type: ignore[misc]
+        needed += count * cost
+        print(f"{architecture:>11}  {count:.0f} {name} a sample, {1e-6 / cost:.0f} million a second", flush=True)
+    batch = 128
+    bound, real = 1.0 / (16000 * needed), batch / best(ours(architecture, batch))
+    print(
+        f"{architecture:>11}  these alone would allow {bound:.0f} sounds/s on one thread; ours makes {real:.0f} there, "
+        f"{100 * real / bound:.0f} % of it"
+    )
+
+
+def memory(architecture: str) -> None:
+    """Prints the largest memory of processes that make many sounds, 128 at a time."""
+    peaks = {}
+    for sounds in (1_000, 100_000):
+        code = (
+            "import resource, torch; from doppel_ray.synth import Synth; torch.set_num_threads(2)\n"
+            f"synth = Synth.create({architecture!r}, compile=True)\n"
+            f"for start in range(0, {sounds}, 128):\n"
+            "    indices = range(start, start + 128); synth.render(synth.sample(0, indices), indices=indices)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+        )
+        output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        peaks[sounds] = float(output.split()[-1])
+        print(f"{architecture:>11}  {sounds:>7} sounds, 128 at a time: peak {peaks[sounds]:.0f} MiB", flush=True)
+    print(f"{architecture:>11}  ratio {peaks[100_000] / peaks[1_000]:.2f}")
+
+
 def _line(worker: subprocess.Popen[str]) -> dict[str, float] | None:
     assert worker.stdout
     for line in worker.stdout:
@@ -141,6 +225,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each plays in a round")
     parser.add_argument("--synthax", default=sys.executable, help="an interpreter that has synthax")
     parser.add_argument("--torchsynth", default=sys.executable, help="an interpreter that has torchsynth")
+    parser.add_argument("--limit", action="store_true", help="instead: compare with the processor's limit")
+    parser.add_argument("--memory", action="store_true", help="instead: compare the memory of few and many sounds")
     parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -148,6 +234,12 @@ def main() -> None:
         work(name, architecture, int(batch), float(seconds), int(threads))
         return
     for architecture in options.architecture:
+        if options.limit:
+            limit(architecture, options.seconds)
+        if options.memory:
+            memory(architecture)
+        if options.limit or options.memory:
+            continue
         for batch in options.batch:
             race(architecture, batch, options)
 

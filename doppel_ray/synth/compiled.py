@@ -36,6 +36,7 @@ Program = Callable[..., Tensor]
 OPTIONS: dict[str, Any] = {
     "assert_indirect_indexing": False,  # lookup tables are ours
     "cpp.threads": 1,
+    "cpp.enable_floating_point_contract_flag": "fast",  # multiply and add in one instruction
     "cpp.vec_isa_ok": True,
     "cpp_cache_precompile_headers": False,  # there is one file to compile
     "compile_threads": 1,

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from doppel_ray.synth import ARCHITECTURES, Synth
+from doppel_ray.synth.__main__ import log_mel_distance
 
 BRIEF = {"sample_rate": 8000, "duration": 0.25, "control_rate": 480}
 
@@ -35,3 +36,9 @@ def test_a_group_strays_alone(synth: Synth) -> None:
     first, second = synth.doppelgangers(0, range(8), {"pitch": 0.2})
     moved = (first != second).any(dim=0)
     assert {p.group for p, m in zip(synth.parameters, moved.tolist(), strict=True) if m} == {"pitch"}
+
+
+def test_the_views_grow_apart_with_delta(synth: Synth) -> None:
+    distances = [log_mel_distance(synth.pairs(0, range(48), delta), 8000) for delta in (0.01, 0.05, 0.25, 0.75)]
+    assert distances == sorted(distances)
+    assert distances[-1] > 2.0 * distances[0]
