@@ -174,7 +174,8 @@ def scan(paths: Iterable[Path], decode: bool = False, threads: int = 8) -> dict[
 
 
 def _mono(data: Any) -> Tensor:
-    return torch.from_numpy(data).mean(dim=1)
+    sound = torch.from_numpy(data)
+    return sound.mean(dim=1) if sound.shape[1] > 1 else sound.squeeze(1)
 
 
 def _resample(sound: Tensor, old: int, new: int) -> Tensor:
@@ -183,7 +184,7 @@ def _resample(sound: Tensor, old: int, new: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _resampler(old: int, new: int) -> Any:
-    """torchaudio's windowed-sinc filter, kept: making it costs more than applying it to a second of sound."""
+    """The windowed-sinc filter of torchaudio, kept: making it costs more than applying it to a second of sound."""
     from torchaudio.transforms import Resample
 
     return Resample(old, new)
@@ -205,4 +206,6 @@ def _checked_length(path: Path, frames: int) -> int:
 def _reason(path: Path, error: Exception) -> str:
     if not path.is_file():
         return "no such file"
+    if path.stat().st_size == 0:
+        return "an empty file"
     return str(error).rpartition(": ")[2].rstrip(".") or type(error).__name__

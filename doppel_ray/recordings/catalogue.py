@@ -49,6 +49,10 @@ PITCHES = tuple(str(note) for note in range(128))
 """NSynth's pitches: MIDI notes."""
 
 
+Item = tuple[str, str | None, str]
+"""Path, name of the class if there is one, and fold or ""."""
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The recordings of a source.
@@ -158,7 +162,7 @@ def manifest(
     missing = [name for name in (path_column, label_column, fold_column) if name is not None and name not in columns]
     if missing:
         raise ConfigError(f"{file}: no column {', '.join(missing)}; it has {', '.join(columns)}")
-    items = []
+    items: list[Item] = []
     for number, row in enumerate(rows, start=1):
         path, label, fold = (_text(row[name]) if name else "" for name in (path_column, label_column, fold_column))
         if not path:
@@ -184,7 +188,8 @@ def esc50(root: Path, subset: Literal["esc10"] | None = None) -> Catalogue:
     missing = {"filename", "fold", "target", "category", "esc10"} - set(columns)
     if missing:
         raise ConfigError(f"{table}: no column {', '.join(sorted(missing))}; it has {', '.join(columns)}")
-    items, targets = [], {}
+    items: list[Item] = []
+    targets: dict[str, int] = {}
     for row in rows:
         if subset == "esc10" and _text(row["esc10"]).lower() != "true":
             continue
@@ -205,8 +210,8 @@ def esc50(root: Path, subset: Literal["esc10"] | None = None) -> Catalogue:
 def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalogue:
     """Speech Commands v2: a folder for each word, and the official lists (Warden, arXiv 1804.03209).
 
-    Splits are "train", "valid" (in validation_list.txt) and "test" (in testing_list.txt). Classes are the words, sorted;
-    of "sc09" the digits, in the order of their value.
+    Splits are "train", "valid" (in validation_list.txt) and "test" (in testing_list.txt). Classes are the words,
+    sorted; of "sc09" the digits, in the order of their value.
 
     Raises:
         ConfigError: a list or the folder of a digit is missing, a list names a file that is not there, or there is no
@@ -219,13 +224,13 @@ def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalo
     missing = sorted(set(words) - set(there))
     if missing or not words:
         raise ConfigError(f"{root}: no folder for {', '.join(missing) or 'any word'}; expected {expected}")
-    split = {}
+    split: dict[str, str] = {}
     for name, file in (("valid", root / "validation_list.txt"), ("test", root / "testing_list.txt")):
         if not file.is_file():
             raise ConfigError(f"{file} is missing; expected {expected}")
         lines = file.read_text().split()
         split |= dict.fromkeys((line for line in lines if subset is None or line.partition("/")[0] in words), name)
-    items = []
+    items: list[Item] = []
     for word in words:
         for path in _audio_below(root / word):
             relative = path.relative_to(root).as_posix()
@@ -258,7 +263,7 @@ def nsynth(root: Path, label: Literal["family", "pitch"] = "family", splits: Ite
         folders = ", ".join(f"nsynth-{split}" for split in missing) or "nsynth-train"
         raise ConfigError(f"{root}: no folder {folders}; expected {expected}")
     key, classes = ("instrument_family_str", FAMILIES) if label == "family" else ("pitch", PITCHES)
-    items: list[tuple[str, str | None, str]] = []
+    items: list[Item] = []
     for split in wanted:
         index = root / f"nsynth-{split}" / "examples.json"
         try:
@@ -275,9 +280,7 @@ def nsynth(root: Path, label: Literal["family", "pitch"] = "family", splits: Ite
     return _catalogue(root, items, classes, table=root)
 
 
-def _catalogue(
-    root: Path, items: list[tuple[str, str | None, str]], classes: Sequence[str], table: Path | None = None
-) -> Catalogue:
+def _catalogue(root: Path, items: list[Item], classes: Sequence[str], table: Path | None = None) -> Catalogue:
     """Items of (path, label, fold) in their order; a label that is no class is refused."""
     number: dict[str | None, int] = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
     unknown = Counter(label for _, label, _ in items if label is not None and label not in number)
@@ -287,7 +290,7 @@ def _catalogue(
             f"{table or root}: {_count(unknown, 'label')} not among the {len(classes)} classes: {shown}"
             f"{tree.suggestion(next(iter(unknown)), classes)}"
         )
-    items = sorted(items)  # a path listed twice is two items; the label and the fold then decide
+    items = sorted(items, key=lambda item: (item[0], item[1] or "", item[2]))
     paths, labels, folds = zip(*items, strict=True)
     return Catalogue(root, paths, tuple(number[label] for label in labels), tuple(classes), folds)
 
@@ -329,7 +332,7 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _in_order(items: list[tuple[str, str | None, str]]) -> list[str]:
+def _in_order(items: list[Item]) -> list[str]:
     """The labels that occur: numbers by value, names by letter."""
     names = {label for _, label, _ in items if label is not None}
     numeric = all(name.isdecimal() for name in names)

@@ -23,7 +23,7 @@ _BITS = 20
 class SourceConfig(Section):
     """Where pairs come from."""
 
-    mix: dict[Kind, Annotated[float, Field(ge=0.0)]] = {"synthetic": 1.0}
+    mix: dict[Kind, Annotated[float, Field(ge=0.0)]] = Field(default={"synthetic": 1.0})
     """Weight of each source, at least one above 0: {synthetic: 0.7, recordings: 0.3} makes 3 pairs in 10 recordings."""
     recordings: RecordingsConfig = RecordingsConfig()
 

@@ -1,8 +1,9 @@
 """Two views of a recording for each index: which recording, and which of its seconds."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,7 +48,7 @@ class RecordingsConfig(Section):
     """manifest: column of the folds or splits; null: `fold` or `split`, if there is one."""
     classes: tuple[str, ...] | None = None
     """manifest: the labels that may occur, in the order of their numbers; null: those that do."""
-    folds: Annotated[tuple[str, ...] | None, BeforeValidator(_as_text)] = None
+    folds: Annotated[tuple[str, ...] | None, BeforeValidator(_as_text)] = Field(default=None, min_length=1)
     """Folds or splits to train on, such as [1, 2, 3, 4] (esc50) or [train] (speech_commands, nsynth: train, valid,
     test); null: all."""
     labelled: float = Field(default=1.0, ge=0.0, le=1.0)
@@ -126,8 +127,9 @@ class Recordings:
     """Views of recordings, each a function of (seed, index) and the files.
 
     In each pass over the catalogue every recording comes once, in another order. Drawn one by one instead, two of a
-    batch would often be the same recording (of 320, in almost every batch of 32), and a contrastive objective would
-    push the two apart; a third of the recordings would not be heard in a pass.
+    batch would often be the same recording (of 320, in four of five batches of 32), and a contrastive objective would
+    push them apart; and a third of the recordings would not be heard in a pass. Here it takes a batch that spans two
+    passes.
 
     Args:
         config: what to read and how.
@@ -229,11 +231,9 @@ class Recordings:
 
     def _pair(self, path: Path, draws: Sequence[Sequence[int]]) -> Tensor:
         """Views of one recording, (1 or 2, samples)."""
-        clip = self._cache.get(path)
-        if clip is not None:
-            return torch.stack([self._view(path, clip, layers) for layers in draws])
-        with files.opened(path, self.sample_rate) as file:
-            clip = self._cache.keep(path, file)
+        with self._cache.opened(path, self.sample_rate) as clip:
+            if sum(map(len, draws)) * self.samples > clip.samples:  # then decoding it once is less work
+                clip = files.Decoded(clip.read(0, clip.samples), clip.step)
             return torch.stack([self._view(path, clip, layers) for layers in draws])
 
     def _view(self, path: Path, clip: files.Clip, draws: Sequence[int]) -> Tensor:
@@ -288,20 +288,35 @@ class _Cache:
         self.clips: dict[Path, files.Decoded] = {}
         self.lock = threading.Lock()
 
-    def get(self, path: Path) -> files.Decoded | None:
-        return self.clips.get(path)
+    @contextmanager
+    def opened(self, path: Path, sample_rate: int) -> Iterator[files.Clip]:
+        """A recording: from memory, now or from now on, if there is room for it; else from its file."""
+        if path in self.clips:
+            yield self.clips[path]
+            return
+        with files.opened(path, sample_rate) as clip:
+            if not self._has_room(clip):
+                yield clip
+                return
+            decoded = self._decoded(path, clip)
+        if decoded is not None:
+            yield decoded
+            return
+        # Damaged somewhere, but perhaps whole where it is to be read; a decoder that met damage cannot go on.
+        with files.opened(path, sample_rate) as clip:
+            yield clip
 
-    def keep(self, path: Path, clip: files.Clip) -> files.Clip:
-        """The clip, decoded as a whole if there is room for it."""
+    def _has_room(self, clip: files.Clip) -> bool:
         need = 4 * clip.samples
-        with self.lock:
-            if need > self.size * _LARGEST_CACHED or self.held + need > self.size:
-                return clip
-            self.held += need
+        return need <= self.size * _LARGEST_CACHED and self.held + need <= self.size
+
+    def _decoded(self, path: Path, clip: files.Clip) -> files.Decoded | None:
         try:
             decoded = files.Decoded(clip.read(0, clip.samples), clip.step)
-        except files.UnreadableAudioError:  # damaged somewhere; the part that is asked for may be whole
-            self.held -= need
-            return clip
-        self.clips[path] = decoded
+        except files.UnreadableAudioError:
+            return None
+        with self.lock:  # other threads have been decoding too, perhaps the same file
+            if path not in self.clips and self._has_room(clip):
+                self.clips[path] = decoded
+                self.held += 4 * clip.samples
         return decoded
