@@ -94,8 +94,9 @@ class _OpenFile:
         if self.data is not None:
             sound = self.data[first:last]
         else:
-            self.file.seek(first)
-            sound = _mono(self.file.read(last - first, dtype="float32", always_2d=True))
+            with _naming(self.path, "damaged or cut short: "):
+                self.file.seek(first)
+                sound = _mono(self.file.read(last - first, dtype="float32", always_2d=True))
         if len(sound) < last - first:
             there = first + len(sound)
             raise UnreadableAudioError(self.path, f"cut short: {there} of the {self.frames} samples it promises")
@@ -117,11 +118,12 @@ def opened(path: Path, sample_rate: int) -> Iterator[Clip]:
     """
     import soundfile
 
-    try:
-        with soundfile.SoundFile(path) as file:
-            yield _OpenFile(path, file, sample_rate)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise UnreadableAudioError(path, _reason(path, error)) from None
+    with _naming(path):
+        file = soundfile.SoundFile(path)
+    with file:
+        with _naming(path):
+            clip = _OpenFile(path, file, sample_rate)
+        yield clip
 
 
 def read(path: Path, sample_rate: int) -> Tensor:
@@ -142,10 +144,8 @@ def length(path: Path) -> float:
     """
     import soundfile
 
-    try:
+    with _naming(path):
         info = soundfile.info(path)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise UnreadableAudioError(path, _reason(path, error)) from None
     return _checked_length(path, info.frames) / info.samplerate
 
 
@@ -201,6 +201,17 @@ def _checked_length(path: Path, frames: int) -> int:
     if frames >= 1 << 62:  # libsndfile's "unknown", for FLAC written to a pipe
         raise UnreadableAudioError(path, "its header does not say how long it is; write the file again")
     return frames
+
+
+@contextmanager
+def _naming(path: Path, what: str = "") -> Iterator[None]:
+    """Whatever libsndfile says is said of this file."""
+    import soundfile
+
+    try:
+        yield
+    except (OSError, soundfile.SoundFileError) as error:
+        raise UnreadableAudioError(path, what + _reason(path, error)) from None
 
 
 def _reason(path: Path, error: Exception) -> str:

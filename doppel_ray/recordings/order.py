@@ -1,5 +1,7 @@
 """The order in which recordings come: every pass over them is another permutation, and none is ever stored."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,21 +17,27 @@ ROUNDS = 8
 def permuted(size: int, seed: int, passes: Tensor, positions: Tensor) -> Tensor:
     """Which of `size` items stands at each position of each pass: (n,) int64, from two of the same shape.
 
-    A Feistel network is a permutation of a power of four, whatever its rounds compute (Luby and Rackoff, 1988);
-    walking on where it leaves [0, size) makes it one of [0, size) (Black and Rogaway, 2002). So an index finds its item
-    by itself, in constant time and memory, where a shuffled list would have to be made for each pass.
+    Items are laid out in a rectangle, and rows and columns are shifted in turn by what the other says: a permutation,
+    whatever the shifts are, and one that looks random after a few rounds. What lands in the last row's unused corner
+    goes on until it leaves it (the generalised Feistel cipher of Black and Rogaway, CT-RSA 2002). So an index finds its
+    item by itself, in constant time and memory, where a shuffled list would have to be made for each pass.
     """
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    if half > 16:
+    width = math.isqrt(size - 1) + 1
+    height = -(-size // width)
+    if width > 1 << 16:
         raise ValueError(f"{size} items; at most 2**32 can be shuffled")
     keys = counter.keys(seed, passes, ORDER_STREAM)
+
+    def shift(place: Tensor, turn: int) -> Tensor:
+        return counter.bits(keys, (place + (turn << 16)).to(torch.int32)).to(torch.int64) & 0xFFFFFFFF
+
     item = positions
     outside = torch.ones_like(item, dtype=torch.bool)
     while outside.any():
-        left, right = item >> half, item & ((1 << half) - 1)
-        for turn in range(ROUNDS):
-            bits = counter.bits(keys, (right + (turn << 16)).to(torch.int32)).to(torch.int64)
-            left, right = right, left ^ (bits & ((1 << half) - 1))
-        item = torch.where(outside, (left << half) | right, item)
+        row, column = item // width, item % width
+        for turn in range(0, ROUNDS, 2):
+            row = (row + shift(column, turn)) % height
+            column = (column + shift(row, turn + 1)) % width
+        item = torch.where(outside, row * width + column, item)
         outside = item >= size
     return item
