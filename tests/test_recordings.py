@@ -52,7 +52,7 @@ def test_passes_differ_and_every_item_comes_at_every_position_equally_often() ->
 
 
 @given(
-    st.dictionaries(st.sampled_from(["synthetic", "recordings"]), st.floats(0.01, 100), min_size=1),
+    st.fixed_dictionaries({"synthetic": st.floats(0.01, 100), "recordings": st.floats(0, 100)}),
     st.integers(0, 2**40),
     st.integers(0, 2**61),
     st.integers(1, 300),
@@ -238,6 +238,7 @@ def test_settings_that_contradict_each_other_are_refused(config: dict[str, Any],
     [
         ({"mix": {"synthetic": 0}}, "expected a weight above 0"),
         ({"mix": {"synthetic": 1, "recordings": 1}}, "recordings.root is not set"),
+        ({"mix": {"recordings": 0.3}}, "give the weight of synthetic too"),
         ({"mix": {"synthetic": -1}}, "greater than or equal to 0"),
         ({"mix": {"noise": 1}}, "'synthetic' or 'recordings'"),
     ],
