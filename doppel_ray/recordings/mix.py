@@ -32,7 +32,8 @@ class SourceConfig(Section):
         if not any(weight > 0 for weight in self.mix.values()):
             raise ValueError(f"mix is {self.mix}; expected a weight above 0 for synthetic, recordings or both")
         if len(self.mix) == 1 and set(self.mix.values()) != {1.0}:  # `--source.mix.recordings 0.3`: of what?
-            (kind, weight), other = *self.mix.items(), *{"synthetic", "recordings"} - self.mix.keys()
+            [(kind, weight)] = self.mix.items()
+            other = "synthetic" if kind == "recordings" else "recordings"
             raise ValueError(
                 f"mix has {kind}: {weight} alone; give the weight of {other} too, 0 if there is to be none"
             )
