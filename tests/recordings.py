@@ -1,6 +1,7 @@
-"""Recordings made up on the spot, in ESC-50's layout."""
+"""Recordings made up on the spot, in the layouts of public data sets."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -30,4 +31,35 @@ def write_esc50(
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+    return root
+
+
+def write_noise(path: Path, seconds: float = 0.5, seed: int = 0, sample_rate: int = 16000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).standard_normal(round(seconds * sample_rate))
+    soundfile.write(path, 0.1 * noise, sample_rate)
+
+
+def write_speech_commands(root: Path, words: tuple[str, ...]) -> Path:
+    """Three takes of each word: the first is for training, the others are in the official lists."""
+    for number, word in enumerate(words):
+        for take in "abc":
+            write_noise(root / word / f"{take}_nohash_0.wav", seed=number)
+    write_noise(root / "_background_noise_" / "pink_noise.wav")
+    (root / "validation_list.txt").write_text("".join(f"{word}/b_nohash_0.wav\n" for word in words))
+    (root / "testing_list.txt").write_text("".join(f"{word}/c_nohash_0.wav\n" for word in words))
+    return root
+
+
+def write_nsynth(root: Path) -> Path:
+    """A note of each of two instruments in each split."""
+    for split in ("train", "valid", "test"):
+        folder = root / f"nsynth-{split}"
+        notes = {
+            f"{family}_synthetic_000-{pitch:03}-100": {"instrument_family_str": family, "pitch": pitch, "velocity": 100}
+            for family, pitch in (("organ", 60), ("bass", 36))
+        }
+        for name in notes:
+            write_noise(folder / "audio" / f"{name}.wav")
+        (folder / "examples.json").write_text(json.dumps(notes))
     return root

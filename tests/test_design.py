@@ -18,6 +18,8 @@ GROUND_FLOOR = (
     "objectives",
     "optim",
     "pairs",
+    "recordings",
+    "recordings.catalogue",
     "checkpoint",
     "probe",
     "probe.tasks",

@@ -1,13 +1,139 @@
-"""Reading recordings."""
+"""Reading recordings: whole, or the seconds that are asked for."""
 
+import math
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+SUFFIXES = frozenset(
+    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
+)
+"""What counts as an audio file where a folder is searched for them (libsndfile reads all of these)."""
+
+SILENCE = 1e-4
+"""A sound whose peak is below this (-80 dB of full scale) holds nothing to learn from."""
+
+_EXACT_SEEK = frozenset(("WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "W64", "RF64"))
+"""Formats in which a seek lands on the very sample. The others are decoded from their start."""
+
+_LARGEST_RATIO = 1000
+"""Rates are converted by a ratio of whole numbers of which the lower is at most this: exact between all usual rates,
+and within 1e-4 of any other, whose exact ratio (44,101 : 16,000, say) would need a filter of gigabytes."""
+
 
 class UnreadableAudioError(ValueError):
-    """A file that is missing, empty or not audio. The message names it."""
+    """A file that is missing, empty or not audio. The message names it; `reason` is the message without the name."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.reason)  # it crosses between processes
+
+
+class Clip(Protocol):
+    """Sound that can be read in parts, mono, at the rate that was asked for.
+
+    Attributes:
+        samples: its length.
+        step: a part begins at a multiple of so many samples, where both rates have a sample at the same time.
+    """
+
+    samples: int
+    step: int
+
+    def read(self, start: int, count: int) -> Tensor:
+        """`count` samples from `start` on, fewer at the end of the clip: float32."""
+
+
+class Decoded:
+    """A clip held in memory."""
+
+    def __init__(self, sound: Tensor, step: int) -> None:
+        self.sound, self.step, self.samples = sound, step, len(sound)
+
+    def read(self, start: int, count: int) -> Tensor:
+        return self.sound[start : start + count]
+
+
+class _OpenFile:
+    """A clip in a file: only what a part needs is decoded, where the format allows it."""
+
+    def __init__(self, path: Path, file: Any, sample_rate: int) -> None:
+        self.path, self.file = path, file
+        ratio = Fraction(file.samplerate, sample_rate).limit_denominator(_LARGEST_RATIO)
+        self.old, self.step = ratio.numerator, ratio.denominator
+        if self.old == 0:
+            raise UnreadableAudioError(path, f"a sample rate of {file.samplerate} Hz is no audio")
+        self.frames = _checked_length(path, file.frames)
+        self.data: Tensor | None = None
+        if file.format not in _EXACT_SEEK:
+            self.data = _mono(file.read(dtype="float32", always_2d=True))
+            self.frames = _checked_length(path, len(self.data))
+        self.samples = math.ceil(self.frames * self.step / self.old)
+
+    def read(self, start: int, count: int) -> Tensor:
+        # The filter hears a little before and after the part, so that a part is what it would be of the whole.
+        # What is read begins at a multiple of `old` frames, which falls on a sample of the new rate.
+        margin = math.ceil(_filter_width(self.old, self.step) / self.old) * self.old
+        first = max(0, start // self.step * self.old - margin)
+        last = min(self.frames, math.ceil((start + count) * self.old / self.step) + margin)
+        sound = _resample(self._frames(first, last), self.old, self.step)
+        begin = start - first // self.old * self.step
+        return sound[begin : begin + count]
+
+    def _frames(self, first: int, last: int) -> Tensor:
+        if self.data is not None:
+            sound = self.data[first:last]
+        else:
+            with _naming(self.path, "damaged or cut short: "):
+                self.file.seek(first)
+                sound = _mono(self.file.read(last - first, dtype="float32", always_2d=True))
+        if len(sound) < last - first:
+            there = first + len(sound)
+            raise UnreadableAudioError(self.path, f"cut short: {there} of the {self.frames} samples it promises")
+        if not torch.isfinite(sound).all():
+            raise UnreadableAudioError(self.path, "holds samples that are no finite numbers")
+        return sound
+
+
+@contextmanager
+def opened(path: Path, sample_rate: int) -> Iterator[Clip]:
+    """A file to read parts from, mono (the mean of its channels) at `sample_rate` Hz.
+
+    Parts are decoded alone where the format seeks exactly (WAV, FLAC, AIFF, ...), and then differ from the same part of
+    the whole by rounding alone.
+
+    Raises:
+        UnreadableAudioError: the file cannot be opened or holds no sound; or, as it is read, it is cut short, damaged,
+            or holds samples that are not finite.
+    """
+    import soundfile
+
+    with _naming(path):
+        file = soundfile.SoundFile(path)
+    with file:
+        with _naming(path):
+            clip = _OpenFile(path, file, sample_rate)
+        yield clip
+
+
+def read(path: Path, sample_rate: int) -> Tensor:
+    """A file as mono sound at `sample_rate` Hz: (samples,) float32.
+
+    Raises:
+        UnreadableAudioError: the file cannot be decoded, or holds no sound.
+    """
+    with opened(path, sample_rate) as clip:
+        return clip.read(0, clip.samples)
 
 
 def length(path: Path) -> float:
@@ -18,34 +144,79 @@ def length(path: Path) -> float:
     """
     import soundfile
 
-    try:
+    with _naming(path):
         info = soundfile.info(path)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise UnreadableAudioError(f"{path}: {_reason(error)}") from None
-    if info.frames == 0:
-        raise UnreadableAudioError(f"{path}: zero-length audio")
-    return info.frames / info.samplerate
+    return _checked_length(path, info.frames) / info.samplerate
 
 
-def read(path: Path, sample_rate: int) -> Tensor:
-    """A file as mono sound at `sample_rate` Hz: (samples,) float32.
+def scan(paths: Iterable[Path], decode: bool = False, threads: int = 8) -> dict[Path, str]:
+    """The files that cannot be used, each with the reason, in the order given.
 
-    Raises:
-        UnreadableAudioError: the file cannot be decoded, or holds no sound.
+    Args:
+        paths: what to look at.
+        decode: read all of each file, which also finds damage and silence; otherwise only headers are read.
+        threads: files looked at at once; more than there are cores pays off where storage is slow to answer.
     """
+
+    def fault(path: Path) -> str | None:
+        try:
+            if not decode:
+                length(path)
+            elif read(path, sample_rate=16000).abs().amax() < SILENCE:
+                return "silent"
+        except UnreadableAudioError as error:
+            return error.reason
+        return None
+
+    paths = list(paths)
+    with ThreadPoolExecutor(threads) as pool:
+        return {path: reason for path, reason in zip(paths, pool.map(fault, paths), strict=True) if reason}
+
+
+def _mono(data: Any) -> Tensor:
+    sound = torch.from_numpy(data)
+    return sound.mean(dim=1) if sound.shape[1] > 1 else sound.squeeze(1)
+
+
+def _resample(sound: Tensor, old: int, new: int) -> Tensor:
+    return sound if old == new else _resampler(old, new)(sound)
+
+
+@lru_cache(maxsize=16)
+def _resampler(old: int, new: int) -> Any:
+    """The windowed-sinc filter of torchaudio, kept: making it costs more than applying it to a second of sound."""
+    from torchaudio.transforms import Resample
+
+    return Resample(old, new)
+
+
+def _filter_width(old: int, new: int) -> int:
+    """Frames on either side that torchaudio's filter hears (its defaults: 6 zero crossings, roll-off 0.99)."""
+    return 0 if old == new else math.ceil(6 * old / (min(old, new) * 0.99))
+
+
+def _checked_length(path: Path, frames: int) -> int:
+    if frames == 0:
+        raise UnreadableAudioError(path, "zero-length audio")
+    if frames >= 1 << 62:  # libsndfile's "unknown", for FLAC written to a pipe
+        raise UnreadableAudioError(path, "its header does not say how long it is; write the file again")
+    return frames
+
+
+@contextmanager
+def _naming(path: Path, what: str = "") -> Iterator[None]:
+    """Whatever libsndfile says is said of this file."""
     import soundfile
-    import torchaudio.functional
 
     try:
-        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        yield
     except (OSError, soundfile.SoundFileError) as error:
-        raise UnreadableAudioError(f"{path}: {_reason(error)}") from None
-    if len(data) == 0:
-        raise UnreadableAudioError(f"{path}: zero-length audio")
-    sound = torch.from_numpy(data).mean(dim=1)
-    return torchaudio.functional.resample(sound, rate, sample_rate) if rate != sample_rate else sound
+        raise UnreadableAudioError(path, what + _reason(path, error)) from None
 
 
-def _reason(error: Exception) -> str:
-    text = str(error)
-    return text.rpartition(": ")[2].rstrip(".") or type(error).__name__
+def _reason(path: Path, error: Exception) -> str:
+    if not path.is_file():
+        return "no such file"
+    if path.stat().st_size == 0:
+        return "an empty file"
+    return str(error).rpartition(": ")[2].rstrip(".") or type(error).__name__

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from doppel_ray.audio import files
 
@@ -20,6 +21,28 @@ def test_a_stereo_file_at_another_rate_becomes_mono_at_ours(tmp_path: Path, kind
     assert sound.shape == (16000,)
     expected = 0.375 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     assert np.abs(sound - expected)[200:-200].max() < 0.02
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_a_part_is_what_it_is_of_the_whole(tmp_path: Path, kind: str, rate: int) -> None:
+    path = tmp_path / f"noise.{kind}"
+    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal((2 * rate + 17, 2)), rate)
+    whole = files.read(path, 16000)
+    with files.opened(path, 16000) as clip:
+        assert clip.samples == len(whole)
+        for start in (0, clip.step, 50 * clip.step, (clip.samples - 100) // clip.step * clip.step):
+            expected = whole[start : start + 8000]
+            torch.testing.assert_close(clip.read(start, 8000), expected, rtol=0, atol=1e-6)
+
+
+def test_a_rate_without_a_small_ratio_to_ours_is_converted_too(tmp_path: Path) -> None:
+    """The exact ratio of 44,101 to 16,000 asks torchaudio for a filter of almost 3 GB."""
+    soundfile.write(tmp_path / "odd.wav", 0.5 * np.sin(2 * np.pi * 440 * np.arange(44101) / 44101), 44101)
+    sound = files.read(tmp_path / "odd.wav", 16000).numpy()
+    assert len(sound) == pytest.approx(16000, abs=2)
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(sound)) / 16000)
+    assert np.abs(sound - expected)[200:-200].max() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -42,3 +65,30 @@ def test_a_file_without_a_sample_is_named(tmp_path: Path) -> None:
     for attempt in (lambda: files.length(path), lambda: files.read(path, 16000)):
         with pytest.raises(files.UnreadableAudioError, match=r"silent\.wav: zero-length audio"):
             attempt()
+
+
+def test_a_scan_names_what_cannot_be_used_and_one_that_decodes_finds_more(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16000)
+    for name, sound in (("fine", noise), ("cut", noise), ("silent", 0 * noise)):
+        soundfile.write(tmp_path / f"{name}.flac", sound, 16000)
+    soundfile.write(tmp_path / "short.wav", noise[:0], 16000)
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "cut.flac").write_bytes((tmp_path / "cut.flac").read_bytes()[:8000])
+    soundfile.write(tmp_path / "nan.wav", np.where(noise > 0.3, np.nan, noise), 16000, subtype="FLOAT")
+    streamed = bytearray((tmp_path / "fine.flac").read_bytes())
+    streamed[21] &= 0xF0  # as an encoder leaves it that writes to a pipe: the length in samples is unknown
+    streamed[22:26] = bytes(4)
+    (tmp_path / "streamed.flac").write_bytes(streamed)
+
+    paths = [tmp_path / "gone.wav", *sorted(tmp_path.iterdir())]
+    headers = {path.name: reason for path, reason in files.scan(paths).items()}
+    assert headers == {
+        "gone.wav": "no such file",
+        "empty.wav": "an empty file",
+        "short.wav": "zero-length audio",
+        "streamed.flac": "its header does not say how long it is; write the file again",
+    }
+    decoded = {path.name: reason for path, reason in files.scan(paths, decode=True).items()}
+    assert decoded.keys() == {*headers, "cut.flac", "silent.flac", "nan.wav"}
+    assert decoded["silent.flac"] == "silent"
+    assert "no finite numbers" in decoded["nan.wav"]

@@ -1,0 +1,352 @@
+"""Catalogues: which files there are, what they are called, and in which split their source puts them.
+
+A catalogue holds names alone; no audio is opened. Its order is that of the paths as text, whatever order a file system
+or a table lists them in, so that item 17 is the same recording on every machine with the same files.
+"""
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from doppel_ray import tree
+from doppel_ray.audio import files
+from doppel_ray.section import ConfigError
+from doppel_ray.synth import counter
+
+UNLABELLED = -1
+"""The label of an item that has none."""
+
+LABELLED_STREAM = 2**20
+"""Stream of the draws that decide which labels are kept."""
+
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+"""Speech Commands' ten digits, "SC09"."""
+
+FAMILIES = (
+    "bass",
+    "brass",
+    "flute",
+    "guitar",
+    "keyboard",
+    "mallet",
+    "organ",
+    "reed",
+    "string",
+    "synth_lead",
+    "vocal",
+)
+"""NSynth's instrument families in the order of their numbers (Engel et al., ICML 2017)."""
+
+PITCHES = tuple(str(note) for note in range(128))
+"""NSynth's pitches: MIDI notes."""
+
+
+Item = tuple[str, str | None, str]
+"""Path, name of the class if there is one, and fold or ""."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The recordings of a source.
+
+    Attributes:
+        root: what relative paths are relative to.
+        paths: of each item, with forward slashes, in the order of their text.
+        labels: class number of each item, or `UNLABELLED`.
+        classes: the name of each class number; empty where nothing is labelled.
+        folds: fold or split of each item, as its source calls it ("1", "train"); "" where it has none.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+    folds: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def path(self, item: int) -> Path:
+        return self.root / self.paths[item]
+
+    def absent(self) -> list[str]:
+        """The paths at which there is no file; asks once for each folder, not for each file."""
+        found: dict[Path, set[str]] = {}
+        absent = []
+        for path in self.paths:
+            whole = self.root / path
+            if whole.parent not in found:
+                found[whole.parent] = set(os.listdir(whole.parent)) if whole.parent.is_dir() else set()
+            if whole.name not in found[whole.parent]:
+                absent.append(path)
+        return absent
+
+    def of_folds(self, folds: Iterable[str]) -> "Catalogue":
+        """The items of these folds or splits.
+
+        Raises:
+            ConfigError: there is no such fold.
+        """
+        folds, known = list(folds), sorted(set(self.folds) - {""})
+        for fold in folds:
+            if fold not in known:
+                has = f"there are {', '.join(known)}" if known else "the recordings are in no folds"
+                raise ConfigError(f"{self.root}: no recording is in fold {fold!r}; {has}")
+        return self._only([item for item, fold in enumerate(self.folds) if fold in folds])
+
+    def partly_labelled(self, fraction: float, seed: int) -> "Catalogue":
+        """A copy in which only a fraction of each class, and at least one item of it, keeps its label.
+
+        What a smaller fraction keeps, a larger one keeps too.
+        """
+        labels = np.array(self.labels, dtype=np.int64)
+        draws = counter.uniform(seed, torch.arange(len(self)), LABELLED_STREAM, 1).squeeze(1).numpy()
+        for label in range(len(self.classes)) if fraction < 1.0 else ():
+            items = np.flatnonzero(labels == label)
+            keep = max(1, round(fraction * len(items))) if fraction > 0.0 else 0
+            labels[items[np.argsort(draws[items], kind="stable")[keep:]]] = UNLABELLED
+        return replace(self, labels=tuple(labels.tolist()))
+
+    def _only(self, items: Sequence[int]) -> "Catalogue":
+        return replace(
+            self,
+            paths=tuple(self.paths[item] for item in items),
+            labels=tuple(self.labels[item] for item in items),
+            folds=tuple(self.folds[item] for item in items),
+        )
+
+
+def folder(root: Path) -> Catalogue:
+    """Every audio file below a folder, unlabelled. Hidden files, and folders that are links, are passed over.
+
+    Raises:
+        ConfigError: there is no such folder, or no audio in it.
+    """
+    _need_folder(root, "a folder of audio files")
+    paths = [path.relative_to(root).as_posix() for path in _audio_below(root)]
+    if not paths:
+        raise ConfigError(f"{root}: no audio files in or below it; expected {', '.join(sorted(files.SUFFIXES))}")
+    return _catalogue(root, [(path, None, "") for path in paths], classes=())
+
+
+def manifest(
+    file: Path,
+    path_column: str = "path",
+    label_column: str | None = None,
+    fold_column: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> Catalogue:
+    """Recordings listed in a CSV or Parquet file. An empty label is none.
+
+    Args:
+        file: the table; paths in it are absolute, or relative to its folder.
+        path_column: column of the paths.
+        label_column: column of the labels; None: `label`, if there is one.
+        fold_column: column of the folds or splits; None: `fold` or `split`, if there is one.
+        classes: the labels that may occur, in the order of their numbers; None: those that do, sorted.
+
+    Raises:
+        ConfigError: there is no such table, it cannot be read, lacks a column or rows, or names an unknown class.
+    """
+    columns, rows = _table(file)
+    label_column = label_column or ("label" if "label" in columns else None)
+    fold_column = fold_column or next((name for name in ("fold", "split") if name in columns), None)
+    missing = [name for name in (path_column, label_column, fold_column) if name is not None and name not in columns]
+    if missing:
+        raise ConfigError(f"{file}: no column {', '.join(missing)}; it has {', '.join(columns)}")
+    items: list[Item] = []
+    for number, row in enumerate(rows, start=1):
+        path, label, fold = (_text(row[name]) if name else "" for name in (path_column, label_column, fold_column))
+        if not path:
+            raise ConfigError(f"{file}: row {number} has no {path_column}")
+        items.append((Path(path).as_posix(), label or None, fold))
+    if not items:
+        raise ConfigError(f"{file}: no rows")
+    return _catalogue(file.parent, items, _in_order(items) if classes is None else classes, table=file)
+
+
+def esc50(root: Path, subset: Literal["esc10"] | None = None) -> Catalogue:
+    """ESC-50's layout: `meta/esc50.csv` and `audio/`, five folds (Piczak, ACM Multimedia 2015).
+
+    Classes are in the order of the `target` column and are numbered from 0, also those of ESC-10 (Piczak's numbers
+    for these have gaps).
+
+    Raises:
+        ConfigError: a part of the layout is missing, or a row is not as the layout has it.
+    """
+    table = root / "meta" / "esc50.csv"
+    _need_folder(root, "ESC-50's layout, meta/esc50.csv and audio/")
+    columns, rows = _table(table)
+    missing = {"filename", "fold", "target", "category", "esc10"} - set(columns)
+    if missing:
+        raise ConfigError(f"{table}: no column {', '.join(sorted(missing))}; it has {', '.join(columns)}")
+    items: list[Item] = []
+    targets: dict[str, int] = {}
+    for row in rows:
+        if subset == "esc10" and _text(row["esc10"]).lower() != "true":
+            continue
+        for column in ("fold", "target"):
+            if not _text(row[column]).isdecimal():
+                raise ConfigError(f"{table}: {column} of {row['filename']} is {row[column]!r}; expected a whole number")
+        category = _text(row["category"])
+        if targets.setdefault(category, int(row["target"])) != int(row["target"]):
+            raise ConfigError(
+                f"{table}: {category!r} is target {targets[category]}, and {row['target']} in another row"
+            )
+        items.append((f"audio/{_text(row['filename'])}", category, _text(row["fold"])))
+    if not items:
+        raise ConfigError(f"{table}: no row for {subset or 'esc50'}")
+    return _catalogue(root, items, sorted(targets, key=lambda category: (targets[category], category)))
+
+
+def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalogue:
+    """Speech Commands v2: a folder for each word, and the official lists (Warden, arXiv 1804.03209).
+
+    Splits are "train", "valid" (in validation_list.txt) and "test" (in testing_list.txt). Classes are the words,
+    sorted; of "sc09" the digits, in the order of their value.
+
+    Raises:
+        ConfigError: a list or the folder of a digit is missing, a list names a file that is not there, or there is no
+            audio.
+    """
+    expected = "Speech Commands' layout: a folder for each word, validation_list.txt and testing_list.txt"
+    _need_folder(root, expected)
+    there = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(("_", ".")))
+    words: Sequence[str] = DIGITS if subset == "sc09" else there
+    missing = sorted(set(words) - set(there))
+    if missing or not words:
+        raise ConfigError(f"{root}: no folder for {', '.join(missing) or 'any word'}; expected {expected}")
+    split: dict[str, str] = {}
+    for name, file in (("valid", root / "validation_list.txt"), ("test", root / "testing_list.txt")):
+        if not file.is_file():
+            raise ConfigError(f"{file} is missing; expected {expected}")
+        lines = file.read_text().split()
+        split |= dict.fromkeys((line for line in lines if subset is None or line.partition("/")[0] in words), name)
+    items: list[Item] = []
+    for word in words:
+        for path in _audio_below(root / word):
+            relative = path.relative_to(root).as_posix()
+            items.append((relative, word, split.pop(relative, "train")))
+    if split:
+        file = root / ("validation_list.txt" if "valid" in split.values() else "testing_list.txt")
+        raise ConfigError(f"{file}: {_count(list(split), 'file')} listed, but not there: {_first(list(split))}")
+    if not items:
+        raise ConfigError(f"{root}: no audio in the folders of the words {', '.join(words)}")
+    return _catalogue(root, items, words)
+
+
+def nsynth(root: Path, label: Literal["family", "pitch"] = "family", splits: Iterable[str] | None = None) -> Catalogue:
+    """NSynth: `nsynth-{train,valid,test}`, each with `examples.json` and `audio/` (Engel et al., ICML 2017).
+
+    Args:
+        root: folder that holds the three, or some of them.
+        label: the instrument family (11 classes), or the pitch (128 MIDI notes).
+        splits: those to read (the largest index is slow to parse); None: all that are there.
+
+    Raises:
+        ConfigError: a split is missing, its index cannot be read, or it names an unknown family or pitch.
+    """
+    expected = "NSynth's layout: nsynth-train, nsynth-valid, nsynth-test, each with examples.json and audio/"
+    _need_folder(root, expected)
+    there = [split for split in ("train", "valid", "test") if (root / f"nsynth-{split}").is_dir()]
+    wanted = there if splits is None else list(splits)
+    missing = [split for split in wanted if split not in there]
+    if missing or not wanted:
+        folders = ", ".join(f"nsynth-{split}" for split in missing) or "nsynth-train"
+        raise ConfigError(f"{root}: no folder {folders}; expected {expected}")
+    key, classes = ("instrument_family_str", FAMILIES) if label == "family" else ("pitch", PITCHES)
+    items: list[Item] = []
+    for split in wanted:
+        index = root / f"nsynth-{split}" / "examples.json"
+        try:
+            notes = json.loads(index.read_text())
+            items += [(f"nsynth-{split}/audio/{name}.wav", str(note[key]), split) for name, note in notes.items()]
+        except OSError as error:
+            raise ConfigError(f"{index}: {error.strerror or error}; expected {expected}") from None
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ConfigError(f"{index} is not NSynth's index of notes: {error}") from None
+        except KeyError:
+            raise ConfigError(f"{index}: a note without {key}") from None
+    if not items:
+        raise ConfigError(f"{root}: no notes in {', '.join(f'nsynth-{split}/examples.json' for split in wanted)}")
+    return _catalogue(root, items, classes, table=root)
+
+
+def _catalogue(root: Path, items: list[Item], classes: Sequence[str], table: Path | None = None) -> Catalogue:
+    """Items of (path, label, fold) in their order; a label that is no class is refused."""
+    number: dict[str | None, int] = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
+    unknown = Counter(label for _, label, _ in items if label is not None and label not in number)
+    if unknown:
+        shown = ", ".join(f"{label!r} ({count})" for label, count in unknown.most_common(3))
+        raise ConfigError(
+            f"{table or root}: {_count(unknown, 'label')} not among the {len(classes)} classes: {shown}"
+            f"{tree.suggestion(next(iter(unknown)), classes)}"
+        )
+    items = sorted(items, key=lambda item: (item[0], item[1] or "", item[2]))
+    paths, labels, folds = zip(*items, strict=True)
+    return Catalogue(root, paths, tuple(number[label] for label in labels), tuple(classes), folds)
+
+
+def _audio_below(root: Path) -> list[Path]:
+    return [
+        Path(parent, name)
+        for parent, _, names in os.walk(root)
+        for name in names
+        if not name.startswith(".") and os.path.splitext(name)[1].lower() in files.SUFFIXES
+    ]
+
+
+def _table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns and rows of a CSV or Parquet file."""
+    if file.suffix.lower() not in (".csv", ".parquet"):
+        raise ConfigError(f"{file}: expected a file that ends in .csv or .parquet")
+    if not file.is_file():
+        raise ConfigError(f"{file}: there is no such file")
+    if file.suffix.lower() == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            table = pyarrow.parquet.read_table(file)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise ConfigError(f"{file} is not Parquet: {error}") from None
+        return table.column_names, table.to_pylist()
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines)
+            return list(reader.fieldnames or ()), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{file} is not CSV in UTF-8: {error}") from None
+
+
+def _text(value: Any) -> str:
+    """A cell of a table, of whatever type, as text; nothing as nothing."""
+    return "" if value is None else str(value).strip()
+
+
+def _in_order(items: list[Item]) -> list[str]:
+    """The labels that occur: numbers by value, names by letter."""
+    names = {label for _, label, _ in items if label is not None}
+    numeric = all(name.isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name), name) if numeric else (0, name))
+
+
+def _need_folder(root: Path, expected: str) -> None:
+    if not root.is_dir():
+        raise ConfigError(f"{root}: there is no such folder; expected {expected}")
+
+
+def _count(what: Sequence[Any] | Counter[Any], noun: str) -> str:
+    return f"{len(what)} {noun}{'s' if len(what) != 1 else ''}"
+
+
+def _first(names: Sequence[str], at_most: int = 3) -> str:
+    return ", ".join(names[:at_most]) + (", ..." if len(names) > at_most else "")

@@ -1,0 +1,161 @@
+"""A catalogue lists what its source has, with the source's own classes and splits, in one order everywhere."""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from doppel_ray.recordings import catalogue
+from doppel_ray.section import ConfigError
+from tests.recordings import write_esc50, write_noise, write_nsynth, write_speech_commands
+
+ROWS = [
+    {"path": "b/two.wav", "label": "dog", "split": "train"},
+    {"path": "one.wav", "label": "cat", "split": "test"},
+    {"path": "a/three.wav", "label": "", "split": "train"},
+]
+
+
+def write_manifest(file: Path, rows: list[dict[str, str]]) -> Path:
+    if file.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    else:
+        with file.open("w", newline="") as lines:
+            writer = csv.DictWriter(lines, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    return file
+
+
+def test_a_folder_lists_all_audio_below_it_in_the_order_of_the_paths(tmp_path: Path) -> None:
+    for name in ("b/z.wav", "b/a.WAV", "a.flac", "c.wav", ".hidden.wav"):
+        write_noise(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no sound")
+    found = catalogue.folder(tmp_path)
+    assert found.paths == ("a.flac", "b/a.WAV", "b/z.wav", "c.wav")
+    assert set(found.labels) == {catalogue.UNLABELLED}
+    assert found.classes == ()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_manifest_lists_paths_labels_and_splits(tmp_path: Path, kind: str) -> None:
+    found = catalogue.manifest(write_manifest(tmp_path / f"list.{kind}", ROWS))
+    assert found.paths == ("a/three.wav", "b/two.wav", "one.wav")
+    assert found.classes == ("cat", "dog")
+    assert found.labels == (catalogue.UNLABELLED, 1, 0)
+    assert found.of_folds(["train"]).paths == ("a/three.wav", "b/two.wav")
+    assert found.absent() == list(found.paths)
+    write_noise(tmp_path / "b/two.wav")
+    assert found.absent() == ["a/three.wav", "one.wav"]
+
+
+def test_a_manifest_has_columns_of_any_name_and_absolute_paths(tmp_path: Path) -> None:
+    rows = [{"file": str(tmp_path / "far" / f"{k}.wav"), "midi": k, "part": k % 2} for k in (9, 10)]
+    found = catalogue.manifest(write_manifest(tmp_path / "list.parquet", rows), "file", "midi", "part")
+    assert found.classes == ("9", "10")
+    assert found.of_folds(["1"]).path(0) == tmp_path / "far" / "9.wav"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"file": "a.wav"}], "no column path; it has file"),
+        (
+            [{"path": "a.wav", "label": "dgo"}],
+            r"list\.csv: 1 label not among the 2 classes: 'dgo' \(1\); did you mean dog",
+        ),
+        ([{"path": "", "label": "dog"}], "row 1 has no path"),
+    ],
+)
+def test_a_faulty_manifest_is_refused(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        catalogue.manifest(write_manifest(tmp_path / "list.csv", rows), classes=("cat", "dog"))
+
+
+def test_esc50_and_its_esc10_subset_number_their_classes_from_0(tmp_path: Path) -> None:
+    root = write_esc50(tmp_path / "esc50")
+    found = catalogue.esc50(root)
+    assert (len(found), found.classes) == (24, ("tone_0", "tone_1", "tone_2"))
+    assert Counter(found.folds) == {"1": 12, "2": 12}
+    assert found.absent() == []
+    for item in range(len(found)):
+        assert found.paths[item].endswith(f"-{found.labels[item]}.wav")
+    assert catalogue.esc50(root, "esc10").classes == ("tone_0", "tone_1")
+
+
+def test_the_real_esc10_has_five_folds_of_ten_classes(esc10: Path) -> None:
+    found = catalogue.esc50(esc10, "esc10")
+    assert Counter(found.folds) == dict.fromkeys("12345", 80)
+    assert Counter(found.labels) == dict.fromkeys(range(10), 40)
+    assert found.classes[0] == "dog"
+    assert found.absent() == []
+
+
+def test_speech_commands_has_the_official_splits_and_the_ten_digits(tmp_path: Path) -> None:
+    root = write_speech_commands(tmp_path, (*catalogue.DIGITS, "bed"))
+    found = catalogue.speech_commands(root)
+    assert (len(found), len(found.classes)) == (33, 11)
+    assert Counter(found.folds) == {"train": 11, "valid": 11, "test": 11}
+    digits = catalogue.speech_commands(root, "sc09")
+    assert digits.classes == catalogue.DIGITS
+    assert digits.paths[0] == "eight/a_nohash_0.wav"
+    assert digits.labels[0] == 8
+
+
+def test_nsynth_is_labelled_by_family_or_pitch(tmp_path: Path) -> None:
+    root = write_nsynth(tmp_path)
+    found = catalogue.nsynth(root, splits=["train", "valid"])
+    assert Counter(found.folds) == {"train": 2, "valid": 2}
+    assert found.labels == (0, 6, 0, 6)
+    assert catalogue.nsynth(root, "pitch").labels[:2] == (36, 60)
+    assert catalogue.nsynth(root).absent() == []
+
+
+def test_what_a_layout_lacks_is_named(tmp_path: Path) -> None:
+    def refused(attempt: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            getattr(catalogue, attempt)(tmp_path)
+
+    for layout in ("esc50", "speech_commands", "nsynth", "folder"):
+        with pytest.raises(ConfigError, match="gone: there is no such folder; expected"):
+            getattr(catalogue, layout)(tmp_path / "gone")
+    refused("folder", "no audio files in or below it")
+    refused("manifest", "expected a file that ends in .csv or .parquet")
+    refused("esc50", r"esc50\.csv: there is no such file")
+    refused("speech_commands", "no folder for any word")
+    refused("nsynth", "no folder nsynth-train")
+
+    write_speech_commands(tmp_path, ("bed", "cat"))
+    (tmp_path / "cat" / "b_nohash_0.wav").unlink()
+    refused("speech_commands", r"validation_list\.txt: 1 file listed, but not there: cat/b_nohash_0\.wav")
+    (tmp_path / "testing_list.txt").unlink()
+    refused("speech_commands", r"testing_list\.txt is missing")
+
+    write_nsynth(tmp_path)
+    index = tmp_path / "nsynth-test" / "examples.json"
+    index.write_text(json.dumps({"a": {"instrument_family_str": "kazoo"}}))
+    refused("nsynth", "1 label not among the 11 classes: 'kazoo'")
+    index.write_text("{")
+    refused("nsynth", r"examples\.json is not NSynth's index")
+
+
+def test_an_unknown_fold_is_refused_with_those_there_are(esc50_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="no recording is in fold '3'; there are 1, 2"):
+        catalogue.esc50(esc50_folder).of_folds(["3"])
+
+
+def test_a_fraction_of_each_class_keeps_its_labels_and_a_larger_fraction_keeps_those_too(esc10: Path) -> None:
+    whole = catalogue.esc50(esc10, "esc10")
+    kept: set[int] = set()
+    for fraction, count in ((0.0, 0), (0.01, 1), (0.1, 4), (0.2, 8), (1.0, 40)):
+        partly = whole.partly_labelled(fraction, seed=3)
+        labelled = {item for item, label in enumerate(partly.labels) if label != catalogue.UNLABELLED}
+        assert Counter(partly.labels[item] for item in labelled) == (dict.fromkeys(range(10), count) if count else {})
+        assert labelled >= kept
+        kept = labelled
+    assert whole.partly_labelled(0.1, seed=3) == whole.partly_labelled(0.1, seed=3)
+    assert whole.partly_labelled(0.1, seed=3) != whole.partly_labelled(0.1, seed=4)
