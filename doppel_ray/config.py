@@ -16,6 +16,7 @@ from doppel_ray.objectives import ObjectiveConfig
 from doppel_ray.optim import OptimConfig
 from doppel_ray.pairs import PairsConfig
 from doppel_ray.probe import ProbesConfig
+from doppel_ray.recordings import SourceConfig
 from doppel_ray.search import Space, TuneConfig
 from doppel_ray.section import ConfigError, Section
 from doppel_ray.synth import SynthConfig
@@ -39,6 +40,7 @@ class Experiment(Section):
     run: RunConfig = RunConfig()
     synth: SynthConfig = SynthConfig()
     pairs: PairsConfig = PairsConfig()
+    source: SourceConfig = SourceConfig()
     frontend: FrontendConfig = FrontendConfig()
     augment: tuple[AugmentConfig, ...] = ()
     """Augmentations of each view, in order."""

@@ -1,19 +1,44 @@
 """Positive pairs: index -> two views of one sound -> features. A pure function of (seed, index), without Ray."""
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from doppel_ray.audio import Augment, AugmentConfig, Frontend, FrontendConfig
+from doppel_ray.recordings import Recordings, SourceConfig, choose, rank
 from doppel_ray.section import Section
 from doppel_ray.synth import Delta, SynthConfig
+from doppel_ray.synth.sampling import Spread
 
 CHUNK = 32
-"""Pairs made at a time. Every chunk has this size (the last one is filled up and cut), so that a pair's arithmetic, and
-with it the last bit of its features, does not depend on the batch it was asked for in."""
+"""Pairs whose features are made at a time. Every chunk has this size (the last one is filled up and cut), so that a
+pair's arithmetic, and with it the last bit of its features, does not depend on the batch it was asked for in."""
+
+
+class ScheduleConfig(Section):
+    """How δ moves from `pairs.delta`, where a run begins, over its indices."""
+
+    kind: Literal["constant", "linear", "cosine", "steps"] = "constant"
+    """linear, cosine: to `end` at the end of the run. steps: as `steps` has it."""
+    end: Delta | None = None
+    """δ at the end of the run (linear, cosine); of the same form as pairs.delta: a number, or the same groups."""
+    steps: dict[float, Delta] = Field(default={})
+    """Share of the run -> δ from there on (steps), such as {0.5: 0.1, 0.75: 0.05}."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ScheduleConfig":
+        if (self.kind in ("linear", "cosine")) != (self.end is not None):
+            raise ValueError(f"kind is {self.kind} and end is {self.end}; end goes with linear and cosine, and only there")
+        if (self.kind == "steps") != bool(self.steps):
+            raise ValueError(f"kind is {self.kind} and steps are {self.steps}; steps go with kind steps, and only there")
+        if not all(0.0 <= share <= 1.0 for share in self.steps):
+            raise ValueError(f"steps are {self.steps}; expected shares of the run from 0 to 1")
+        return self
 
 
 class PairsConfig(Section):
@@ -21,17 +46,53 @@ class PairsConfig(Section):
 
     delta: Delta = 0.25
     """δ, the strength of the perturbation of the synthesizer's parameters: one number, or one per parameter group."""
+    schedule: ScheduleConfig = ScheduleConfig()
     reuse: int | None = Field(default=None, ge=2)
     """Draw from so many pairs only, over and over; null: every pair is fresh, for ever."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PairsConfig":
+        for other in (self.schedule.end, *self.schedule.steps.values()):
+            if other is not None and _groups(other) != _groups(self.delta):
+                raise ValueError(f"schedule has δ {other}, and delta is {self.delta}; expected the same groups in both")
+        return self
+
+    def delta_at(self, indices: Tensor, total: int) -> Spread:
+        """δ of each index of a run of `total` pairs: a number, `(n,)`, or these by group."""
+        schedule = self.schedule
+        if schedule.kind == "constant":
+            return self.delta
+        progress = (indices.double() / total).clamp(0.0, 1.0)
+        values = {group: torch.full_like(progress, value) for group, value in _by_group(self.delta).items()}
+        if schedule.end is not None:
+            way = progress if schedule.kind == "linear" else 0.5 - 0.5 * torch.cos(math.pi * progress)
+            for group, value in _by_group(schedule.end).items():
+                values[group] += way * (value - values[group])
+        for share, delta in sorted(schedule.steps.items()):
+            for group, value in _by_group(delta).items():
+                values[group] = torch.where(progress >= share, value, values[group])
+        return values[""].float() if "" in values else {group: value.float() for group, value in values.items()}
+
+
+def _by_group(delta: float | Mapping[str, float]) -> Mapping[str, float]:
+    return delta if isinstance(delta, Mapping) else {"": delta}
+
+
+def _groups(delta: float | Mapping[str, float]) -> set[str]:
+    return set(_by_group(delta))
 
 
 class PairMaker:
     """Makes the pairs of given indices.
 
     Args:
-        synth, pairs, frontend, augment: the sections of the experiment.
+        synth, pairs, frontend, augment, source: the sections of the experiment.
         seed: the run's seed.
+        total: pairs of the whole run, which the schedule of δ is stretched over.
         device: where to render and compute features.
+
+    Raises:
+        ConfigError: there are to be recordings, and they are not there.
     """
 
     def __init__(
@@ -41,41 +102,102 @@ class PairMaker:
         frontend: FrontendConfig,
         augment: tuple[AugmentConfig, ...],
         seed: int,
+        source: SourceConfig | None = None,
+        total: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
         self.device = torch.device(device)
         self.synth = synth.build()
         self.pairs = pairs
+        self.source = source or SourceConfig()
+        self.recordings: Recordings | None = None
+        if self.source.share > 0.0:
+            self.recordings = Recordings(self.source.recordings, synth.sample_rate, synth.duration, seed)
+        self.where = frontend.where
         self.frontend: Frontend = frontend.build(synth.sample_rate).to(self.device)
         self.augment = Augment(augment, seed)
         self.seed = seed
+        self.total = total
 
     @classmethod
     def of(cls, experiment: dict[str, Any], device: str | torch.device = "cpu") -> "PairMaker":
         """From an experiment as plain data."""
+        train = experiment["train"]
         return cls(
             synth=SynthConfig.model_validate(experiment["synth"]),
             pairs=PairsConfig.model_validate(experiment["pairs"]),
             frontend=FrontendConfig.model_validate(experiment["frontend"]),
             augment=tuple(AugmentConfig.model_validate(augment) for augment in experiment["augment"]),
             seed=experiment["run"]["seed"],
+            source=SourceConfig.model_validate(experiment["source"]),
+            total=train["epochs"] * train["pairs_per_epoch"],
             device=device,
         )
 
-    def sounds(self, indices: Tensor) -> Tensor:
-        """Both views of the pairs `indices` (n,) as sound, augmented: (2, n, samples) float32."""
+    def sounds(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Both views of the pairs `indices` (n,) before augmentation, and their labels.
+
+        Returns:
+            (2, n, samples) float32; (n,) int64, -1 where there is none.
+        """
+        spread = self.pairs.delta_at(indices, self.total)
         if self.pairs.reuse is not None:
             indices = indices % self.pairs.reuse
-        indices = indices.to(self.device)
-        views = self.synth.pairs(self.seed, indices, self.pairs.delta)
-        return torch.stack([self.augment(sound, indices, view) for view, sound in enumerate(views)])
+        labels = torch.full((len(indices),), -1)
+        if self.recordings is None:
+            return self.synth.pairs(self.seed, indices.to(self.device), _to(spread, self.device)), labels
+        mix = self.source.mix
+        recorded = choose(mix, self.seed, indices)
+        sounds = torch.empty(2, len(indices), self.recordings.samples, device=self.device)
+        if recorded.any():
+            views, labels[recorded] = self.recordings.views(rank(mix, self.seed, indices[recorded]))
+            sounds[:, recorded] = views.to(self.device)
+        if not recorded.all():
+            made = ~recorded
+            sounds[:, made] = self.synth.pairs(
+                self.seed, indices[made].to(self.device), _to(_rows(spread, made), self.device)
+            )
+        return sounds, labels
 
     @torch.inference_mode()
-    def __call__(self, indices: Tensor | np.ndarray) -> Tensor:
-        """Features of the pairs `indices` (n,): (n, 2, channels, frames, mels) float16, on the CPU."""
+    def labelled(self, indices: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
+        """Features of the pairs `indices` (n,), and their labels.
+
+        Returns:
+            (n, 2, channels, frames, bins) float16, or (n, 2, 1, samples) if they are waveforms or the trainer computes
+            the features; (n,) int64, -1 where there is none. Both on the CPU.
+        """
+        indices = torch.as_tensor(indices)
+        sounds, labels = self.sounds(indices)
         out = []
-        for chunk in torch.as_tensor(indices).split(CHUNK):
-            filled = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk))])
-            features = self.frontend(self.sounds(filled).flatten(0, 1)).half()
-            out.append(features.unflatten(0, (2, CHUNK)).transpose(0, 1)[: len(chunk)].cpu())
-        return torch.cat(out)
+        for start in range(0, len(indices), CHUNK):
+            rows = slice(start, start + CHUNK)
+            kept = len(indices[rows])
+            fill = [*range(kept), *[kept - 1] * (CHUNK - kept)]
+            drawn, chunk = indices[rows][fill].to(self.device), sounds[:, rows][:, fill]
+            if self.pairs.reuse is not None:
+                drawn = drawn % self.pairs.reuse
+            views = torch.stack([self.augment(sound, drawn, view) for view, sound in enumerate(chunk)])
+            if self.where == "trainer":
+                features = views.unsqueeze(2)
+            else:
+                features = self.frontend(views.flatten(0, 1)).unflatten(0, (2, CHUNK))
+            out.append(features.half().transpose(0, 1)[:kept].cpu())
+        return torch.cat(out), labels
+
+    def __call__(self, indices: Tensor | np.ndarray) -> Tensor:
+        """The features alone."""
+        return self.labelled(indices)[0]
+
+
+def _rows(spread: Spread, chosen: Tensor) -> Spread:
+    """δ of the chosen rows."""
+    if isinstance(spread, Mapping):
+        return {group: value[chosen] if isinstance(value, Tensor) else value for group, value in spread.items()}
+    return spread[chosen] if isinstance(spread, Tensor) else spread
+
+
+def _to(spread: Spread, device: torch.device) -> Spread:
+    if isinstance(spread, Mapping):
+        return {group: value.to(device) if isinstance(value, Tensor) else value for group, value in spread.items()}
+    return spread.to(device) if isinstance(spread, Tensor) else spread

@@ -86,6 +86,7 @@ class Generator:
         torch.set_num_threads(threads)
         self.maker = PairMaker.of(experiment, device)
         self.restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self.told: set[str] = set()
         self.process = os.getpid()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -95,17 +96,23 @@ class Generator:
             batch: {"start": (1,) int64, "count": (1,) int64}.
 
         Returns:
-            "index" (count,) int64; "features" (count, 2, channels, frames, mels) float16; and, repeated on each row,
-            what telemetry wants to know of their maker: "seconds" taken per pair, "generator" process, "restarted".
+            "index" (count,) int64; "features" float16 and "label" int64, as `PairMaker.labelled` has them; and what
+            telemetry wants to know of their maker: "seconds" taken per pair, "generator" process, "restarted", on each
+            row, and on the first the recordings "skipped" since the block before, with the reasons.
         """
         began = time.perf_counter()
         start, count = int(batch["start"][0]), int(batch["count"][0])
         index = np.arange(start, start + count)
-        features = self.maker(index).numpy()
+        features, labels = self.maker.labelled(index)
+        broken = self.maker.recordings.broken if self.maker.recordings else {}
+        news = [f"{path}: {reason}" for path, reason in broken.items() if path not in self.told]
+        self.told |= broken.keys()
         seconds = (time.perf_counter() - began) / count
         return {
             "index": index,
-            "features": features,
+            "features": features.numpy(),
+            "label": labels.numpy(),
+            "skipped": np.array(["\n".join(news)] + [""] * (count - 1), dtype=object),
             "seconds": np.full(count, seconds, np.float32),
             "generator": np.full(count, self.process, np.int32),
             "restarted": np.full(count, self.restarted, np.bool_),

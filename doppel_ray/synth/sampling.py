@@ -37,6 +37,9 @@ def check_delta(delta: float | Mapping[str, float]) -> float | dict[str, float]:
 Delta = Annotated[float | dict[str, float], AfterValidator(check_delta)]
 """How far the two views of a pair stray: one δ for all parameters, or one per group (groups not named stay put)."""
 
+Spread = float | Tensor | Mapping[str, float | Tensor]
+"""δ of a batch: a number or one for each row, `(n,)`, for all parameters or for each group."""
+
 
 class Ranges:
     """The parameters of a synthesizer side by side: conversions and draws for all of them at once."""
@@ -66,13 +69,20 @@ class Ranges:
         """Knobs `(n, P)`, float32: each parameter uniform over its range in human units."""
         return self._bend(counter.uniform(seed, indices, Stream.PARAMETERS, len(self.parameters)).to(torch.float64))
 
-    def views(self, theta: Tensor, seed: int, indices: Tensor, delta: float | Mapping[str, float]) -> list[Tensor]:
-        """Two perturbations of `theta`: clip(θ + δ·N(0, 1)), their draws independent of each other and of θ's."""
-        checked = check_delta(delta)
-        spread = [checked.get(p.group, 0.0) if isinstance(checked, dict) else checked for p in self.parameters]
-        scale = torch.tensor(spread, dtype=torch.float32, device=theta.device)
+    def views(self, theta: Tensor, seed: int, indices: Tensor, delta: Spread) -> list[Tensor]:
+        """Two perturbations of `theta`: clip(θ + δ·N(0, 1)), their draws independent of each other and of θ's.
+
+        `delta` is a number or one for each row, `(n,)`; or a mapping of parameter groups to these.
+        """
+        groups = delta if isinstance(delta, Mapping) else dict.fromkeys(GROUPS, delta)
+        check_delta({name: value for name, value in groups.items() if not isinstance(value, Tensor)})
+        columns = [
+            torch.as_tensor(groups.get(p.group, 0.0), dtype=torch.float32, device=theta.device).expand(len(theta))
+            for p in self.parameters
+        ]
+        scale = torch.stack(columns, dim=1)
         draws = (
-            counter.normal(seed, indices, stream, len(spread)) for stream in (Stream.FIRST_VIEW, Stream.SECOND_VIEW)
+            counter.normal(seed, indices, stream, len(columns)) for stream in (Stream.FIRST_VIEW, Stream.SECOND_VIEW)
         )
         return [(theta + scale * draw).clamp(SMALLEST, 1.0) for draw in draws]
 

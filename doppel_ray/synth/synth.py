@@ -18,7 +18,7 @@ from doppel_ray.synth.counter import Stream
 from doppel_ray.synth.modules import Rack
 from doppel_ray.synth.parameters import Parameter
 from doppel_ray.synth.parametric import Parametric
-from doppel_ray.synth.sampling import Ranges
+from doppel_ray.synth.sampling import Spread, Ranges
 from doppel_ray.synth.timing import Tables, Timing
 from doppel_ray.synth.voice import Voice
 from doppel_ray.synth.voicefm import VoiceFM
@@ -92,13 +92,13 @@ class Synth:
         """The parameters of each index, `(n, P)`: uniform over their human ranges, a function of (seed, index)."""
         return self._ranges.prior(seed, _as_indices(indices))
 
-    def doppelgangers(self, seed: int, indices: Indices, delta: float | Mapping[str, float]) -> tuple[Tensor, Tensor]:
+    def doppelgangers(self, seed: int, indices: Indices, delta: Spread) -> tuple[Tensor, Tensor]:
         """The parameters of the two views of each index: `sample`, perturbed twice by `delta`, each `(n, P)`."""
         indices = _as_indices(indices)
         first, second = self._ranges.views(self._ranges.prior(seed, indices), seed, indices, delta)
         return first, second
 
-    def pairs(self, seed: int, indices: Indices, delta: float | Mapping[str, float]) -> Tensor:
+    def pairs(self, seed: int, indices: Indices, delta: Spread) -> Tensor:
         """Both views of each index as sound, float32 `(2, n, samples)`; they share the noise of their index."""
         indices = _as_indices(indices)
         theta = torch.stack(self.doppelgangers(seed, indices, delta))
