@@ -63,7 +63,7 @@ def test_clars_head_is_512_512_512_128() -> None:
 
 
 def test_clars_waveform_encoder_is_resnet18_with_kernels_of_9() -> None:
-    """As many weights as ResNet-18, but for the kernels: 9 where it has 3 · 3, and a first one of 7 where it has 7 · 7."""
+    """As many weights as ResNet-18: kernels of 9 where it has 3 · 3, but for the first, 7 where it has 7 · 7."""
     flat, deep = EncoderConfig(kind="resnet18_1d").build(), EncoderConfig(kind="resnet18").build()
     sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in (flat, deep)]
     assert sizes[0] == sizes[1] - 64 * 49 + 64 * 7
