@@ -1,7 +1,7 @@
 """Encoders at equal compute: `python scripts/compare_encoders.py --seconds 120 --encoders cnn:32 resnet18:16`.
 
-Each encoder trains for the same seconds of CPU time on the same pairs with the quickstart's recipe (random gain, a head
-of two layers, NT-Xent at 0.2, AdamW 2e-3 with warm-up and cosine), then linear probes read its representation. The pairs
+Each encoder trains for the same seconds of CPU time on the same pairs, by the recipe of the quickstart (random gain, a
+two-layer head, NT-Xent at 0.2, AdamW 2e-3, warm-up and cosine), then linear probes read its representation. Pairs
 are made first and their time is not counted, so that a quick encoder is not held up by the synthesizer; one that has
 seen them all begins again. No Ray is needed.
 """
