@@ -17,12 +17,21 @@ from torch import Tensor
 
 from doppel_ray.section import Section
 
+UNLABELLED = -1
+"""The label of a pair that has none."""
+COLLAPSED_UNIFORMITY = -0.001
+"""Uniformity (t = 2) above which an embedding has collapsed: unit vectors within 0.02 of each other, root mean square.
+An untrained encoder, whose embeddings are a narrow cone, is far below it."""
+COLLAPSED_RANK = 1.05
+"""Effective rank below which an embedding has collapsed onto a line."""
+
 
 class ObjectiveConfig(Section):
     """What training minimises."""
 
-    kind: Literal["alignment_uniformity", "nt_xent"] = "alignment_uniformity"
-    """alignment_uniformity: Wang and Isola (2020), as the paper. nt_xent: SimCLR's and CLAR's."""
+    kind: Literal["alignment_uniformity", "nt_xent", "cross_entropy", "joint"] = "alignment_uniformity"
+    """alignment_uniformity: Wang and Isola (2020), as the paper. nt_xent: SimCLR's, and CLAR's without labels.
+    cross_entropy: labels alone (supervised CLAR). joint: nt_xent and cross-entropy together (CLAR)."""
     alpha: float = Field(default=2.0, gt=0.0)
     """Power of the distance in the alignment term (alignment_uniformity)."""
     t: float = Field(default=2.0, gt=0.0)
@@ -32,7 +41,14 @@ class ObjectiveConfig(Section):
     uniformity_weight: float = Field(default=1.0, ge=0.0)
     """Weight of the uniformity term (alignment_uniformity)."""
     temperature: float = Field(default=0.5, gt=0.0)
-    """Temperature of the softmax (nt_xent); CLAR's is 0.5."""
+    """Temperature of the softmax (nt_xent, joint); CLAR's is 0.5."""
+    cross_entropy_weight: float = Field(default=1.0, ge=0.0)
+    """Weight of each view's cross-entropy beside NT-Xent (joint)."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the model needs a classifier and the source of pairs labels."""
+        return self.kind in ("cross_entropy", "joint")
 
     def build(self) -> "Objective":
         return Objective(self)
@@ -43,6 +59,15 @@ def gather(x: Tensor) -> Tensor:
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return x
     return torch.cat(torch.distributed.nn.functional.all_gather(x.contiguous()))
+
+
+def gather_labels(labels: Tensor) -> Tensor:
+    """Labels (n,) of every worker, in rank order."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return labels
+    found = [torch.empty_like(labels) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(found, labels.contiguous())
+    return torch.cat(found)
 
 
 def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
@@ -88,27 +113,72 @@ def effective_rank(x: Tensor) -> Tensor:
     return torch.exp(-(p * torch.log(p.clamp(min=1e-12))).sum())
 
 
+def collapsed(uniformity: float, rank: float) -> str | None:
+    """What is wrong with an embedding that has collapsed; None for one that has not.
+
+    Both numbers are needed: a cloud around one point has a uniformity near 0 at any rank, and two opposite points have
+    a rank of 1 at a uniformity of -0.7.
+
+    Args:
+        uniformity: of normalised embeddings, at the default t = 2.
+        rank: `effective_rank` of the embeddings.
+    """
+    if uniformity > COLLAPSED_UNIFORMITY:
+        return f"uniformity is {uniformity:.2g}, above {COLLAPSED_UNIFORMITY}: the embeddings are all but one point"
+    if rank < COLLAPSED_RANK:
+        return f"effective rank is {rank:.3g}, below {COLLAPSED_RANK}: the embeddings lie on one line"
+    return None
+
+
 class Objective:
-    """Loss of two views' embeddings, over all workers."""
+    """Loss of two views' embeddings and, where there are labels, of their class logits, over all workers."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
         self.config = config
 
-    def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(
+        self, x: Tensor, y: Tensor, logits: Tensor | None = None, labels: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its telemetry.
 
         Args:
-            x, y: (local batch, size), this worker's embeddings of the two views, not normalised.
+            x, y: (n, size), this worker's embeddings of the two views, not normalised.
+            logits: (2 n, classes), the first views' first; for `cross_entropy` and `joint`.
+            labels: (n,) int64 classes of the pairs, UNLABELLED (-1) for those that have none; likewise.
 
         Returns:
-            The scalar loss of the whole batch, and detached `alignment` and `uniformity`.
+            The scalar loss of the whole batch, and, detached: `alignment` and `uniformity`; `nt_xent` where it is part
+            of the loss; `cross_entropy` and `accuracy` of the labelled views where there are any.
+
+        Raises:
+            ValueError: the kind needs labels, and logits or labels are missing.
         """
         c = self.config
         x, y = gather(torch.cat([F.normalize(x.float()), F.normalize(y.float())], dim=1)).chunk(2, dim=1)
         align = alignment(x, y, c.alpha)
         uniform = (uniformity(x, c.t) + uniformity(y, c.t)) / 2
-        if c.kind == "nt_xent":
-            loss = nt_xent(x, y, c.temperature)
-        else:
-            loss = c.alignment_weight * align + c.uniformity_weight * uniform
-        return loss, {"alignment": align.detach(), "uniformity": uniform.detach()}
+        terms = {"alignment": align, "uniformity": uniform}
+        loss = c.alignment_weight * align + c.uniformity_weight * uniform
+        if c.kind in ("nt_xent", "joint"):
+            loss = terms["nt_xent"] = nt_xent(x, y, c.temperature)
+        if c.needs_labels:
+            if logits is None or labels is None:
+                raise ValueError(f"objective.kind is {c.kind!r}, which needs class logits and labels")
+            entropy, accuracy = self._classify(logits, labels)
+            # CLAR adds the two views' means up, where supervised CLAR sees one view: twice and once our mean over both.
+            loss = entropy if c.kind == "cross_entropy" else loss + 2.0 * c.cross_entropy_weight * entropy
+            if accuracy is not None:
+                terms |= {"cross_entropy": entropy, "accuracy": accuracy}
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+    def _classify(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean cross-entropy and accuracy of the labelled views of all workers; 0 and None if there are none."""
+        # A pair's two rows of logits travel side by side, so that ranks stay in order within each view.
+        first, second = gather(torch.cat(logits.float().chunk(2), dim=1)).chunk(2, dim=1)
+        logits, labels = torch.cat([first, second]), gather_labels(labels).repeat(2)
+        labelled = labels != UNLABELLED
+        count = labelled.sum()
+        # Without labels this is 0 with gradients of 0, as DDP waits for every parameter's.
+        entropy = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum") / count.clamp(min=1)
+        right = (logits.argmax(dim=1) == labels)[labelled]
+        return entropy, right.float().mean() if count else None

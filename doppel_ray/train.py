@@ -252,10 +252,11 @@ def train_loop(config: dict[str, Any]) -> None:
             restarts |= set(columns["generator"][columns["restarted"]].tolist())
             lr = set_lr(optimizer, experiment.optim.factor(step, train.steps))
             # Both views as one batch: (2 · local batch, channels, frames, mels), the first views first.
-            views = features.transpose(0, 1).flatten(0, 1).float().contiguous(memory_format=torch.channels_last)
+            views = features.transpose(0, 1).flatten(0, 1).float()
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                embeddings = network(views)
-            loss, terms = objective(*embeddings.chunk(2))
+                embeddings, logits = network(views)
+            first_views, second_views = embeddings.chunk(2)
+            loss, terms = objective(first_views, second_views, logits)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"the loss is {loss.item()} at step {step} (indices {index} to {index + train.batch_size - 1})"

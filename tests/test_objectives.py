@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from doppel_ray.objectives import ObjectiveConfig, alignment, effective_rank, nt_xent, uniformity
+from doppel_ray.models import EncoderConfig, HeadConfig, Model
+from doppel_ray.objectives import (
+    UNLABELLED,
+    Objective,
+    ObjectiveConfig,
+    alignment,
+    collapsed,
+    effective_rank,
+    nt_xent,
+    uniformity,
+)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -124,3 +134,99 @@ def test_gradients_exist_where_the_views_are_identical(kind: str) -> None:
 def test_effective_rank_counts_the_directions_in_use() -> None:
     directions = torch.eye(10)[:4].repeat(50, 1)
     assert 2.9 < effective_rank(directions).item() < 3.1  # four points span three directions around their mean
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+def objective(kind: str, **options: float) -> Objective:
+    return ObjectiveConfig.model_validate({"kind": kind, **options}).build()
+
+
+@st.composite
+def labelled_views(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Two views (n, size), logits (2 n, classes) and labels (n,), some of them or all or none unlabelled."""
+    x, y = draw(views())
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    classes = draw(st.integers(2, 10))
+    labels = random.integers(0, classes, len(x))
+    labels[random.random(len(x)) < draw(st.sampled_from([0.0, 0.5, 0.9, 1.0]))] = UNLABELLED
+    return x, y, 3.0 * random.standard_normal((2 * len(x), classes)), labels
+
+
+@given(labelled_views(), st.sampled_from([0.3, 1.0]))
+def test_joint_is_nt_xent_and_each_views_cross_entropy_of_the_labelled_pairs(
+    batch: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], weight: float
+) -> None:
+    x, y, logits, labels = batch
+    entropies: list[list[float]] = [[], []]
+    for view, rows in enumerate(np.split(logits, 2)):
+        for row, label in zip(rows, labels, strict=True):
+            if label != UNLABELLED:
+                entropies[view].append(math.log(np.exp(row).sum()) - row[label])
+    means = [float(np.mean(found)) if found else 0.0 for found in entropies]
+    a, b, scores = tensors(x, y, logits)
+    contrast = nt_xent(a, b, 0.5).item()
+    joint, terms = objective("joint", cross_entropy_weight=weight)(a, b, scores, torch.tensor(labels))
+    assert joint.item() == pytest.approx(contrast + weight * sum(means), abs=1e-4)
+    assert terms["nt_xent"].item() == pytest.approx(contrast, abs=1e-4)
+    alone, _ = objective("cross_entropy")(a, b, scores, torch.tensor(labels))
+    assert alone.item() == pytest.approx(sum(means) / 2, abs=1e-4)
+    assert ("cross_entropy" in terms) == ("accuracy" in terms) == bool(entropies[0])
+
+
+def test_accuracy_is_of_the_labelled_views() -> None:
+    x, y = tensors(np.eye(4), np.eye(4))
+    predicted = torch.tensor([0, 1, 2, 0, 0, 2, 2, 0])
+    labels = torch.tensor([0, 1, 1, UNLABELLED])
+    _, terms = objective("cross_entropy")(x, y, torch.eye(3)[predicted], labels)
+    assert terms["accuracy"].item() == pytest.approx(3 / 6)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "joint"])
+def test_a_batch_without_labels_asks_nothing_of_the_classifier_but_leaves_its_gradient_there(kind: str) -> None:
+    """DDP waits for the gradient of every parameter."""
+    x, y = tensors(np.eye(4), np.eye(4))
+    logits = torch.randn(8, 3, requires_grad=True)
+    loss, terms = objective(kind)(x, y, logits, torch.full((4,), UNLABELLED))
+    loss.backward()
+    assert logits.grad is not None
+    assert not logits.grad.any()
+    assert not {"cross_entropy", "accuracy"} & terms.keys()
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "joint"])
+def test_an_objective_that_needs_labels_refuses_to_go_without(kind: str) -> None:
+    assert ObjectiveConfig.model_validate({"kind": kind}).needs_labels
+    x, y = tensors(np.eye(4), np.eye(4))
+    with pytest.raises(ValueError, match=f"objective.kind is '{kind}', which needs class logits and labels"):
+        objective(kind)(x, y)
+
+
+def test_the_contrastive_objectives_need_no_labels() -> None:
+    assert not ObjectiveConfig(kind="nt_xent").needs_labels
+    assert not ObjectiveConfig(kind="alignment_uniformity").needs_labels
+
+
+# --- collapse -------------------------------------------------------------------------------------------------------
+
+
+def verdict(embeddings: Tensor) -> str | None:
+    return collapsed(uniformity(torch.nn.functional.normalize(embeddings)).item(), effective_rank(embeddings).item())
+
+
+def test_an_embedding_in_one_point_or_on_one_line_has_collapsed() -> None:
+    random = torch.manual_seed(0)
+    noise = torch.randn(64, 32, generator=random)
+    assert "one point" in (verdict(torch.ones(64, 32) + 1e-3 * noise) or "")
+    assert "one line" in (verdict(noise[:, :1] * torch.ones(64, 32)) or "")
+    assert verdict(noise) is None
+
+
+def test_an_untrained_model_has_not_collapsed() -> None:
+    """Its embeddings are a narrow cone: the criterion must not stop a run that has just begun."""
+    features = torch.randn(64, 1, 96, 64, generator=torch.manual_seed(0)) - 2.0
+    for head in (HeadConfig(), HeadConfig(kind="mlp", size=128), HeadConfig(kind="none")):
+        with torch.no_grad():
+            model = Model(EncoderConfig(kind="cnn", width=8), head, seed=0)
+            assert verdict(model(features).embeddings) is None

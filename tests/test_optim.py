@@ -1,11 +1,17 @@
-"""Learning rates: the paper's schedule, scaled by the real batch ratio."""
+"""Learning rates follow the paper's schedule, scaled by the real batch ratio; LARS and the average are the sources'."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor, nn
 
-from doppel_ray.optim import OptimConfig
+from doppel_ray.models import EncoderConfig, HeadConfig, Model
+from doppel_ray.optim import Ema, OptimConfig
 
 WEIGHTS = [torch.nn.Parameter(torch.zeros(1))]
 
@@ -40,6 +46,17 @@ def test_multistep_divides_by_ten_at_77_5_85_and_92_5_percent_of_the_run() -> No
     assert factors == pytest.approx([1.0] * 155 + [0.1] * 15 + [0.01] * 15 + [0.001] * 15)
 
 
+def test_milestones_and_their_factor_can_be_set() -> None:
+    config = OptimConfig(milestones=(0.5,), gamma=0.2)
+    assert [config.factor(step, 4) for step in range(4)] == pytest.approx([1.0, 1.0, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("milestones", [(0.5, 0.5), (0.8, 0.3), (0.0,), (1.0,)])
+def test_milestones_that_do_not_rise_within_the_run_are_refused(milestones: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError, match="shares of the run between 0 and 1"):
+        OptimConfig(milestones=milestones)
+
+
 def test_warm_up_climbs_to_the_top_and_cosine_goes_down_to_nothing() -> None:
     config = OptimConfig(schedule="cosine", warmup=0.1)
     factors = [config.factor(step, 100) for step in range(100)]
@@ -62,3 +79,145 @@ def test_no_schedule_ever_leaves_the_range_above_0_up_to_1(
     step, steps = place
     factor = OptimConfig.model_validate({"schedule": schedule, "warmup": warmup}).factor(step, steps)
     assert 0.0 < factor <= 1.0 + 1e-9
+
+
+# --- what moves how far ---------------------------------------------------------------------------------------------
+
+
+def small_model() -> Model:
+    return Model(EncoderConfig(kind="cnn", width=8), HeadConfig(kind="mlp", hidden=16, size=8), seed=0)
+
+
+def learn(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """One step towards nothing in particular, of which only the number decides the features."""
+    features = torch.randn(4, 1, 32, 64, generator=torch.Generator().manual_seed(step))
+    optimizer.zero_grad()
+    model(features).embeddings.square().mean().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize(("kind", "excluded"), [("lars", True), ("sgd", False), ("adamw", False)])
+def test_lars_spares_norms_and_biases_the_weight_decay_and_the_others_do_as_published(
+    kind: str, excluded: bool
+) -> None:
+    model = small_model()
+    config = OptimConfig.model_validate({"kind": kind, "weight_decay": 0.1})
+    assert config.build(model.parameters(), 128).param_groups[0]["weight_decay"] == (0.0 if kind == "lars" else 0.1)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, 1e-12)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    config.build(model.parameters(), 128).step()
+    shrunk = {name for name, p in model.named_parameters() if p.norm() < (1 - 1e-4) * before[name].norm()}
+    weights = {name for name, p in model.named_parameters() if p.ndim > 1}
+    norms = {name for name, p in model.named_parameters() if p.ndim < 2 and p.any()}
+    assert weights <= shrunk
+    assert bool(norms & shrunk) is not excluded
+
+
+def test_lars_around_sgd_takes_the_step_of_the_paper() -> None:
+    """Each weight moves by its learning rate, trust · ‖w‖ / (‖g‖ + decay · ‖w‖) but at most lr, along g + decay · w."""
+    random = torch.manual_seed(0)
+    steep, flat = (nn.Parameter(torch.randn(5, 3, generator=random)) for _ in range(2))
+    bias = nn.Parameter(torch.zeros(3))
+    config = OptimConfig(kind="lars", lr=0.5, reference_batch=None, weight_decay=0.01, trust=0.02)
+    optimizer = config.build([steep, flat, bias], 128)
+    expected: list[Tensor] = []
+    for p, scale in ((steep, 3.0), (flat, 1e-3), (bias, 1.0)):
+        p.grad = scale * torch.randn(p.shape, generator=random)
+        decay = 0.01 if p.ndim > 1 else 0.0
+        rate = 0.02 * p.norm() / (p.grad.norm() + decay * p.norm()) if p.any() else torch.tensor(0.5)
+        expected.append((p - rate.clamp(max=0.5) * (p.grad + decay * p)).detach())
+    optimizer.step()
+    for found, wanted in zip((steep, flat, bias), expected, strict=True):
+        torch.testing.assert_close(found.detach(), wanted)
+
+
+def test_around_adam_the_trust_ratio_all_but_cancels() -> None:
+    """What CLAR trains with: Adam divides by the gradient's size, so that its first step is lr whatever the ratio."""
+    weight = nn.Parameter(torch.full((4, 4), 0.1))
+    weight.grad = torch.full((4, 4), 10.0)
+    OptimConfig(kind="lars", base="adam", lr=1.0, reference_batch=None).build([weight], 128).step()
+    torch.testing.assert_close(weight.detach(), torch.full((4, 4), -0.9), atol=1e-3, rtol=0.0)
+
+
+# --- the average of the weights -------------------------------------------------------------------------------------
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_average_follows_the_weights_slowly_once_it_has_warmed_up() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    ema, expected = Ema(model, 0.5), 0.0
+    nn.init.ones_(model.weight)
+    for n in range(12):
+        ema.update(model)
+        keep = min(0.5, (1 + n) / (10 + n))
+        expected = keep * expected + (1 - keep)
+        assert ema.average["weight"].item() == pytest.approx(expected)
+
+
+def test_the_averaged_weights_are_there_inside_and_the_models_own_afterwards_bit_for_bit() -> None:
+    model = small_model()
+    ema, optimizer = Ema(model, 0.9), OptimConfig(lr=1.0).build(model.parameters(), 256)
+    for step in range(3):
+        learn(model, optimizer, step)
+        ema.update(model)
+    own = weights(model)
+    with ema.applied(model):
+        assert same(weights(model), ema.average)
+        assert not same(weights(model), own)
+    assert same(weights(model), own)
+    with pytest.raises(KeyboardInterrupt), ema.applied(model):
+        raise KeyboardInterrupt
+    assert same(weights(model), own)
+
+
+def test_an_average_of_another_model_is_refused_by_name() -> None:
+    ema = Ema(nn.Linear(1, 1), 0.9)
+    with pytest.raises(ValueError, match=r"of another model: bias on one side only"):
+        ema.load_state_dict(Ema(nn.Linear(1, 1, bias=False), 0.9).state_dict())
+
+
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"kind": "sgd", "momentum": 0.9},
+    {"kind": "adam"},
+    {"kind": "adamw"},
+    {"kind": "lars", "momentum": 0.9},
+    {"kind": "lars", "base": "adam"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=lambda o: "-".join(map(str, o.values())))
+def test_training_goes_on_bit_for_bit_from_a_saved_state(options: dict[str, Any], tmp_path: Path) -> None:
+    config = OptimConfig.model_validate({"lr": 0.01, "weight_decay": 0.01, "ema": 0.99, **options})
+
+    def start() -> tuple[Model, torch.optim.Optimizer, Ema]:
+        model = small_model()
+        assert config.ema is not None
+        return model, config.build(model.parameters(), 128), Ema(model, config.ema)
+
+    model, optimizer, ema = start()
+    for step in range(4):
+        if step == 2:
+            states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
+            torch.save(states, tmp_path / "resume.pt")
+        learn(model, optimizer, step)
+        ema.update(model)
+
+    other, other_optimizer, other_ema = start()
+    saved = torch.load(tmp_path / "resume.pt", weights_only=True)
+    other.load_state_dict(saved["model"])
+    other_optimizer.load_state_dict(saved["optimizer"])
+    other_ema.load_state_dict(saved["ema"])
+    for step in (2, 3):
+        learn(other, other_optimizer, step)
+        other_ema.update(other)
+    assert same(weights(other), weights(model))
+    assert same(other_ema.average, ema.average)

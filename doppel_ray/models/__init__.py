@@ -2,6 +2,6 @@
 
 from doppel_ray.models.encoders import EncoderConfig
 from doppel_ray.models.heads import HeadConfig
-from doppel_ray.models.model import Model
+from doppel_ray.models.model import Model, Output
 
-__all__ = ["EncoderConfig", "HeadConfig", "Model"]
+__all__ = ["EncoderConfig", "HeadConfig", "Model", "Output"]

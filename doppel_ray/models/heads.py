@@ -9,7 +9,10 @@ from doppel_ray.section import Section
 
 
 class HeadConfig(Section):
-    """What stands between the encoder and the objective while training."""
+    """What stands between the encoder and the objective while training.
+
+    CLAR's is `{kind: mlp, hidden: 512, layers: 2, size: 128}`: 512 -> 512 -> 512 -> 128.
+    """
 
     kind: Literal["none", "linear", "mlp"] = "linear"
     """linear: one layer, the last of the published ResNet-18. mlp: hidden layers with batch norm and ReLU. none."""
@@ -29,3 +32,7 @@ class HeadConfig(Section):
                 layers += [nn.Linear(inputs, self.hidden, bias=False), nn.BatchNorm1d(self.hidden), nn.ReLU()]
                 inputs = self.hidden
         return nn.Sequential(*layers, nn.Linear(inputs, self.size))
+
+    def outputs(self, inputs: int) -> int:
+        """Width of what the head gives for a representation of `inputs` numbers."""
+        return inputs if self.kind == "none" else self.size

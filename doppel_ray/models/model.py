@@ -1,4 +1,6 @@
-"""The trained model: an encoder and its projection head."""
+"""The trained model: an encoder, its projection head, and a classifier where there are labels."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -7,23 +9,56 @@ from doppel_ray.models.encoders import EncoderConfig
 from doppel_ray.models.heads import HeadConfig
 
 
+class Output(NamedTuple):
+    """What the objective reads.
+
+    Attributes:
+        embeddings: (batch, size of the head), not normalised.
+        logits: (batch, classes); None from a model without classes.
+    """
+
+    embeddings: Tensor
+    logits: Tensor | None
+
+
 class Model(nn.Module):
-    """Features into the space of the objective; `encoder` alone gives the representation.
+    """Features into the space of the objective; `represent` gives what the probes read.
 
     Args:
         encoder: its configuration.
         head: its configuration.
         seed: decides the initial weights, on every worker alike. The global generator is left as it was.
         channels: input channels.
+        classes: classes of a linear layer on the head's output, which CLAR's cross-entropy is taken from (its code has
+            a batch norm and a ReLU before that layer); 0: no such layer. The other weights do not depend on it.
     """
 
-    def __init__(self, encoder: EncoderConfig, head: HeadConfig, seed: int, channels: int = 1) -> None:
+    def __init__(
+        self, encoder: EncoderConfig, head: HeadConfig, seed: int, channels: int = 1, classes: int = 0
+    ) -> None:
         super().__init__()
+        self.representation = encoder.representation
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder = encoder.build(channels)
             self.head = head.build(self.encoder.size)
+            self.classifier = nn.Linear(head.outputs(self.encoder.size), classes) if classes else None
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(batch, channels, frames, mels) -> (batch, size of the head)."""
-        return self.head(self.encoder(features))
+    def forward(self, features: Tensor) -> Output:
+        """Features as the encoder's domain has them -> embeddings and class logits.
+
+        Args:
+            features: (batch, channels, frames, mels), or (batch, 1, samples) for an encoder of waveforms.
+        """
+        embeddings = self.head(self.encoder(_laid_out(features)))
+        return Output(embeddings, None if self.classifier is None else self.classifier(embeddings))
+
+    def represent(self, features: Tensor) -> Tensor:
+        """Features -> the representation, (batch, encoder.size) if pooled, (batch, size of the head) if projected."""
+        pooled = self.encoder(_laid_out(features))
+        return self.head(pooled) if self.representation == "projected" else pooled
+
+
+def _laid_out(features: Tensor) -> Tensor:
+    """Images in channels-last order in memory, for which convolutions are fastest on CPUs and tensor cores."""
+    return features.contiguous(memory_format=torch.channels_last) if features.dim() == 4 else features

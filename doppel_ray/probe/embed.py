@@ -16,10 +16,10 @@ Embedder = Callable[[Tensor], Tensor]
 """(windows, samples) float32 -> (windows, size)."""
 
 
-def by_model(model: Model, frontend: Frontend, representation: str = "encoder") -> Embedder:
-    """Embeddings of the encoder, or of the head behind it, in evaluation mode."""
-    network = model.eval().encoder if representation == "encoder" else model.eval()
-    return lambda windows: network(frontend(windows))
+def by_model(model: Model, frontend: Frontend) -> Embedder:
+    """The model's representation (`encoder.representation`), in evaluation mode."""
+    model.eval()
+    return lambda windows: model.represent(frontend(windows))
 
 
 def by_mel_statistics(frontend: Frontend) -> Embedder:

@@ -37,8 +37,6 @@ class ProbesConfig(Section):
     """Epochs between probes; the last epoch is always probed."""
     protocol: Literal["linear"] = "linear"
     """linear: logistic regression for classes, ridge regression for values, on standardised embeddings."""
-    representation: Literal["encoder", "head"] = "encoder"
-    """Whose output is probed: the encoder's, or the projection head's."""
     factor_sounds: int = Field(default=1024, ge=64)
     """Sounds of the factors task."""
     unreadable: Literal["refuse", "skip"] = "refuse"
@@ -76,8 +74,8 @@ def evaluate(folder: Path, probes: ProbesConfig, baselines: Path | None = None) 
     model, recipe = checkpoint.load(folder)
     scores: dict[str, float] = {}
     for task in probes.build():
-        found = score(task, recipe, by_model(model, frontend_of(recipe), probes.representation), window_of(recipe))
-        reference = _baselines(task, recipe, probes.representation, baselines)
+        found = score(task, recipe, by_model(model, frontend_of(recipe)), window_of(recipe))
+        reference = _baselines(task, recipe, baselines)
         scores |= {f"probe/{task.name}/{metric}": value for metric, value in found.items()}
         scores |= {f"probe/{task.name}/{task.metric}_{which}": reference[which] for which in BASELINES}
     return scores
@@ -101,18 +99,16 @@ def score(task: Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int
     return fit.regress(vectors, examples.targets, examples.folds)
 
 
-def _baselines(task: Task, recipe: checkpoint.Recipe, representation: str, kept: Path | None) -> dict[str, float]:
+def _baselines(task: Task, recipe: checkpoint.Recipe, kept: Path | None) -> dict[str, float]:
     """The task's first metric for mel statistics and for the same encoder untrained, computed once for each model."""
-    key = hashlib.sha256(repr((task, recipe, representation)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((task, recipe)).encode()).hexdigest()[:16]
     file = kept / f"{task.name}-{key}.json" if kept else None
     if file and file.exists():
         return json.loads(file.read_text())
     frontend = frontend_of(recipe)
     found = {
         "mel": score(task, recipe, by_mel_statistics(frontend), None)[task.metric],
-        "untrained": score(task, recipe, by_model(recipe.untrained(), frontend, representation), window_of(recipe))[
-            task.metric
-        ],
+        "untrained": score(task, recipe, by_model(recipe.untrained(), frontend), window_of(recipe))[task.metric],
     }
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
+from doppel_ray.models.encoders import ENCODERS
 
 FEATURES = torch.randn(2, 1, 96, 64, generator=torch.manual_seed(0))
 
@@ -40,7 +41,9 @@ def test_an_encoder_takes_as_many_channels_as_the_frontend_gives() -> None:
 )
 def test_a_head_projects_the_representation(head: HeadConfig, size: int, layers: int) -> None:
     model = Model(EncoderConfig(width=8), head, seed=0).eval()
-    assert model(FEATURES).shape == (2, size)
+    output = model(FEATURES)
+    assert output.embeddings.shape == (2, size)
+    assert output.logits is None
     assert sum(isinstance(module, torch.nn.Linear) for module in model.head.modules()) == layers
 
 
@@ -51,3 +54,53 @@ def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone() -
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["encoder.stem.0.weight"], other["encoder.stem.0.weight"])
+
+
+def test_clars_head_is_512_512_512_128() -> None:
+    head = HeadConfig(kind="mlp", hidden=512, layers=2, size=128).build(512)
+    linear = [module for module in head.modules() if isinstance(module, torch.nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(512, 512), (512, 512), (512, 128)]
+
+
+def test_clars_waveform_encoder_is_resnet18_with_kernels_of_9() -> None:
+    """As many weights as ResNet-18: kernels of 9 where it has 3 · 3, but for the first, 7 where it has 7 · 7."""
+    flat, deep = EncoderConfig(kind="resnet18_1d").build(), EncoderConfig(kind="resnet18").build()
+    sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in (flat, deep)]
+    assert sizes[0] == sizes[1] - 64 * 49 + 64 * 7
+    kernels = [module.kernel_size for module in flat.modules() if isinstance(module, torch.nn.Conv1d)]
+    assert sorted(set(kernels)) == [(1,), (7,), (9,)]
+    assert flat.size == 512
+
+
+@pytest.mark.parametrize("samples", [16000, 5000])
+def test_an_encoder_of_waveforms_gives_one_vector_whatever_the_length(samples: int) -> None:
+    config = EncoderConfig(kind="resnet18_1d", width=8)
+    assert config.build().eval()(torch.randn(2, 1, samples)).shape == (2, 64)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_says_what_it_reads(kind: str) -> None:
+    config = EncoderConfig.model_validate({"kind": kind, "width": 8})
+    assert config.domain == config.build().domain == ("waveform" if kind == "resnet18_1d" else "spectrogram")
+
+
+@pytest.mark.parametrize(("representation", "size"), [("pooled", 64), ("projected", 16)])
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_the_representation_that_probes_read_is_a_setting(representation: str, size: int, head: str) -> None:
+    encoder = EncoderConfig.model_validate({"width": 8, "representation": representation})
+    model = Model(encoder, HeadConfig.model_validate({"kind": head, "size": 16}), seed=0).eval()
+    found = model.represent(FEATURES)
+    assert found.shape == (2, size)
+    expected = model.encoder(FEATURES) if representation == "pooled" else model(FEATURES).embeddings
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("head", ["none", "linear", "mlp"])
+def test_a_model_with_classes_has_logits_from_its_embeddings_and_otherwise_the_same_weights(head: str) -> None:
+    encoder, config = EncoderConfig(kind="cnn", width=8), HeadConfig.model_validate({"kind": head, "size": 16})
+    plain, model = Model(encoder, config, seed=0).eval(), Model(encoder, config, seed=0, classes=5).eval()
+    output = model(FEATURES)
+    assert output.logits is not None
+    assert output.logits.shape == (2, 5)
+    torch.testing.assert_close(output.embeddings, plain(FEATURES).embeddings)
+    assert set(model.state_dict()) - set(plain.state_dict()) == {"classifier.weight", "classifier.bias"}

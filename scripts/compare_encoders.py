@@ -1,0 +1,126 @@
+"""Encoders at equal compute: `python scripts/compare_encoders.py --seconds 120 --encoders cnn:32 resnet18:16`.
+
+Each encoder trains for the same seconds of CPU time on the same pairs, by the recipe of the quickstart (random gain, a
+two-layer head, NT-Xent at 0.2, AdamW 2e-3, warm-up and cosine), then linear probes read its representation. Pairs
+are made first and their time is not counted, so that a quick encoder is not held up by the synthesizer; one that has
+seen them all begins again. No Ray is needed.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from doppel_ray.audio import AugmentConfig, FrontendConfig
+from doppel_ray.checkpoint import Recipe
+from doppel_ray.models import EncoderConfig, HeadConfig, Model
+from doppel_ray.models.encoders import ENCODERS
+from doppel_ray.objectives import ObjectiveConfig
+from doppel_ray.optim import OptimConfig
+from doppel_ray.pairs import PairMaker, PairsConfig
+from doppel_ray.probe.embed import by_mel_statistics, by_model
+from doppel_ray.probe.evaluate import score, window_of
+from doppel_ray.probe.tasks import Task, make
+from doppel_ray.synth import SynthConfig
+
+HEAD = HeadConfig(kind="mlp", hidden=256, layers=1, size=128)
+OBJECTIVE = ObjectiveConfig(kind="nt_xent", temperature=0.2)
+OPTIM = OptimConfig(kind="adamw", lr=2e-3, reference_batch=None, weight_decay=1e-4, schedule="cosine", warmup=0.1)
+GAIN = AugmentConfig(kind="gain", low=-12.0, high=12.0)
+
+
+def encoder(text: str) -> EncoderConfig:
+    """`kind` or `kind:width`."""
+    kind, _, width = text.partition(":")
+    if kind not in ENCODERS or not (width or "64").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected KIND or KIND:WIDTH, KIND one of {', '.join(ENCODERS)}")
+    return EncoderConfig.model_validate({"kind": kind, "width": int(width or 64)})
+
+
+def frontend(config: EncoderConfig) -> FrontendConfig:
+    """What the encoder reads: the published log-mel, or the sound as it is."""
+    return FrontendConfig.model_validate({"kind": "vggish" if config.domain == "spectrogram" else "raw"})
+
+
+def train(model: Model, pairs: torch.Tensor, seconds: float, batch: int) -> tuple[int, float]:
+    """Train for so many seconds of CPU time.
+
+    Args:
+        model: is trained in place.
+        pairs: (n, 2, ...) float16 features.
+        seconds: of CPU time of this process, in which waiting for other processes does not count.
+        batch: pairs of a batch.
+
+    Returns:
+        Steps done, and the mean loss of the last tenth of them.
+    """
+    objective, optimizer = OBJECTIVE.build(), OPTIM.build(model.parameters(), batch)
+    lr, whole = OPTIM.lr, len(pairs) // batch
+    losses: list[float] = []
+    began = time.process_time()
+    while (spent := time.process_time() - began) < seconds:
+        # The schedule runs on the clock, in milliseconds: nobody knows how many steps there will be.
+        for group in optimizer.param_groups:
+            group["lr"] = lr * OPTIM.factor(round(1000 * spent), round(1000 * seconds))
+        start = len(losses) % whole * batch
+        x, y = model(pairs[start : start + batch].transpose(0, 1).flatten(0, 1).float()).embeddings.chunk(2)
+        loss, _ = objective(x, y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    tail = losses[-max(1, len(losses) // 10) :]
+    return len(losses), sum(tail) / len(tail)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoders", nargs="+", type=encoder, default=[encoder("cnn:32")], metavar="KIND[:WIDTH]")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of CPU time for each encoder [%(default)s]")
+    parser.add_argument("--pairs", type=int, default=32768, help="pairs to make and train on [%(default)s]")
+    parser.add_argument("--delta", type=float, default=0.05, help="strength of the perturbation [%(default)s]")
+    parser.add_argument("--batch", type=int, default=128, help="pairs of a batch [%(default)s]")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each encoder [%(default)s]")
+    parser.add_argument("--threads", type=int, default=1, help="threads to train with [%(default)s]")
+    parser.add_argument("--esc10", type=Path, help="folder of ESC-10 in ESC-50's layout: probe it too")
+    parser.add_argument("--factor-sounds", type=int, default=1024, help="sounds of the factors task [%(default)s]")
+    options = parser.parse_args()
+    if options.pairs < options.batch:
+        parser.error(f"--pairs {options.pairs} is less than one --batch of {options.batch}")
+    torch.set_num_threads(options.threads)
+
+    synth = SynthConfig()
+    tasks: list[Task] = [make("factors", None, "refuse", options.factor_sounds)]
+    tasks += [make("esc10", options.esc10, "refuse", 0)] if options.esc10 else []
+    columns = [f"{task.name} {task.metric}" for task in tasks]
+    print(f"| encoder | seed | parameters | pairs/s | pairs | loss | {' | '.join(columns)} |")
+    print(f"|---|---|---|---|---|---|{'---|' * len(tasks)}")
+    made: dict[FrontendConfig, torch.Tensor] = {}
+    for config in options.encoders:
+        reads = frontend(config)
+        if reads not in made:
+            maker = PairMaker(synth, PairsConfig(delta=options.delta), reads, (GAIN,), seed=0)
+            made[reads] = maker(torch.arange(options.pairs))
+            if config.domain == "spectrogram":
+                recipe, mel = Recipe(synth, reads, config, HEAD, 0), by_mel_statistics(reads.build(synth.sample_rate))
+                scores = [f"{score(task, recipe, mel, None)[task.metric]:.3f}" for task in tasks]
+                print(f"| mel statistics | | | | | | {' | '.join(scores)} |", flush=True)
+        pairs = made[reads]
+        for seed in range(options.seeds):
+            recipe = Recipe(synth, reads, config, HEAD, seed)
+            model = Model(config, HEAD, seed, channels=pairs.shape[2]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            steps, loss = train(model, pairs, options.seconds, options.batch)
+            embedder = by_model(model, reads.build(synth.sample_rate))
+            scores = [f"{score(task, recipe, embedder, window_of(recipe))[task.metric]:.3f}" for task in tasks]
+            size = sum(p.numel() for p in model.encoder.parameters()) / 1e6
+            seen = steps * options.batch
+            print(
+                f"| {config.kind} {config.width} | {seed} | {size:.2f} M | {seen / options.seconds:.0f} | {seen} "
+                f"| {loss:.3f} | {' | '.join(scores)} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
