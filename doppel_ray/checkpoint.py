@@ -3,11 +3,12 @@
 A checkpoint is a folder:
 
     model.safetensors   weights and buffers of encoder and head
-    checkpoint.json     format, experiment, position in the stream, metrics
-    resume.pt           optimizer and random state; not needed to use the model
+    checkpoint.json     format, experiment, classes of its labels, position in the stream, metrics
+    resume.pt           what else training goes on from; not needed to use the model
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def save(
     folder: Path,
     model: Model,
     experiment: dict[str, Any],
+    classes: Sequence[str],
     position: Position,
     metrics: dict[str, float],
     resume: dict[str, Any],
@@ -46,7 +48,13 @@ def save(
     """Write a checkpoint into an existing folder."""
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
     torch.save(resume, folder / "resume.pt")
-    about = {"format": FORMAT, "position": asdict(position), "metrics": metrics, "experiment": experiment}
+    about = {
+        "format": FORMAT,
+        "position": asdict(position),
+        "metrics": metrics,
+        "classes": list(classes),
+        "experiment": experiment,
+    }
     # Last, so that a folder with this file is a whole checkpoint.
     (folder / "checkpoint.json").write_text(json.dumps(about, indent=1))
 
@@ -91,6 +99,21 @@ def load_weights(folder: Path, model: Model) -> None:
         raise ConfigError(f"{file} belongs to another architecture: {str(error).splitlines()[-1].strip()}") from error
 
 
+def load_encoder(folder: Path, model: Model) -> None:
+    """Load the encoder of a checkpoint into a model, and leave the rest of the model as it is.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or its encoder is another.
+    """
+    trained, _ = load(folder)
+    try:
+        model.encoder.load_state_dict(trained.encoder.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"train.init is {folder}, whose encoder is another: {str(error).splitlines()[-1].strip()}"
+        ) from error
+
+
 def load_resume(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "resume.pt", weights_only=True, map_location="cpu")
 
@@ -104,26 +127,30 @@ class Recipe:
     encoder: EncoderConfig
     head: HeadConfig
     seed: int
+    classes: int = 0
 
     @classmethod
-    def of(cls, experiment: dict[str, Any]) -> "Recipe":
-        """From an experiment as a plain dictionary, such as a checkpoint holds."""
+    def of(cls, experiment: dict[str, Any], classes: Sequence[str] = ()) -> "Recipe":
+        """From an experiment as a plain dictionary, such as a checkpoint holds, and the classes of its labels."""
         return cls(
             synth=SynthConfig.model_validate(experiment["synth"]),
             frontend=FrontendConfig.model_validate(experiment["frontend"]),
             encoder=EncoderConfig.model_validate(experiment["encoder"]),
             head=HeadConfig.model_validate(experiment["head"]),
             seed=experiment["run"]["seed"],
+            classes=len(classes),
         )
 
     def untrained(self) -> Model:
         """The model as training starts with it."""
-        return Model(self.encoder, self.head, self.seed)
+        channels = self.frontend.build(self.synth.sample_rate).channels
+        return Model(self.encoder, self.head, self.seed, channels, self.classes)
 
 
 def load(folder: Path) -> tuple[Model, Recipe]:
     """The trained model of a checkpoint, in evaluation mode, and its recipe."""
-    recipe = Recipe.of(about(folder)["experiment"])
+    found = about(folder)
+    recipe = Recipe.of(found["experiment"], found["classes"])
     model = recipe.untrained()
     load_weights(folder, model)
     return model.eval(), recipe

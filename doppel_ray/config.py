@@ -61,11 +61,34 @@ class Experiment(Section):
     def _consistent(self) -> "Experiment":
         if len(self.generators) != 1:
             raise ValueError(f"generators has {len(self.generators)} pools; exactly one is supported")
+        frontend = self.frontend.build(self.synth.sample_rate)
+        if frontend.domain != self.encoder.domain:
+            raise ValueError(
+                f"encoder.kind is {self.encoder.kind}, which reads a {self.encoder.domain}, but frontend.kind is "
+                f"{self.frontend.kind}, which gives a {frontend.domain}"
+            )
+        if self.objective.needs_labels and self.source.share == 0.0:
+            raise ValueError(
+                f"objective.kind is {self.objective.kind}, which needs labels, and synthetic pairs have none; "
+                "add recordings to source.mix, or choose another objective"
+            )
         return self
 
     def plain(self) -> dict[str, Any]:
         """The experiment as plain JSON data, which `Experiment.model_validate` reads back."""
         return self.model_dump(mode="json")
+
+    def located(self) -> "Experiment":
+        """A copy whose paths to read from are absolute: generators and workers may run in other folders.
+
+        Raises:
+            ConfigError: as `read`.
+        """
+        plain = self.plain()
+        for section, key in ((plain["source"]["recordings"], "root"), (plain["train"], "init"), (plain["probes"], "root")):
+            if section[key] is not None:
+                section[key] = str(Path(section[key]).expanduser().absolute())
+        return validate(plain)
 
     def with_values(self, values: Mapping[str, Any]) -> "Experiment":
         """A copy with dotted keys replaced and everything checked again.

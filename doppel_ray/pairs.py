@@ -33,9 +33,13 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "ScheduleConfig":
         if (self.kind in ("linear", "cosine")) != (self.end is not None):
-            raise ValueError(f"kind is {self.kind} and end is {self.end}; end goes with linear and cosine, and only there")
+            raise ValueError(
+                f"kind is {self.kind} and end is {self.end}; end goes with linear and cosine, and only there"
+            )
         if (self.kind == "steps") != bool(self.steps):
-            raise ValueError(f"kind is {self.kind} and steps are {self.steps}; steps go with kind steps, and only there")
+            raise ValueError(
+                f"kind is {self.kind} and steps are {self.steps}; steps go with kind steps, and only there"
+            )
         if not all(0.0 <= share <= 1.0 for share in self.steps):
             raise ValueError(f"steps are {self.steps}; expected shares of the run from 0 to 1")
         return self

@@ -4,6 +4,7 @@ import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of
 
 import json
 import logging
+import math
 import queue
 import resource
 import tempfile
@@ -20,15 +21,11 @@ import torch
 from pydantic import Field, model_validator
 from ray.train import Checkpoint, FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
-from doppel_ray import checkpoint as checkpoints
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
-from doppel_ray.models import Model
-from doppel_ray.models.batchnorm import synchronise
-from doppel_ray.objectives import effective_rank, gather
+from doppel_ray.learner import DivergedError, Learner
 from doppel_ray.section import Section
 
 if TYPE_CHECKING:
@@ -42,6 +39,8 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray Train's own record, in that folder, of the checkpoints it knows."""
 START_ATTEMPTS = 5
 """Times that a worker group may fail to start; each waits RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S for its resources."""
+MOST_RETURNS = 3
+"""Times that a trial may go back to its last checkpoint after the loss was no number or the embedding collapsed."""
 COLLECTIVE_TIMEOUT = 300
 """Seconds that a worker waits for the others in a collective operation."""
 
@@ -71,6 +70,13 @@ class TrainConfig(Section):
     """Seconds that a worker waits for one batch before it gives up and says why."""
     keep: int | None = Field(default=None, ge=1)
     """Newest checkpoints to keep; null: all."""
+    init: Path | None = None
+    """Checkpoint whose encoder training starts from, to fine-tune it; null: random weights."""
+    on_divergence: Literal["stop", "return"] = "stop"
+    """When the loss is no number or the embedding has collapsed. stop: end the trial, with its last good checkpoint.
+    return: go on from the weights of that checkpoint with half the learning rate, up to three times."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between points of TensorBoard's curves by step."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
@@ -88,6 +94,13 @@ class TrainConfig(Section):
         if self.pairs_per_epoch < self.batch_size:
             raise ValueError(f"pairs_per_epoch {self.pairs_per_epoch} is less than one batch of {self.batch_size}")
         return self
+
+    def dtype(self, device: torch.device) -> torch.dtype:
+        """The type that matrix work is done in."""
+        if self.precision == "auto":
+            fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+            return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def local_batch(self) -> int:
@@ -126,13 +139,14 @@ class Feed:
         try:
             for batch in batches:
                 features = torch.from_numpy(np.ascontiguousarray(batch.pop("features"))).to(self.device)
-                self.ready.put((features, batch))
+                labels = torch.from_numpy(np.ascontiguousarray(batch.pop("label"))).to(self.device)
+                self.ready.put((features, labels, batch))
             self.ready.put(StopIteration())
         except Exception as error:  # handed to the training thread, which raises it
             self.ready.put(error)
 
-    def next(self) -> tuple[Tensor, dict[str, np.ndarray]]:
-        """The next batch: features (local batch, 2, channels, frames, mels) float16, and the other columns.
+    def next(self) -> tuple[Tensor, Tensor, dict[str, np.ndarray]]:
+        """The next batch: features (local batch, 2, ...) float16, labels (local batch,) int64, and the other columns.
 
         Raises:
             TimeoutError: no batch came in time.
@@ -177,20 +191,51 @@ class Means:
         return means
 
 
-def precision(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """The type that matrix work is done in."""
-    if config.precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if config.precision == "bf16" else torch.float32
+class StepLog:
+    """TensorBoard's curves by step: what an epoch's mean hides.
 
+    Args:
+        folder: the trial's; None, or one that this machine does not have, writes nothing.
+        every: steps between points.
+        step: where training goes on; points from there on that an earlier life wrote are dropped.
+    """
 
-def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Set every group's learning rate to `factor` times what it was built with; returns the first group's."""
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
-        group["lr"] = group["initial_lr"] * factor
-    return optimizer.param_groups[0]["lr"]
+    def __init__(self, folder: Path | None, every: int, step: int) -> None:
+        self.every, self.since, self.waited = every, time.perf_counter(), 0.0
+        self.means = Means()
+        self.board: Any = None
+        if folder is not None and folder.is_dir():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder), purge_step=step or None, filename_suffix=".steps")
+
+    def add(self, step: int, waited: float, pairs: int, found: dict[str, float]) -> None:
+        """Take in one step.
+
+        Args:
+            step: steps done.
+            waited: seconds that this epoch has waited for data.
+            pairs: of a batch, over all workers.
+            found: what telemetry has of the step.
+        """
+        if self.board is None:
+            return
+        self.means.add(**found)
+        if step % self.every:
+            return
+        seconds = time.perf_counter() - self.since
+        points = self.means.take() | {
+            "pairs_per_second": pairs * self.every / seconds,
+            "wait_share": max(0.0, waited - self.waited) / seconds,
+            "memory_mb": _memory_mb(),
+        }
+        for name, value in points.items():
+            self.board.add_scalar(f"step/{name}", value, step)
+        self.since, self.waited = time.perf_counter(), waited
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -209,26 +254,13 @@ def train_loop(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     torch.set_num_threads(max(1, round(train.cpus_per_worker)))
 
-    model = Model(experiment.encoder, experiment.head, experiment.run.seed)
+    classes = classes_of(experiment)
+    learner = Learner(experiment, classes, device, workers)
     position = Position()
-    resume: dict[str, Any] | None = None
     if (saved := ray.train.get_checkpoint()) is not None:
         with saved.as_directory() as folder:
-            checkpoints.load_weights(Path(folder), model)
-            position = checkpoints.position(Path(folder))
-            resume = checkpoints.load_resume(Path(folder))
+            position = learner.load(Path(folder))
         log.info("goes on from epoch %d, index %d", position.epoch, position.next_index)
-    model = model.to(device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network: nn.Module = model
-    if workers > 1:
-        network = DistributedDataParallel(synchronise(model, device), broadcast_buffers=False)
-    optimizer = experiment.optim.build(model.parameters(), train.batch_size)
-    if resume is not None:
-        optimizer.load_state_dict(resume["optimizer"])
-        torch.set_rng_state(resume["rng"])
-    objective = experiment.objective.build()
-    dtype = precision(train, device)
 
     shard = ray.train.get_dataset_shard("pairs")
     batches = shard.iter_batches(
@@ -238,46 +270,40 @@ def train_loop(config: dict[str, Any]) -> None:
         drop_last=True,
     )
     feed = Feed(iter(batches), device, train.data_timeout)
-    means = Means()
+    means, steps = Means(), StepLog(Path(config["folder"]) if rank == 0 else None, train.log_every, position.step)
     restarts: set[int] = set()
     step, index = position.step, position.next_index
-    network.train()
     first = feed.next() if position.epoch < train.epochs else None  # the clock starts once the generators have
     for epoch in range(position.epoch, train.epochs):
         began, feed.waited = time.perf_counter(), 0.0
-        for _ in range(train.steps_per_epoch):
-            features, columns = first or feed.next()
-            first = None
-            _expect(columns["index"], index, train.batch_size)
-            restarts |= set(columns["generator"][columns["restarted"]].tolist())
-            lr = set_lr(optimizer, experiment.optim.factor(step, train.steps))
-            # Both views as one batch: (2 · local batch, channels, frames, mels), the first views first.
-            views = features.transpose(0, 1).flatten(0, 1).float()
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                embeddings, logits = network(views)
-            first_views, second_views = embeddings.chunk(2)
-            loss, terms = objective(first_views, second_views, logits)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss is {loss.item()} at step {step} (indices {index} to {index + train.batch_size - 1})"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), train.clip or float("inf"))
-            optimizer.step()
-            step, index = step + 1, index + train.batch_size
-            means.add(
-                loss=loss.item(),
-                gradient_norm=norm.item(),
-                lr=lr,
-                generator_seconds_per_pair=float(columns["seconds"].mean()),
-                **{name: value.item() for name, value in terms.items()},
-            )
+        skipped = 0
+        try:
+            for _ in range(train.steps_per_epoch):
+                features, labels, columns = first or feed.next()
+                first = None
+                _expect(columns["index"], index, train.batch_size)
+                restarts |= set(columns["generator"][columns["restarted"]].tolist())
+                skipped += _tell_skipped(columns["skipped"])
+                try:
+                    found = learner.step(features, labels, columns["index"], step)
+                except DivergedError as error:
+                    _go_back(learner, error, index, train)
+                    found = {}
+                step, index = step + 1, index + train.batch_size
+                found["generator_seconds_per_pair"] = float(columns["seconds"].mean())
+                means.add(**found)
+                steps.add(step, feed.waited, train.batch_size, found)
+            metrics, spread = means.take(), learner.spread()  # every worker takes part
+            try:
+                learner.check(metrics.get("uniformity", -math.inf), spread)
+            except DivergedError as error:
+                _go_back(learner, error, index, train)
+        except DivergedError as error:  # to stop here was asked for
+            log.error("%s", error)
+            ray.train.report({"diverged": str(error), "epoch": epoch + 1, "step": step}, checkpoint=None)
+            break
         seconds = time.perf_counter() - began
-        spread = effective_rank(
-            gather(embeddings.detach().float()).cpu()
-        ).item()  # of the last batch; every worker takes part
-        metrics = means.take() | {
+        metrics |= {
             "epoch": epoch + 1,
             "step": step,
             "pairs": index,
@@ -285,10 +311,59 @@ def train_loop(config: dict[str, Any]) -> None:
             "pairs_per_second": train.steps_per_epoch * train.batch_size / seconds,
             "wait_share": feed.waited / seconds,
             "train_seconds": seconds,
-            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "memory_mb": _memory_mb(),
             "generator_restarts": len(restarts),
+            "recordings_skipped": skipped,
+            "returns": learner.returns,
         }
-        _report(config["experiment"], model, optimizer, Position(epoch + 1, step, index), metrics, rank)
+        log.info("epoch %d: %s", epoch + 1, bound(metrics["wait_share"]))
+        learner.keep()
+        _report(learner, Position(epoch + 1, step, index), metrics, rank)
+    steps.close()
+
+
+def classes_of(experiment: "Experiment") -> tuple[str, ...]:
+    """The classes that an objective with labels tells apart; none if it has no use for them."""
+    if not experiment.objective.needs_labels or experiment.source.share == 0.0:
+        return ()
+    return experiment.source.recordings.catalogue().classes
+
+
+def bound(wait_share: float) -> str:
+    """In words, what a trial's speed depends on.
+
+    Args:
+        wait_share: share of the time that training waited for data.
+    """
+    if wait_share > 0.1:
+        return f"generator-bound: training waited for data {100 * wait_share:.0f} % of the time"
+    return f"trainer-bound: training waited for data only {100 * wait_share:.0f} % of the time"
+
+
+def _go_back(learner: Learner, error: DivergedError, index: int, train: TrainConfig) -> None:
+    """Return to the last checkpoint's weights, or raise `error` again if the run is to stop, or has returned often."""
+    if train.on_divergence == "stop" or learner.returns >= MOST_RETURNS:
+        raise DivergedError(f"{error} (batch from index {index} on)") from error
+    learner.go_back()
+    log.warning(
+        "%s (batch from index %d on); goes on from the last checkpoint's weights with half the learning rate",
+        error,
+        index,
+    )
+
+
+def _tell_skipped(told: np.ndarray) -> int:
+    """Log the recordings that generators could not use, each once; returns how many."""
+    lines = [line for text in told if text for line in text.splitlines()]
+    for line in lines:
+        log.warning("recording skipped, %s", line)
+    return len(lines)
+
+
+def _memory_mb() -> float:
+    """Memory of this process now, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
 
 
 def log_to(file: Path) -> logging.Handler:
@@ -309,22 +384,14 @@ def _expect(found: np.ndarray, start: int, batch: int) -> None:
         )
 
 
-def _report(
-    config: dict[str, Any],
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    position: Position,
-    metrics: dict[str, float],
-    rank: int,
-) -> None:
+def _report(learner: Learner, position: Position, metrics: dict[str, float], rank: int) -> None:
     """Report an epoch; the first worker's checkpoint goes with it."""
     name = f"epoch_{position.epoch:04d}"
     if rank > 0:
         ray.train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
         return
     with tempfile.TemporaryDirectory() as folder:
-        resume = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-        checkpoints.save(Path(folder), model, config, position, metrics, resume)
+        learner.save(Path(folder), position, metrics)
         ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder), checkpoint_dir_name=name)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from doppel_ray.config import Experiment
 
 LOG = "trial.log"
+DIVERGED = "diverged.txt"
+"""Says why a trial ended early. The stream and the weights are what they were, so another try would end as it did."""
 NOT_SCALARS = ("epoch", "step", "pairs")
 
 
@@ -29,7 +31,12 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
 
     Raises:
         ray.train.TrainingFailedError: training failed more than `train.max_failures` times.
+        DivergedError: it met a loss that is no number, or a collapsed embedding.
     """
+    from doppel_ray.learner import DivergedError
+
+    if (folder / DIVERGED).exists():
+        raise DivergedError((folder / DIVERGED).read_text())
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
     handler = log_to(folder / LOG)
@@ -56,6 +63,14 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
             send(earlier[-1])  # Ray Tune had lost track of a trial that was over; it wants to hear of a row
         if failure:
             raise failure[0]
+        if rows.diverged is not None:
+            good = snapshot(folder)
+            told = (
+                f"{rows.diverged}. The last good checkpoint is {good[-1]['checkpoint'] if good else 'none'}. "
+                "Lower optim.lr or set train.clip, or let it go on by itself: train.on_divergence return"
+            )
+            (folder / DIVERGED).write_text(told)
+            raise DivergedError(told)
     finally:
         board.close()
         logging.getLogger("doppel_ray").removeHandler(handler)

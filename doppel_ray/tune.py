@@ -19,6 +19,8 @@ from doppel_ray import command, config, environment, live, provenance, report
 from doppel_ray.config import Experiment
 from doppel_ray.section import ConfigError
 
+log = logging.getLogger(__name__)
+
 DEFAULT_CONFIG = Path(__file__).parent.parent / "tune_configs" / "quickstart.yaml"
 TUNE_STATE = "tune"
 """Folder of a run where Ray Tune keeps what it needs to go on."""
@@ -86,8 +88,36 @@ def check(experiment: Experiment) -> None:
                 f"add {task}, or choose another metric such as loss"
             )
     experiment.probes.check()
+    check_source(experiment)
     if environment.address() is None:
         resources.plan(experiment, cluster.local_node())
+
+
+def check_source(experiment: Experiment) -> None:
+    """Refuse recordings and checkpoints that are not there, or that the experiment cannot use.
+
+    Raises:
+        ConfigError: names the field, the value, and how to mend it.
+    """
+    from doppel_ray import checkpoint
+    from doppel_ray.recordings import Recordings
+
+    train, synth = experiment.train, experiment.synth
+    if train.init is not None:
+        encoder = checkpoint.Recipe.of(checkpoint.about(train.init)["experiment"]).encoder
+        if encoder != experiment.encoder:
+            raise ConfigError(f"train.init is {train.init}, whose encoder is {encoder}; encoder is {experiment.encoder}")
+    if experiment.source.share == 0.0:
+        return
+    recordings = Recordings(experiment.source.recordings, synth.sample_rate, synth.duration, experiment.run.seed)
+    for path, reason in recordings.check().items():
+        log.warning("source.recordings: %s is left out: %s", path, reason)
+    if experiment.objective.needs_labels and not recordings.classes:
+        raise ConfigError(
+            f"objective.kind is {experiment.objective.kind}, which needs labels, and the recordings in "
+            f"{experiment.source.recordings.root} (source.recordings.layout "
+            f"{experiment.source.recordings.layout}) have none"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,7 +152,7 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         check(experiment)
         folder = args.resume
     else:
-        experiment = config.read(args.config, args.overrides)
+        experiment = config.read(args.config, args.overrides).located()
         if module == "train":
             experiment = experiment.model_copy(
                 update={"search": {}, "tune": experiment.tune.model_copy(update={"scheduler": "fifo", "samples": 1})}

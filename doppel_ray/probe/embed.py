@@ -23,7 +23,11 @@ def by_model(model: Model, frontend: Frontend) -> Embedder:
 
 
 def by_mel_statistics(frontend: Frontend) -> Embedder:
-    """Mean and standard deviation over time of each log-mel band, of the whole sound."""
+    """Mean and standard deviation over time of each log-mel band, of the whole sound.
+
+    Args:
+        frontend: VGGish's, whatever the model reads.
+    """
 
     def embed(windows: Tensor) -> Tensor:
         bands = frontend(windows).squeeze(1)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from doppel_ray import checkpoint
+from doppel_ray.audio import FrontendConfig
 from doppel_ray.probe import fit
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
 from doppel_ray.probe.tasks import TASKS, Task, make
@@ -107,7 +108,7 @@ def _baselines(task: Task, recipe: checkpoint.Recipe, kept: Path | None) -> dict
         return json.loads(file.read_text())
     frontend = frontend_of(recipe)
     found = {
-        "mel": score(task, recipe, by_mel_statistics(frontend), None)[task.metric],
+        "mel": score(task, recipe, by_mel_statistics(FrontendConfig().build(recipe.synth.sample_rate)), None)[task.metric],
         "untrained": score(task, recipe, by_model(recipe.untrained(), frontend), window_of(recipe))[task.metric],
     }
     if file:

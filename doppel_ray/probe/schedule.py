@@ -110,6 +110,8 @@ class Rows:
         self.pending: deque[_Pending] = deque()
         self.events: list[str] = []
         self.restarts = 0
+        self.diverged: str | None = None
+        """Why training ended before its last epoch, if it did."""
         self.sent = {row["epoch"] for row in read_rows(folder)}
 
     def catch_up(self, registered: list[dict[str, Any]]) -> None:
@@ -132,6 +134,8 @@ class Rows:
                 if "event" in report:
                     self.events.append(report["event"])
                     log.warning("%s\n%s", report["event"], report["details"])
+                elif "diverged" in report["metrics"]:
+                    self.diverged = report["metrics"]["diverged"]
                 else:
                     self._add(report["metrics"], report["checkpoint"])
             self._advance()

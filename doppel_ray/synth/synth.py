@@ -18,7 +18,7 @@ from doppel_ray.synth.counter import Stream
 from doppel_ray.synth.modules import Rack
 from doppel_ray.synth.parameters import Parameter
 from doppel_ray.synth.parametric import Parametric
-from doppel_ray.synth.sampling import Spread, Ranges
+from doppel_ray.synth.sampling import Ranges, Spread
 from doppel_ray.synth.timing import Tables, Timing
 from doppel_ray.synth.voice import Voice
 from doppel_ray.synth.voicefm import VoiceFM

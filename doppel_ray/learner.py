@@ -1,0 +1,174 @@
+"""Everything that learns: model, objective, optimizer, running average. One step at a time, without Ray."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from doppel_ray import checkpoint
+from doppel_ray.audio import Augment
+from doppel_ray.checkpoint import Position, Recipe
+from doppel_ray.models.batchnorm import synchronise
+from doppel_ray.objectives import collapsed, effective_rank, gather
+from doppel_ray.optim import Ema
+
+if TYPE_CHECKING:
+    from doppel_ray.config import Experiment
+
+log = logging.getLogger(__name__)
+
+SLOWER = 0.5
+"""What the learning rate is multiplied by at each return to the last checkpoint."""
+
+
+class DivergedError(ArithmeticError):
+    """The loss or the gradient is no number, or the embedding has collapsed."""
+
+
+class Learner:
+    """One worker's part of training.
+
+    Args:
+        experiment: the point.
+        classes: names of the classes that the pairs' labels count; empty: no classifier.
+        device: where to train.
+        workers: train workers; with more than one, a process group must be up.
+    """
+
+    def __init__(
+        self,
+        experiment: "Experiment",
+        classes: Sequence[str] = (),
+        device: str | torch.device = "cpu",
+        workers: int = 1,
+    ) -> None:
+        self.experiment = experiment
+        self.classes = tuple(classes)
+        self.device = torch.device(device)
+        train = experiment.train
+        frontend = experiment.frontend.build(experiment.synth.sample_rate)
+        # Features that the generators have not made are made here, on the trainer's device.
+        self.frontend = frontend.to(self.device) if experiment.frontend.where == "trainer" else None
+        self.augment = Augment(experiment.augment, experiment.run.seed)
+
+        model = Recipe.of(experiment.plain(), self.classes).untrained()
+        if train.init is not None:
+            checkpoint.load_encoder(train.init, model)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: nn.Module = self.model
+        if workers > 1:
+            self.network = DistributedDataParallel(synchronise(self.model, self.device), broadcast_buffers=False)
+        self.optimizer = experiment.optim.build(self.model.parameters(), train.batch_size)
+        self.objective = experiment.objective.build()
+        self.ema = Ema(self.model, experiment.optim.ema) if experiment.optim.ema is not None else None
+        self.dtype = train.dtype(self.device)
+        self.returns = 0
+        """Times that training has gone back to the last checkpoint."""
+        self.network.train()
+        self._good = self._state()
+
+    def step(self, features: Tensor, labels: Tensor, indices: np.ndarray, step: int) -> dict[str, float]:
+        """One step of the optimizer.
+
+        Args:
+            features: (local batch, 2, channels, frames, bins) or waveforms (local batch, 2, 1, samples), on the device.
+            labels: (local batch,) int64, -1 where there is none, on the device.
+            indices: (local batch,) int64, the pairs'.
+            step: its number in the run.
+
+        Returns:
+            The loss and what else telemetry wants of it.
+
+        Raises:
+            DivergedError: the loss or the gradient is no number; the weights are as they were.
+        """
+        experiment = self.experiment
+        lr = self._set_lr(experiment.optim.factor(step, experiment.train.steps) * SLOWER**self.returns)
+        # Both views as one batch, (2 · local batch, ...), the first views first.
+        views = features.transpose(0, 1).flatten(0, 1).float()
+        if self.frontend is not None:
+            views = self.frontend(views.squeeze(1))
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            embeddings, logits = self.network(views)
+        self.embeddings = embeddings.detach()
+        loss, terms = self.objective(*embeddings.chunk(2), logits=logits, labels=labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), experiment.train.clip or float("inf"))
+        found = {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr}
+        for name in ("loss", "gradient_norm"):
+            if not torch.isfinite(torch.tensor(found[name])):
+                raise DivergedError(f"{name} is {found[name]} at step {step}")
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.model)
+        return found | {name: term.item() for name, term in terms.items()}
+
+    def spread(self) -> float:
+        """Effective rank of the last step's embeddings; every worker must take part."""
+        return effective_rank(gather(self.embeddings.float()).cpu()).item()
+
+    def check(self, uniformity: float, rank: float) -> None:
+        """Raise DivergedError if a contrastive objective's embedding has collapsed."""
+        if self.experiment.objective.kind != "cross_entropy" and (reason := collapsed(uniformity, rank)):
+            raise DivergedError(f"the embedding has collapsed: {reason}")
+
+    def go_back(self) -> None:
+        """Take the weights and the optimizer of the last checkpoint again, and halve the learning rate."""
+        self._load_state(self._good)
+        self.returns += 1
+
+    def save(self, folder: Path, position: Position, metrics: dict[str, float]) -> None:
+        """Write a checkpoint. Its model is the running average where there is one."""
+        resume = {"rng": torch.get_rng_state(), "returns": self.returns, "optimizer": self.optimizer.state_dict()}
+        if self.ema is not None:
+            resume |= {"model": self.model.state_dict(), "ema": self.ema.state_dict()}
+        plain = self.experiment.plain()
+        if self.ema is None:
+            checkpoint.save(folder, self.model, plain, self.classes, position, metrics, resume)
+            return
+        with self.ema.applied(self.model):
+            checkpoint.save(folder, self.model, plain, self.classes, position, metrics, resume)
+
+    def keep(self) -> None:
+        """The weights as they are now are what `go_back` returns to; every worker keeps them after each epoch."""
+        self._good = self._state()
+
+    def load(self, folder: Path) -> Position:
+        """Go on from a checkpoint."""
+        checkpoint.load_weights(folder, self.model)
+        resume = checkpoint.load_resume(folder)
+        if "model" in resume:
+            self.model.load_state_dict(resume["model"])
+        self.optimizer.load_state_dict(resume["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(resume["ema"])
+        torch.set_rng_state(resume["rng"])
+        self.returns = resume["returns"]
+        self.keep()
+        return checkpoint.position(folder)
+
+    def _state(self) -> dict[str, Any]:
+        parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.ema is not None:
+            parts["ema"] = self.ema.state_dict()
+        return copy.deepcopy(parts)
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+
+    def _set_lr(self, factor: float) -> float:
+        """Set every group's learning rate to `factor` times what it was built with; returns the first group's."""
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = group["initial_lr"] * factor
+        return self.optimizer.param_groups[0]["lr"]
