@@ -105,7 +105,7 @@ def test_a_fault_says_the_key_the_value_what_is_allowed_and_where_it_came_from(t
     file = written(tmp_path, train={"epochs": 0}, encoder={"kind": "transformer"})
     message = refusal(file, optim__lr="-1")
     assert f"train.epochs is 0: input should be greater than or equal to 1 (from {file})" in message
-    assert "encoder.kind is 'transformer': input should be 'resnet18' or 'cnn'" in message
+    assert "encoder.kind is 'transformer': input should be 'resnet18', 'resnet18_1d', 'cnn' or 'framenet'" in message
     assert "optim.lr is -1: input should be greater than 0" in message
 
 

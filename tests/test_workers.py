@@ -19,7 +19,7 @@ CASES = (
     ("cnn", "nt_xent"),
     ("cnn", "cross_entropy"),
     ("resnet18_1d", "joint"),
-    ("cnn", "joint without labels"),
+    ("framenet", "joint without labels"),
 )
 """Encoder and objective: each encoder once, for its batch norms, and each objective once, for its gathering."""
 

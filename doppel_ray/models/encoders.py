@@ -6,6 +6,7 @@ What they read is (batch, channels, frames, mels), or (batch, channels, samples)
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -19,9 +20,10 @@ LAYERS: dict[int, tuple[Any, Any]] = {1: (nn.Conv1d, nn.BatchNorm1d), 2: (nn.Con
 class EncoderConfig(Section):
     """The network whose output the probes read."""
 
-    kind: Literal["resnet18", "resnet18_1d", "cnn"] = "resnet18"
+    kind: Literal["resnet18", "resnet18_1d", "cnn", "framenet"] = "resnet18"
     """resnet18: He et al. (2016), without its last layer. resnet18_1d: CLAR's, with kernels of 9, on waveforms.
-    cnn: four strided convolutions, for quick runs."""
+    cnn: four strided convolutions, for quick runs. framenet: the same, read at two scales and through a layer over all
+    bands of a frame, as in BYOL-A."""
     width: int = Field(default=64, ge=8, le=1024)
     """Channels of the first stage (each later stage doubles them); 64 is ResNet-18's own."""
     representation: Literal["pooled", "projected"] = "pooled"
@@ -147,6 +149,21 @@ class ResNet18Waveform(Encoder):
         return self.stages(self.stem(features)).mean(dim=2)
 
 
+def _strided(channels: int, width: int) -> nn.Sequential:
+    """Four 3 × 3 convolutions of stride 2; the last has 8 · width channels."""
+    layers: list[nn.Module] = []
+    for stage in range(4):
+        outputs = width << stage
+        layers += [nn.Conv2d(channels, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        channels = outputs
+    return nn.Sequential(*layers)
+
+
+def _over_time(x: Tensor) -> Tensor:
+    """Mean and maximum over time: (batch, channels, frames) -> (batch, 2 · channels)."""
+    return torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)
+
+
 class ConvNet(Encoder):
     """Four 3 × 3 convolutions of stride 2; mean over frequency, then mean and maximum over time.
 
@@ -158,26 +175,57 @@ class ConvNet(Encoder):
     def __init__(self, channels: int = 1, width: int = 64) -> None:
         super().__init__()
         self.size = 16 * width
-        layers: list[nn.Module] = []
-        inputs = channels
-        for stage in range(4):
-            outputs = width << stage
-            layers += [
-                nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(),
-            ]
-            inputs = outputs
-        self.layers = nn.Sequential(*layers)
+        self.layers = _strided(channels, width)
 
     def forward(self, features: Tensor) -> Tensor:
-        over_time = self.layers(features).mean(dim=3)
-        return torch.cat([over_time.mean(dim=2), over_time.amax(dim=2)], dim=1)
+        return _over_time(self.layers(features).mean(dim=3))
+
+
+class FrameNet(Encoder):
+    """`cnn` with a richer reading of the same convolutions: what is heard in a frame as a whole, and at two scales.
+
+    A mean over frequency forgets in which band a pattern stood, and pitch with it. BYOL-A (Niizumi et al. 2023, "BYOL
+    for Audio", IEEE/ACM TASLP 31) adds a fully connected layer over the channels of all bands of a frame, lays its
+    output beside the convolutions' own, and pools mean and maximum over time. So here, where that layer is a
+    convolution as high as the map, and the third convolution is heard beside the fourth.
+
+    The trunk stays dense and shallow. On a CPU depthwise convolutions (ConvNeXt, EfficientNet) train far more slowly
+    than their few operations promise, and a narrow ResNet-18 at equal time hears less in recordings.
+
+    Args:
+        channels: input channels.
+        width: channels of the first convolution; the representation is 40 times as wide: two poolings of the third
+            convolution's 4 · width, the fourth's 8 · width, and the frame layer's 8 · width.
+    """
+
+    BANDS = 4
+    """Height of the map under the frame layer: what 64 mels come down to; other numbers are averaged to as many."""
+
+    def __init__(self, channels: int = 1, width: int = 64) -> None:
+        super().__init__()
+        self.size = 40 * width
+        layers = _strided(channels, width)
+        self.trunk, self.last = layers[:-3], layers[-3:]
+        self.frame = nn.Sequential(
+            nn.Conv2d(8 * width, 8 * width, (1, self.BANDS), bias=False), nn.BatchNorm2d(8 * width), nn.ReLU()
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        fine = self.trunk(features)
+        coarse = self.last(fine)
+        bands = coarse
+        if coarse.shape[3] != self.BANDS:
+            bands = F.adaptive_avg_pool2d(coarse, (coarse.shape[2], self.BANDS))
+        return torch.cat(
+            [_over_time(fine.mean(dim=3)), _over_time(coarse.mean(dim=3)), _over_time(self.frame(bands).squeeze(3))],
+            dim=1,
+        )
 
 
 ENCODERS: dict[str, type[Encoder]] = {
     "resnet18": ResNet18,
     "resnet18_1d": ResNet18Waveform,
     "cnn": ConvNet,
+    "framenet": FrameNet,
 }
 """`encoder.kind` -> class."""

@@ -18,7 +18,8 @@ def test_resnet18_has_the_published_size() -> None:
 
 @pytest.mark.parametrize("frames", [96, 40])
 @pytest.mark.parametrize(
-    ("kind", "width", "size"), [("resnet18", 64, 512), ("resnet18", 8, 64), ("cnn", 32, 512), ("cnn", 8, 128)]
+    ("kind", "width", "size"),
+    [("resnet18", 64, 512), ("resnet18", 8, 64), ("cnn", 32, 512), ("cnn", 8, 128), ("framenet", 32, 1280)],
 )
 def test_an_encoder_gives_one_vector_whatever_the_length(kind: str, width: int, size: int, frames: int) -> None:
     encoder = EncoderConfig.model_validate({"kind": kind, "width": width}).build().eval()
@@ -70,6 +71,14 @@ def test_clars_waveform_encoder_is_resnet18_with_kernels_of_9() -> None:
     kernels = [module.kernel_size for module in flat.modules() if isinstance(module, torch.nn.Conv1d)]
     assert sorted(set(kernels)) == [(1,), (7,), (9,)]
     assert flat.size == 512
+
+
+def test_framenet_takes_any_number_of_mels_and_tells_the_bands_apart() -> None:
+    encoder = EncoderConfig(kind="framenet", width=8).build(channels=3).eval()
+    assert encoder(torch.randn(2, 3, 126, 128)).shape == (2, 320)
+    low = torch.zeros(1, 3, 96, 64)
+    low[..., :16] = 1.0
+    assert not torch.allclose(encoder(low), encoder(low.roll(32, dims=3)), rtol=0.1)
 
 
 @pytest.mark.parametrize("samples", [16000, 5000])
