@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from doppel_ray.audio import Augment, AugmentConfig, Frontend, FrontendConfig
+from doppel_ray.audio import Augment, AugmentConfig, Frontend, FrontendConfig, read_chain
 from doppel_ray.section import Section
 from doppel_ray.synth import Delta, SynthConfig
 
@@ -47,7 +47,7 @@ class PairMaker:
         self.synth = synth.build()
         self.pairs = pairs
         self.frontend: Frontend = frontend.build(synth.sample_rate).to(self.device)
-        self.augment = Augment(augment, seed)
+        self.augment = Augment(augment, seed, synth.sample_rate)
         self.seed = seed
 
     @classmethod
@@ -57,18 +57,20 @@ class PairMaker:
             synth=SynthConfig.model_validate(experiment["synth"]),
             pairs=PairsConfig.model_validate(experiment["pairs"]),
             frontend=FrontendConfig.model_validate(experiment["frontend"]),
-            augment=tuple(AugmentConfig.model_validate(augment) for augment in experiment["augment"]),
+            augment=read_chain(experiment["augment"]),
             seed=experiment["run"]["seed"],
             device=device,
         )
 
     def sounds(self, indices: Tensor) -> Tensor:
         """Both views of the pairs `indices` (n,) as sound, augmented: (2, n, samples) float32."""
-        if self.pairs.reuse is not None:
-            indices = indices % self.pairs.reuse
-        indices = indices.to(self.device)
+        indices = self._drawn(indices)
         views = self.synth.pairs(self.seed, indices, self.pairs.delta)
         return torch.stack([self.augment(sound, indices, view) for view, sound in enumerate(views)])
+
+    def _drawn(self, indices: Tensor) -> Tensor:
+        """The indices that pairs are drawn by, on the device."""
+        return (indices if self.pairs.reuse is None else indices % self.pairs.reuse).to(self.device)
 
     @torch.inference_mode()
     def __call__(self, indices: Tensor | np.ndarray) -> Tensor:
@@ -76,6 +78,8 @@ class PairMaker:
         out = []
         for chunk in torch.as_tensor(indices).split(CHUNK):
             filled = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk))])
-            features = self.frontend(self.sounds(filled).flatten(0, 1)).half()
-            out.append(features.unflatten(0, (2, CHUNK)).transpose(0, 1)[: len(chunk)].cpu())
+            views = self.frontend(self.sounds(filled).flatten(0, 1)).unflatten(0, (2, CHUNK))
+            drawn = self._drawn(filled)
+            features = [self.augment.features(view, drawn, which).half() for which, view in enumerate(views)]
+            out.append(torch.stack(features, dim=1)[: len(chunk)].cpu())
         return torch.cat(out)

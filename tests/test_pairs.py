@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doppel_ray.audio import AugmentConfig, FrontendConfig
+from doppel_ray.audio.augment import Gain
 from doppel_ray.pairs import CHUNK, PairMaker, PairsConfig
 from doppel_ray.synth import SynthConfig
 
 BRIEF = SynthConfig(duration=0.2)
-GAIN = (AugmentConfig(kind="gain"),)
+GAIN = (Gain(),)
 
 
 def maker(seed: int = 0, augment: tuple[AugmentConfig, ...] = GAIN, **pairs: float) -> PairMaker:
