@@ -169,10 +169,10 @@ class Clar(Frontend):
     1. Phase in radians, -π to π.
     2. Mel in dB: 10 log10 max(mel of |X|², 1e-5) - 10.
 
-    As CLAR's code computes them (github.com/haideraltahan/CLAR, with kernels of nnAudio's). The transform X of channels 0
+    As CLAR's code computes them (github.com/haideraltahan/CLAR, with nnAudio's kernels). The transform X of channels 0
     and 1 has 128 bins because it is taken at 128 frequencies equally spaced in their logarithm, 40 · 200**(k / 128) Hz,
-    and not at those of an FFT; phase is counted from the start of the zero-padded frame. The 128 mel bands of channel 2
-    are Slaney's, normalised by area, on an FFT of 2048. Frames are centred, the sound reflected at its ends.
+    not at those of an FFT; phase is counted from the start of the zero-padded frame. The 128 mel bands of channel 2 are
+    Slaney's, normalised by area, on an FFT of 2048. Frames are centred, the sound reflected at its ends.
 
     Args:
         sample_rate: in Hz; the upper edge of 8000 Hz needs at least 16 kHz.

@@ -107,8 +107,8 @@ class Noise(Augmentation):
 class TimeMask(Augmentation):
     """CLAR: replace a stretch of the sound by faint noise or by a constant.
 
-    CLAR's code masks an eighth of the clip, 0.125 s where it lasts a second, and flips a second coin before it does, which
-    comes to p = 0.25.
+    CLAR's code masks an eighth of the clip, 0.125 s where it lasts a second, and flips a second coin before it does,
+    which comes to p = 0.25.
     """
 
     kind: Literal["time_mask"] = "time_mask"
@@ -195,8 +195,8 @@ class TimeStretch(Augmentation):
 class _Filter(Augmentation):
     """A Butterworth filter's magnitude, without its phase, applied to the spectrum of the whole clip.
 
-    The cutoff is uniform on the mel scale, as torch-audiomentations draws it. torchaudio's biquads take one cutoff a call;
-    its lfilter, which takes one a row, is a loop over samples, which two Fourier transforms outrun, on a GPU by far.
+    The cutoff is uniform on the mel scale, as torch-audiomentations draws it. torchaudio's biquads take one cutoff a
+    call; its lfilter, which takes one a row, is a loop over samples, and two Fourier transforms outrun it.
     """
 
     low: float = Field(gt=0.0)
@@ -213,8 +213,8 @@ class _Filter(Augmentation):
         if self.high > sample_rate / 2:
             raise ValueError(f"high is {self.high:g} Hz; sound at {sample_rate} Hz reaches {sample_rate / 2:g}")
 
-    def _response(self, octaves: Tensor) -> Tensor:
-        """Gain at frequencies so many times the cutoff."""
+    def _distance(self, hz: Tensor, cutoff: Tensor) -> Tensor:
+        """How many times the cutoff a frequency lies on the far side of it."""
         raise NotImplementedError
 
     def apply(self, batch: Tensor, draws: Draws) -> Tensor:
@@ -223,7 +223,9 @@ class _Filter(Augmentation):
         samples = batch.shape[1]
         size = _fast_length(samples + draws.sample_rate // 4)  # the ringing of 20 Hz is over before it comes round
         hz = torch.arange(size // 2 + 1, device=batch.device) * (draws.sample_rate / size)
-        spectrum = torch.fft.rfft(batch, n=size) * self._response(hz / cutoff)
+        gain = torch.rsqrt(1.0 + self._distance(hz, cutoff) ** (2 * self.order))
+        spectrum = torch.fft.rfft(batch, n=size)
+        torch.view_as_real(spectrum).mul_(gain.unsqueeze(2))
         return torch.fft.irfft(spectrum, n=size)[:, :samples]
 
 
@@ -236,9 +238,8 @@ class HighPass(_Filter):
     high: float = Field(default=800.0, gt=0.0)
     """Highest cutoff in Hz."""
 
-    def _response(self, ratio: Tensor) -> Tensor:
-        steep = ratio ** (2 * self.order)
-        return torch.sqrt(steep / (1.0 + steep))
+    def _distance(self, hz: Tensor, cutoff: Tensor) -> Tensor:
+        return cutoff / hz
 
 
 class LowPass(_Filter):
@@ -250,8 +251,8 @@ class LowPass(_Filter):
     high: float = Field(default=8000.0, gt=0.0)
     """Highest cutoff in Hz."""
 
-    def _response(self, ratio: Tensor) -> Tensor:
-        return torch.rsqrt(1.0 + ratio ** (2 * self.order))
+    def _distance(self, hz: Tensor, cutoff: Tensor) -> Tensor:
+        return hz / cutoff
 
 
 class ImpulseResponse(Augmentation):
