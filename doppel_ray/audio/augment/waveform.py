@@ -16,7 +16,7 @@ from torch import Tensor
 
 from doppel_ray.audio import files
 from doppel_ray.audio.augment.augmentation import Augmentation, Draws, ascending
-from doppel_ray.audio.augment.vocoder import vocode
+from doppel_ray.audio.augment.vocoder import fast, vocode
 
 
 class Gain(Augmentation):
@@ -162,11 +162,11 @@ class PitchShift(Augmentation):
 
     kind: Literal["pitch_shift"] = "pitch_shift"
     semitones: float = Field(default=15.0, gt=0.0, le=24.0)
-    """Furthest transposition, down or up; uniform between the two, and not whole semitones as in CLAR's code."""
+    """Furthest transposition, down or up; uniform between the two, but for a fine grid (`vocoder.fast`)."""
 
     def apply(self, batch: Tensor, draws: Draws) -> Tensor:
         ratio = torch.exp2(draws.between(-self.semitones, self.semitones).squeeze(1) / 12)
-        return vocode(batch, torch.ones_like(ratio), ratio, draws.sample_rate)
+        return vocode(batch, torch.ones_like(ratio), fast(ratio, draws.sample_rate), draws.sample_rate)
 
 
 class TimeStretch(Augmentation):
@@ -290,8 +290,8 @@ class ImpulseResponse(Augmentation):
             response = self._synthesise(choice, samples, draws)
         else:
             recorded = _read_responses(self.responses, draws.sample_rate)
-            row = torch.floor(choice.squeeze(1) * len(recorded)).long()
-            response = recorded[:, :samples].to(batch.device)[row]
+            row = torch.floor(choice.squeeze(1) * len(recorded)).long().cpu()
+            response = recorded[row, :samples].to(batch.device)
         response = response * torch.rsqrt(response.square().sum(dim=1, keepdim=True).clamp(min=1e-20))
         size = _fast_length(samples + response.shape[1] - 1)
         spectrum = torch.fft.rfft(batch, n=size) * torch.fft.rfft(response, n=size)
