@@ -88,7 +88,7 @@ class Raw(Frontend):
         """The samples themselves."""
         return samples
 
-    def features(self, sound: Tensor) -> Tensor:
+    def forward(self, sound: Tensor) -> Tensor:
         return sound.unsqueeze(1)
 
 
