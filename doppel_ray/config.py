@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from doppel_ray import tree
-from doppel_ray.audio import AugmentConfig, FrontendConfig
+from doppel_ray.audio import AugmentConfig, FrontendConfig, check_chain
 from doppel_ray.data import DataConfig, GeneratorConfig
 from doppel_ray.models import EncoderConfig, HeadConfig
 from doppel_ray.objectives import ObjectiveConfig
@@ -67,6 +67,7 @@ class Experiment(Section):
                 f"encoder.kind is {self.encoder.kind}, which reads a {self.encoder.domain}, but frontend.kind is "
                 f"{self.frontend.kind}, which gives a {frontend.domain}"
             )
+        check_chain(self.augment, self.synth.sample_rate, frontend.domain)
         if self.objective.needs_labels and self.source.share == 0.0:
             raise ValueError(
                 f"objective.kind is {self.objective.kind}, which needs labels, and synthetic pairs have none; "
@@ -85,7 +86,11 @@ class Experiment(Section):
             ConfigError: as `read`.
         """
         plain = self.plain()
-        for section, key in ((plain["source"]["recordings"], "root"), (plain["train"], "init"), (plain["probes"], "root")):
+        for section, key in (
+            (plain["source"]["recordings"], "root"),
+            (plain["train"], "init"),
+            (plain["probes"], "root"),
+        ):
             if section[key] is not None:
                 section[key] = str(Path(section[key]).expanduser().absolute())
         return validate(plain)

@@ -55,7 +55,7 @@ class Learner:
         frontend = experiment.frontend.build(experiment.synth.sample_rate)
         # Features that the generators have not made are made here, on the trainer's device.
         self.frontend = frontend.to(self.device) if experiment.frontend.where == "trainer" else None
-        self.augment = Augment(experiment.augment, experiment.run.seed)
+        self.augment = Augment(experiment.augment, experiment.run.seed, experiment.synth.sample_rate)
 
         model = Recipe.of(experiment.plain(), self.classes).untrained()
         if train.init is not None:
@@ -93,7 +93,7 @@ class Learner:
         # Both views as one batch, (2 · local batch, ...), the first views first.
         views = features.transpose(0, 1).flatten(0, 1).float()
         if self.frontend is not None:
-            views = self.frontend(views.squeeze(1))
+            views = self._features(views.squeeze(1), indices)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             embeddings, logits = self.network(views)
         self.embeddings = embeddings.detach()
@@ -153,6 +153,15 @@ class Learner:
         self.returns = resume["returns"]
         self.keep()
         return checkpoint.position(folder)
+
+    @torch.no_grad()
+    def _features(self, sound: Tensor, indices: np.ndarray) -> Tensor:
+        """Features of both views, the first views first, with their spectral augmentations."""
+        reuse = self.experiment.pairs.reuse
+        drawn = torch.from_numpy(indices if reuse is None else indices % reuse).to(self.device)
+        assert self.frontend is not None
+        views = self.frontend(sound).chunk(2)
+        return torch.cat([self.augment.features(features, drawn, view) for view, features in enumerate(views)])
 
     def _state(self) -> dict[str, Any]:
         parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from doppel_ray.audio import Augment, AugmentConfig, Frontend, FrontendConfig
+from doppel_ray.audio import Augment, AugmentConfig, Frontend, FrontendConfig, read_chain
 from doppel_ray.recordings import Recordings, SourceConfig, choose, rank
 from doppel_ray.section import Section
 from doppel_ray.synth import Delta, SynthConfig
@@ -119,7 +119,7 @@ class PairMaker:
             self.recordings = Recordings(self.source.recordings, synth.sample_rate, synth.duration, seed)
         self.where = frontend.where
         self.frontend: Frontend = frontend.build(synth.sample_rate).to(self.device)
-        self.augment = Augment(augment, seed)
+        self.augment = Augment(augment, seed, synth.sample_rate)
         self.seed = seed
         self.total = total
 
@@ -131,7 +131,7 @@ class PairMaker:
             synth=SynthConfig.model_validate(experiment["synth"]),
             pairs=PairsConfig.model_validate(experiment["pairs"]),
             frontend=FrontendConfig.model_validate(experiment["frontend"]),
-            augment=tuple(AugmentConfig.model_validate(augment) for augment in experiment["augment"]),
+            augment=read_chain(experiment["augment"]),
             seed=experiment["run"]["seed"],
             source=SourceConfig.model_validate(experiment["source"]),
             total=train["epochs"] * train["pairs_per_epoch"],
@@ -144,24 +144,25 @@ class PairMaker:
         Returns:
             (2, n, samples) float32; (n,) int64, -1 where there is none.
         """
-        spread = self.pairs.delta_at(indices, self.total)
-        if self.pairs.reuse is not None:
-            indices = indices % self.pairs.reuse
+        spread = self.pairs.delta_at(indices.to(self.device), self.total)
+        indices = self._drawn(indices)
         labels = torch.full((len(indices),), -1)
         if self.recordings is None:
-            return self.synth.pairs(self.seed, indices.to(self.device), _to(spread, self.device)), labels
+            return self.synth.pairs(self.seed, indices, spread), labels
         mix = self.source.mix
         recorded = choose(mix, self.seed, indices)
         sounds = torch.empty(2, len(indices), self.recordings.samples, device=self.device)
         if recorded.any():
-            views, labels[recorded] = self.recordings.views(rank(mix, self.seed, indices[recorded]))
+            views, labels[recorded.cpu()] = self.recordings.views(rank(mix, self.seed, indices[recorded]))
             sounds[:, recorded] = views.to(self.device)
         if not recorded.all():
             made = ~recorded
-            sounds[:, made] = self.synth.pairs(
-                self.seed, indices[made].to(self.device), _to(_rows(spread, made), self.device)
-            )
+            sounds[:, made] = self.synth.pairs(self.seed, indices[made], _rows(spread, made))
         return sounds, labels
+
+    def _drawn(self, indices: Tensor) -> Tensor:
+        """The indices that pairs are drawn by, on the device."""
+        return (indices if self.pairs.reuse is None else indices % self.pairs.reuse).to(self.device)
 
     @torch.inference_mode()
     def labelled(self, indices: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
@@ -178,14 +179,13 @@ class PairMaker:
             rows = slice(start, start + CHUNK)
             kept = len(indices[rows])
             fill = [*range(kept), *[kept - 1] * (CHUNK - kept)]
-            drawn, chunk = indices[rows][fill].to(self.device), sounds[:, rows][:, fill]
-            if self.pairs.reuse is not None:
-                drawn = drawn % self.pairs.reuse
+            drawn, chunk = self._drawn(indices[rows][fill]), sounds[:, rows][:, fill]
             views = torch.stack([self.augment(sound, drawn, view) for view, sound in enumerate(chunk)])
             if self.where == "trainer":
                 features = views.unsqueeze(2)
             else:
-                features = self.frontend(views.flatten(0, 1)).unflatten(0, (2, CHUNK))
+                whole = self.frontend(views.flatten(0, 1)).unflatten(0, (2, CHUNK))
+                features = torch.stack([self.augment.features(part, drawn, view) for view, part in enumerate(whole)])
             out.append(features.half().transpose(0, 1)[:kept].cpu())
         return torch.cat(out), labels
 
@@ -200,8 +200,3 @@ def _rows(spread: Spread, chosen: Tensor) -> Spread:
         return {group: value[chosen] if isinstance(value, Tensor) else value for group, value in spread.items()}
     return spread[chosen] if isinstance(spread, Tensor) else spread
 
-
-def _to(spread: Spread, device: torch.device) -> Spread:
-    if isinstance(spread, Mapping):
-        return {group: value.to(device) if isinstance(value, Tensor) else value for group, value in spread.items()}
-    return spread.to(device) if isinstance(spread, Tensor) else spread

@@ -106,7 +106,9 @@ def check_source(experiment: Experiment) -> None:
     if train.init is not None:
         encoder = checkpoint.Recipe.of(checkpoint.about(train.init)["experiment"]).encoder
         if encoder != experiment.encoder:
-            raise ConfigError(f"train.init is {train.init}, whose encoder is {encoder}; encoder is {experiment.encoder}")
+            raise ConfigError(
+                f"train.init is {train.init}, whose encoder is {encoder}; encoder is {experiment.encoder}"
+            )
     if experiment.source.share == 0.0:
         return
     recordings = Recordings(experiment.source.recordings, synth.sample_rate, synth.duration, experiment.run.seed)

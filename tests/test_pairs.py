@@ -6,11 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doppel_ray.audio import AugmentConfig, FrontendConfig
+from doppel_ray.audio.augment import Gain, SpecMask
 from doppel_ray.pairs import CHUNK, PairMaker, PairsConfig
 from doppel_ray.synth import SynthConfig
 
 BRIEF = SynthConfig(duration=0.2)
-GAIN = (AugmentConfig(kind="gain"),)
+GAIN = (Gain(),)
 
 
 def maker(seed: int = 0, augment: tuple[AugmentConfig, ...] = GAIN, **pairs: float) -> PairMaker:
@@ -66,6 +67,15 @@ def test_at_delta_0_both_views_are_one_sound_and_the_further_delta_the_further_t
 def test_the_two_views_are_augmented_on_their_own() -> None:
     features = maker(delta=0.0)(torch.arange(32)).float()
     assert ((features[:, 0] - features[:, 1]).abs().amax(dim=(1, 2, 3)) > 0.01).all()
+
+
+def test_features_are_masked_after_the_frontend_in_any_batch() -> None:
+    masked = maker(augment=(Gain(), SpecMask(fill=-1.0)))
+    found = masked(torch.arange(40))
+    assert ((found == -1).flatten(2).any(dim=2)).float().mean() > 0.9
+    plain = maker()(torch.arange(40))
+    torch.testing.assert_close(found[found != -1], plain[found != -1], rtol=0, atol=2e-3)
+    torch.testing.assert_close(masked(torch.tensor([37]))[0], found[37], rtol=0, atol=2e-3)
 
 
 def test_a_finite_set_comes_round_again() -> None:

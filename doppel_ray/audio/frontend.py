@@ -1,31 +1,101 @@
-"""Frontends: waveforms into the features that an encoder reads."""
+"""Frontends: waveforms into what an encoder reads."""
 
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from doppel_ray.section import Section
-
-WINDOW_SECONDS = 0.025
-HOP_SECONDS = 0.010
-EXAMPLE_FRAMES = 96
-LOG_OFFSET = 0.01
 
 
 class FrontendConfig(Section):
     """How sound becomes what the encoder reads."""
 
-    kind: Literal["vggish"] = "vggish"
-    """vggish: log-mel as VGGish defines it: 25 ms Hann window, 10 ms hop, magnitude, HTK bands, log(x + 0.01)."""
-    mels: int = 64
-    """Mel bands, from 125 to 7500 Hz."""
-    where: Literal["generator"] = "generator"
-    """Who computes the features: the generators, beside the synthesizer, so that features travel and not sound."""
+    kind: Literal["vggish", "clar", "raw"] = "vggish"
+    """vggish: log-mel as VGGish defines it: 25 ms Hann window, 10 ms hop, magnitude, HTK bands, log(x + 0.01).
+    clar: CLAR's three channels, magnitude in dB, phase, mel in dB, each of 128 bins from 40 to 8000 Hz, 8 ms hop.
+    raw: the waveform."""
+    mels: int = Field(default=64, ge=1)
+    """vggish: mel bands, from 125 to 7500 Hz."""
+    window: float = Field(default=0.016, gt=0.0, le=0.128)
+    """clar: Hann window in seconds, zero-padded to an FFT of 0.128 s. CLAR's paper says 0.016; its code, 0.128."""
+    where: Literal["generator", "trainer"] = "generator"
+    """Who computes the features: the generators, beside the synthesizer, so that features travel and not sound; or the
+    trainer, on its own device, so that sound travels and the generators have less to do."""
 
     def build(self, sample_rate: int) -> "Frontend":
-        return Frontend(sample_rate=sample_rate, mels=self.mels)
+        """The frontend for sound at `sample_rate` Hz.
+
+        Raises:
+            ValueError: the sample rate cannot hold the frontend's bands.
+        """
+        match self.kind:
+            case "vggish":
+                return VGGish(sample_rate, self.mels)
+            case "clar":
+                return Clar(sample_rate, self.window)
+            case "raw":
+                return Raw()
+
+
+class Frontend(nn.Module):
+    """Sound (batch, samples) float32 into what an encoder reads, also float32.
+
+    Attributes:
+        domain: "spectrogram" for (batch, channels, frames, bins), "waveform" for (batch, channels, samples).
+        channels: how many.
+        chunk: sounds transformed at a time on a CPU: few enough that their spectra stay in its cache.
+    """
+
+    domain: Literal["spectrogram", "waveform"] = "spectrogram"
+    channels: int = 1
+    chunk: int = 16
+
+    def frames(self, samples: int) -> int:
+        """Length in time of what a sound of so many samples gives.
+
+        Raises:
+            ValueError: the sound is too short to give any.
+        """
+        raise NotImplementedError
+
+    def features(self, sound: Tensor) -> Tensor:
+        """What `forward` gives, for a batch that may be taken whole."""
+        raise NotImplementedError
+
+    def forward(self, sound: Tensor) -> Tensor:
+        """Features of sound.
+
+        Args:
+            sound: (batch, samples) float32.
+
+        Returns:
+            (batch, channels, frames, bins) or (batch, channels, samples) float32.
+        """
+        if sound.device.type != "cpu" or len(sound) <= self.chunk:
+            return self.features(sound)
+        return torch.cat([self.features(part) for part in sound.split(self.chunk)])
+
+
+class Raw(Frontend):
+    """The waveform itself, for encoders that are one-dimensional: (batch, 1, samples)."""
+
+    domain = "waveform"
+
+    def frames(self, samples: int) -> int:
+        """The samples themselves."""
+        return samples
+
+    def forward(self, sound: Tensor) -> Tensor:
+        return sound.unsqueeze(1)
+
+
+def power(spectrum: Tensor) -> Tensor:
+    """Squared magnitude of a complex tensor; several times faster on a CPU than by way of `abs`."""
+    real, imaginary = torch.view_as_real(spectrum).unbind(-1)
+    return torch.addcmul(real * real, imaginary, imaginary)
 
 
 def mel_matrix(bins: int, sample_rate: int, mels: int, low_hz: float = 125.0, high_hz: float = 7500.0) -> Tensor:
@@ -49,13 +119,18 @@ def mel_matrix(bins: int, sample_rate: int, mels: int, low_hz: float = 125.0, hi
     return matrix.float()
 
 
-class Frontend(nn.Module):
-    """VGGish log-mel features.
+class VGGish(Frontend):
+    """VGGish log-mel features: (batch, 1, frames, mels).
 
     Args:
         sample_rate: in Hz; the upper mel edge of 7500 Hz needs at least 15 kHz.
         mels: number of mel bands.
     """
+
+    WINDOW_SECONDS = 0.025
+    HOP_SECONDS = 0.010
+    EXAMPLE_FRAMES = 96
+    LOG_OFFSET = 0.01
 
     def __init__(self, sample_rate: int = 16000, mels: int = 64) -> None:
         super().__init__()
@@ -63,17 +138,13 @@ class Frontend(nn.Module):
             raise ValueError(
                 f"sample_rate is {sample_rate} Hz; the mel bands reach 7500 Hz, so it must be at least 15000"
             )
-        self.sample_rate = sample_rate
-        self.mels = mels
-        self.window_length = round(WINDOW_SECONDS * sample_rate)
-        self.hop_length = round(HOP_SECONDS * sample_rate)
+        self.window_length = round(self.WINDOW_SECONDS * sample_rate)
+        self.hop_length = round(self.HOP_SECONDS * sample_rate)
         self.fft_length = 1 << (self.window_length - 1).bit_length()
-        # VGGish pads each windowed frame to the FFT length at its end. A shift changes no magnitude, so the window may
-        # stand in the middle of the FFT frame, as torch.stft wants it, if the signal is padded by as much.
-        self.padding = (self.fft_length - self.window_length) // 2
+        window = F.pad(torch.hann_window(self.window_length, periodic=True), (0, self.fft_length - self.window_length))
         self.window: Tensor
         self.bands: Tensor
-        self.register_buffer("window", torch.hann_window(self.window_length, periodic=True), persistent=False)
+        self.register_buffer("window", window, persistent=False)
         self.register_buffer("bands", mel_matrix(self.fft_length // 2 + 1, sample_rate, mels), persistent=False)
 
     def frames(self, samples: int) -> int:
@@ -81,26 +152,90 @@ class Frontend(nn.Module):
         complete = 1 + (samples - self.window_length) // self.hop_length
         if complete < 1:
             raise ValueError(f"a sound of {samples} samples is shorter than one window of {self.window_length}")
-        return complete - complete % EXAMPLE_FRAMES if complete >= EXAMPLE_FRAMES else complete
+        return complete - complete % self.EXAMPLE_FRAMES if complete >= self.EXAMPLE_FRAMES else complete
 
-    def forward(self, sound: Tensor) -> Tensor:
-        """Log-mel features of sound.
-
-        Args:
-            sound: (batch, samples) float32.
-
-        Returns:
-            (batch, 1, frames, mels) float32.
-        """
+    def features(self, sound: Tensor) -> Tensor:
         frames = self.frames(sound.shape[-1])
-        spectrum = torch.stft(
-            F.pad(sound, (self.padding, self.fft_length - self.window_length - self.padding)),
-            n_fft=self.fft_length,
-            hop_length=self.hop_length,
-            win_length=self.window_length,
-            window=self.window,
-            center=False,
-            return_complex=True,
+        # The window ends in zeros, as VGGish pads its frames, so what is read past its end does not count.
+        framed = F.pad(sound, (0, self.fft_length)).unfold(-1, self.fft_length, self.hop_length)[:, :frames]
+        magnitude = power(torch.fft.rfft(framed * self.window)).sqrt_()
+        return torch.log(magnitude @ self.bands + self.LOG_OFFSET).unsqueeze(1)
+
+
+class Clar(Frontend):
+    """CLAR's three channels: (batch, 3, frames, 128), a frame every 8 ms, 126 frames in a second.
+
+    0. Magnitude in dB: 20 log10 sqrt(|X|² + 1e-8) - 20.
+    1. Phase in radians, -π to π.
+    2. Mel in dB: 10 log10 max(mel of |X|², 1e-5) - 10.
+
+    As CLAR's code computes them (github.com/haideraltahan/CLAR, with nnAudio's kernels). The transform X of channels 0
+    and 1 has 128 bins because it is taken at 128 frequencies equally spaced in their logarithm, 40 · 200**(k / 128) Hz,
+    not at those of an FFT; phase is counted from the start of the zero-padded frame. The 128 mel bands of channel 2 are
+    Slaney's, normalised by area, on an FFT of 2048. Frames are centred, the sound reflected at its ends.
+
+    Args:
+        sample_rate: in Hz; the upper edge of 8000 Hz needs at least 16 kHz.
+        window: length of the Hann window in seconds.
+    """
+
+    channels = 3
+    chunk = 4
+    BINS = 128
+    LOW_HZ = 40.0
+    HIGH_HZ = 8000.0
+    HOP_SECONDS = 0.008
+    FFT_SECONDS = 0.128
+
+    def __init__(self, sample_rate: int = 16000, window: float = 0.016) -> None:
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks
+
+        if sample_rate < 2 * self.HIGH_HZ:
+            raise ValueError(
+                f"sample_rate is {sample_rate} Hz; CLAR's bins reach 8000 Hz, so it must be at least 16000"
+            )
+        self.window_length = 2 * round(window * sample_rate / 2)  # even, so that it has a middle sample
+        self.hop_length = round(self.HOP_SECONDS * sample_rate)
+        self.fft_length = 1 << (round(self.FFT_SECONDS * sample_rate) - 1).bit_length()
+        if self.window_length < 2:
+            raise ValueError(f"a window of {window} s holds no samples at {sample_rate} Hz")
+        hann = torch.hann_window(self.window_length, periodic=True, dtype=torch.float64)
+        place = torch.arange(self.window_length) + (self.fft_length - self.window_length) // 2
+        hz = self.LOW_HZ * (self.HIGH_HZ / self.LOW_HZ) ** (torch.arange(self.BINS, dtype=torch.float64) / self.BINS)
+        turns = torch.outer(place, hz / sample_rate)
+        kernels = hann.unsqueeze(1) * torch.cat([torch.cos(2 * torch.pi * turns), -torch.sin(2 * torch.pi * turns)], 1)
+        bands = melscale_fbanks(
+            self.fft_length // 2 + 1,
+            self.LOW_HZ,
+            self.HIGH_HZ,
+            self.BINS,
+            sample_rate,
+            norm="slaney",
+            mel_scale="slaney",
         )
-        magnitude = spectrum[..., :frames].abs().transpose(-1, -2)
-        return torch.log(magnitude @ self.bands + LOG_OFFSET).unsqueeze(1)
+        self.window: Tensor
+        self.kernels: Tensor
+        self.bands: Tensor
+        self.register_buffer("window", hann.float(), persistent=False)
+        self.register_buffer("kernels", kernels.float(), persistent=False)
+        self.register_buffer("bands", bands, persistent=False)
+
+    def frames(self, samples: int) -> int:
+        """Frames that a sound of so many samples gives, the first centred on its first sample."""
+        if samples <= self.window_length // 2:
+            raise ValueError(f"a sound of {samples} samples is shorter than half a window of {self.window_length}")
+        return 1 + samples // self.hop_length
+
+    def features(self, sound: Tensor) -> Tensor:
+        frames = self.frames(sound.shape[-1])
+        half = self.window_length // 2
+        padded = F.pad(sound.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
+        framed = padded.unfold(-1, self.window_length, self.hop_length)
+        out = sound.new_empty(len(sound), 3, frames, self.BINS)
+        real, imaginary = (framed @ self.kernels).split(self.BINS, dim=-1)
+        out[:, 0] = torch.addcmul(real * real, imaginary, imaginary).add_(1e-8).log10_().mul_(10.0).sub_(20.0)
+        out[:, 1] = torch.atan2(imaginary + 0.0, real)  # + 0.0: the phase of silence is 0, not that of a negative zero
+        mel = power(torch.fft.rfft(framed * self.window, n=self.fft_length)) @ self.bands
+        out[:, 2] = mel.clamp_(min=1e-5).log10_().mul_(10.0).sub_(10.0)
+        return out

@@ -108,7 +108,9 @@ def _baselines(task: Task, recipe: checkpoint.Recipe, kept: Path | None) -> dict
         return json.loads(file.read_text())
     frontend = frontend_of(recipe)
     found = {
-        "mel": score(task, recipe, by_mel_statistics(FrontendConfig().build(recipe.synth.sample_rate)), None)[task.metric],
+        "mel": score(task, recipe, by_mel_statistics(FrontendConfig().build(recipe.synth.sample_rate)), None)[
+            task.metric
+        ],
         "untrained": score(task, recipe, by_model(recipe.untrained(), frontend), window_of(recipe))[task.metric],
     }
     if file:

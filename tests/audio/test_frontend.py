@@ -1,4 +1,4 @@
-"""The frontend is VGGish's log-mel, written out here from its definition in float64."""
+"""Frontends against their definitions, written out here in float64."""
 
 import math
 
@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from doppel_ray.audio import FrontendConfig
+from doppel_ray.audio.frontend import Frontend
 
 RATE = 16000
 EDGES_HZ = 700.0 * (np.exp(np.linspace(1127 * math.log(1 + 125 / 700), 1127 * math.log(1 + 7500 / 700), 66) / 1127) - 1)
@@ -30,14 +31,23 @@ def vggish(sound: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.log(magnitude @ matrix + 0.01)
 
 
-@pytest.mark.parametrize("level", [1.0, 0.05])
-def test_features_are_those_of_the_definition(level: float) -> None:
+def frontend(kind: str, rate: int = RATE, **settings: float) -> Frontend:
+    return FrontendConfig.model_validate({"kind": kind, **settings}).build(rate)
+
+
+def probes(level: float) -> NDArray[np.float64]:
+    """Noise, a chirp, clicks and silence, a second each: (4, 16000)."""
     random = np.random.default_rng(0)
     time = np.arange(RATE) / RATE
     noise = level * random.uniform(-1, 1, RATE)
     chirp = level * np.sin(2 * np.pi * (100 + 3700 * time) * time)
     clicks = np.where(random.random(RATE) < 0.001, level, 0.0)
-    sounds = np.stack([noise, chirp, clicks, np.zeros(RATE)])
+    return np.stack([noise, chirp, clicks, np.zeros(RATE)])
+
+
+@pytest.mark.parametrize("level", [1.0, 0.05])
+def test_features_are_those_of_the_definition(level: float) -> None:
+    sounds = probes(level)
     found = FrontendConfig().build(RATE)(torch.tensor(sounds, dtype=torch.float32))
     assert found.shape == (4, 1, 96, 64)
     for sound, features in zip(sounds, found[:, 0].numpy(), strict=True):
@@ -58,8 +68,8 @@ def test_a_tone_is_loudest_in_a_band_that_holds_it(hz: float) -> None:
 
 
 def test_a_sound_gives_whole_examples_where_it_is_long_enough_and_all_its_frames_where_not() -> None:
-    frontend = FrontendConfig().build(RATE)
-    assert [frontend(torch.zeros(1, n)).shape[2] for n in (400, 4000, RATE, 5 * RATE)] == [1, 23, 96, 480]
+    vggish = FrontendConfig().build(RATE)
+    assert [vggish(torch.zeros(1, n)).shape[2] for n in (400, 4000, RATE, 5 * RATE)] == [1, 23, 96, 480]
 
 
 def test_a_sound_shorter_than_a_window_is_refused() -> None:
@@ -71,6 +81,91 @@ def test_other_sample_rates_keep_the_frame_rate() -> None:
     assert FrontendConfig().build(44100)(torch.zeros(2, 44100)).shape == (2, 1, 96, 64)
 
 
-def test_a_sample_rate_that_cannot_hold_the_mel_bands_is_refused() -> None:
-    with pytest.raises(ValueError, match="sample_rate is 8000 Hz"):
-        FrontendConfig().build(8000)
+def clar(sound: NDArray[np.float64], window: int) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
+    """The transform of a second at CLAR's 128 frequencies, and its power in 128 mel bands, both (126, 128).
+
+    As nnAudio's STFT(n_fft=2048, freq_bins=128, freq_scale="log", fmin=40, fmax=8000) and MelSpectrogram do, with the
+    window in the middle of the 2048 samples.
+    """
+    before = (2048 - window) // 2
+    hann = np.pad(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window), (before, 2048 - window - before))
+    padded = np.pad(sound, 1024, mode="reflect")
+    framed = np.stack([padded[128 * k : 128 * k + 2048] for k in range(126)]) * hann
+    hz = 40 * np.exp(np.arange(128) * math.log(8000 / 40) / 128)
+    spectrum = framed @ np.exp(-2j * np.pi * np.outer(np.arange(2048), hz / RATE))
+
+    def to_mel(hz: float) -> float:  # Slaney's scale: linear to 1000 Hz, logarithmic above
+        return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
+
+    mel = np.linspace(to_mel(40), to_mel(8000), 130)
+    edges = np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * math.log(6.4) / 27))
+    bin_hz = np.arange(1025) * RATE / 2048
+    bands = np.zeros((1025, 128))
+    for band in range(128):
+        lower, centre, upper = edges[band : band + 3]
+        triangle = np.minimum((bin_hz - lower) / (centre - lower), (upper - bin_hz) / (upper - centre))
+        bands[:, band] = np.maximum(triangle, 0) * 2 / (upper - lower)
+    return spectrum, np.abs(np.fft.rfft(framed)) ** 2 @ bands
+
+
+@pytest.mark.parametrize("window", [256, 2048], ids=["the paper's window", "the code's window"])
+def test_clars_channels_are_those_of_its_code(window: int) -> None:
+    sounds = probes(1.0)
+    found = frontend("clar", window=window / RATE)(torch.tensor(sounds, dtype=torch.float32)).double().numpy()
+    assert found.shape == (4, 3, 126, 128)
+    for sound, (magnitude, phase, mel) in zip(sounds, found, strict=True):
+        spectrum, power = clar(sound, window)
+        level = 10 * np.log10(np.abs(spectrum) ** 2 + 1e-8) - 20
+        np.testing.assert_allclose(magnitude, level, atol=0.5)
+        np.testing.assert_allclose(magnitude[level > -70], level[level > -70], atol=0.02)  # -100 is the floor
+        np.testing.assert_allclose(mel, 10 * np.log10(np.maximum(power, 1e-5)) - 10, atol=0.02)
+        turned = np.abs(
+            np.exp(1j * phase) * np.abs(spectrum) - spectrum
+        )  # the phase of what is next to nothing is free
+        assert turned.max() < 1e-3
+
+
+def test_silence_has_clars_lowest_levels_and_no_phase() -> None:
+    magnitude, phase, mel = frontend("clar")(torch.zeros(1, RATE))[0]
+    torch.testing.assert_close(magnitude, torch.full((126, 128), -100.0))
+    torch.testing.assert_close(phase, torch.zeros(126, 128))
+    torch.testing.assert_close(mel, torch.full((126, 128), -60.0))
+
+
+def test_raw_is_the_sound_itself() -> None:
+    sound = torch.randn(3, 100)
+    assert torch.equal(frontend("raw")(sound), sound.unsqueeze(1))
+
+
+@pytest.mark.parametrize("kind", ["vggish", "clar", "raw"])
+@pytest.mark.parametrize("samples", [1600, RATE, 20001])
+def test_a_frontend_says_what_it_gives(kind: str, samples: int) -> None:
+    part = frontend(kind)
+    features = part(torch.zeros(2, samples))
+    assert features.shape[:3] == (2, part.channels, part.frames(samples))
+    assert features.ndim == {"spectrogram": 4, "waveform": 3}[part.domain]
+
+
+@pytest.mark.parametrize("kind", ["vggish", "clar", "raw"])
+def test_a_sounds_features_do_not_depend_on_its_batch(kind: str) -> None:
+    sound = torch.randn(40, 4000, generator=torch.manual_seed(0))
+    part = frontend(kind)
+    whole = part(sound)
+    if kind == "clar":  # the angle of a bin with next to nothing in it may turn: compare levels
+        whole = whole[:, ::2]
+    for size in (1, 7, 40):
+        split = torch.cat([part(some) for some in sound.split(size)])
+        torch.testing.assert_close(split[:, ::2], whole if kind == "clar" else whole[:, ::2], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["vggish", "clar", "raw"])
+def test_features_carry_gradients_to_a_trainer_that_wants_them(kind: str) -> None:
+    sound = torch.randn(2, 4000, requires_grad=True)
+    frontend(kind)(sound).sum().backward()
+    assert sound.grad is not None
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("vggish", 8000), ("clar", 15999)])
+def test_a_sample_rate_that_cannot_hold_the_bands_is_refused(kind: str, rate: int) -> None:
+    with pytest.raises(ValueError, match=f"sample_rate is {rate} Hz"):
+        frontend(kind, rate)
