@@ -40,10 +40,10 @@ def save(
     folder: Path,
     model: Model,
     experiment: dict[str, Any],
-    classes: Sequence[str],
     position: Position,
     metrics: dict[str, float],
     resume: dict[str, Any],
+    classes: Sequence[str] = (),
 ) -> None:
     """Write a checkpoint into an existing folder."""
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")

@@ -97,7 +97,8 @@ class Learner:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             embeddings, logits = self.network(views)
         self.embeddings = embeddings.detach()
-        loss, terms = self.objective(*embeddings.chunk(2), logits=logits, labels=labels)
+        first, second = embeddings.chunk(2)
+        loss, terms = self.objective(first, second, logits, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), experiment.train.clip or float("inf"))
@@ -128,13 +129,14 @@ class Learner:
         """Write a checkpoint. Its model is the running average where there is one."""
         resume = {"rng": torch.get_rng_state(), "returns": self.returns, "optimizer": self.optimizer.state_dict()}
         if self.ema is not None:
-            resume |= {"model": self.model.state_dict(), "ema": self.ema.state_dict()}
+            # A copy: the average is about to be put into the very tensors.
+            resume |= {"model": copy.deepcopy(self.model.state_dict()), "ema": self.ema.state_dict()}
         plain = self.experiment.plain()
         if self.ema is None:
-            checkpoint.save(folder, self.model, plain, self.classes, position, metrics, resume)
+            checkpoint.save(folder, self.model, plain, position, metrics, resume, self.classes)
             return
         with self.ema.applied(self.model):
-            checkpoint.save(folder, self.model, plain, self.classes, position, metrics, resume)
+            checkpoint.save(folder, self.model, plain, position, metrics, resume, self.classes)
 
     def keep(self) -> None:
         """The weights as they are now are what `go_back` returns to; every worker keeps them after each epoch."""

@@ -199,4 +199,3 @@ def _rows(spread: Spread, chosen: Tensor) -> Spread:
     if isinstance(spread, Mapping):
         return {group: value[chosen] if isinstance(value, Tensor) else value for group, value in spread.items()}
     return spread[chosen] if isinstance(spread, Tensor) else spread
-

@@ -168,7 +168,8 @@ class Feed:
                 )
         self.waited += time.perf_counter() - began
         if isinstance(item, Exception):
-            raise RuntimeError("the stream of pairs ended early") from item
+            lines = [line.strip() for line in str(item).splitlines() if line.strip()]
+            raise RuntimeError(f"the stream of pairs ended early: {lines[-1] if lines else 'it is at its end'}") from item
         return item
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from doppel_ray.audio import AugmentConfig, FrontendConfig
+from doppel_ray.audio import FrontendConfig, read_chain
 from doppel_ray.checkpoint import Recipe
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
 from doppel_ray.models.encoders import ENCODERS
@@ -27,7 +27,7 @@ from doppel_ray.synth import SynthConfig
 HEAD = HeadConfig(kind="mlp", hidden=256, layers=1, size=128)
 OBJECTIVE = ObjectiveConfig(kind="nt_xent", temperature=0.2)
 OPTIM = OptimConfig(kind="adamw", lr=2e-3, reference_batch=None, weight_decay=1e-4, schedule="cosine", warmup=0.1)
-GAIN = AugmentConfig(kind="gain", low=-12.0, high=12.0)
+GAIN = read_chain([{"kind": "gain", "low": -12.0, "high": 12.0}])
 
 
 def encoder(text: str) -> EncoderConfig:
@@ -100,7 +100,7 @@ def main() -> None:
     for config in options.encoders:
         reads = frontend(config)
         if reads not in made:
-            maker = PairMaker(synth, PairsConfig(delta=options.delta), reads, (GAIN,), seed=0)
+            maker = PairMaker(synth, PairsConfig(delta=options.delta), reads, GAIN, seed=0)
             made[reads] = maker(torch.arange(options.pairs))
             if config.domain == "spectrogram":
                 recipe, mel = Recipe(synth, reads, config, HEAD, 0), by_mel_statistics(reads.build(synth.sample_rate))

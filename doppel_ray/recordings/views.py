@@ -199,18 +199,16 @@ class Recordings:
         passes, positions = indices // len(self), indices % len(self)
         items = permuted(len(self), self.seed, passes, positions)
         draws = self._draws(indices)
-        sounds = torch.zeros(2, len(indices), self.samples)
         jobs = [(row, passes[row : row + 1], positions[row : row + 1]) for row in range(len(indices))]
 
-        def make(job: tuple[int, Tensor, Tensor]) -> int:
+        def make(job: tuple[int, Tensor, Tensor]) -> tuple[int, Tensor]:
             row, turn, position = job
             item = int(items[row])
             for step in range(1, len(self) + 1):
                 # What is known to be broken is tried again: a cut file may be whole where an index reads it, and an
                 # index must not depend on what was read before it.
                 try:
-                    sounds[:, row] = self._pair(self.catalogue.path(item), draws[row])
-                    return item
+                    return item, self._pair(self.catalogue.path(item), draws[row]).expand(2, -1)
                 except files.UnreadableAudioError as error:
                     if self.config.on_error == "fail":
                         raise
@@ -218,8 +216,8 @@ class Recordings:
                 item = int(permuted(len(self), self.seed, turn, (position + step) % len(self)))
             raise files.UnreadableAudioError(self.catalogue.root, f"none of the {len(self)} recordings can be used")
 
-        used = list(self._threads.map(make, jobs))
-        return sounds, self._labels[used]
+        used, sounds = zip(*self._threads.map(make, jobs), strict=True)
+        return torch.stack(sounds, dim=1), self._labels[list(used)]
 
     def _draws(self, indices: Tensor) -> list[list[list[int]]]:
         """32 random bits for each index, view and layer, from 0 to 2**32 - 1."""

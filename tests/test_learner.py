@@ -1,0 +1,134 @@
+"""What learns, apart from Ray: every combination that a configuration can ask for takes its steps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from doppel_ray.checkpoint import Position
+from doppel_ray.config import Experiment
+from doppel_ray.learner import DivergedError, Learner
+from doppel_ray.pairs import PairMaker
+
+BATCH = 8
+SMALL: dict[str, Any] = {
+    "synth": {"duration": 0.25},
+    "encoder": {"kind": "cnn", "width": 8},
+    "head": {"kind": "mlp", "hidden": 16, "size": 8},
+    "objective": {"kind": "nt_xent"},
+    "optim": {"kind": "adamw", "lr": 1e-3, "reference_batch": None},
+    "train": {"epochs": 2, "pairs_per_epoch": 4 * BATCH, "batch_size": BATCH, "precision": "fp32"},
+}
+
+
+def experiment(**changes: Any) -> Experiment:
+    merged = {
+        key: {**SMALL.get(key, {}), **value} if isinstance(value, dict) else value for key, value in changes.items()
+    }
+    return Experiment.model_validate(SMALL | merged)
+
+
+def batches(point: Experiment) -> list[tuple[torch.Tensor, torch.Tensor, np.ndarray]]:
+    maker = PairMaker.of(point.plain())
+    parts = torch.arange(point.train.steps * BATCH).split(BATCH)
+    return [(*maker.labelled(part), part.numpy()) for part in parts]
+
+
+def train(learner: Learner, steps: list[Any], first: int = 0) -> list[float]:
+    return [learner.step(*batch, step)["loss"] for step, batch in enumerate(steps, start=first)]
+
+
+STEPS = {"kind": "steps", "steps": {0.5: {"pitch": 0.0, "timbre": 0.3}}}
+COMBINATIONS: dict[str, dict[str, Any]] = {
+    "clar": {
+        "frontend": {"kind": "clar"},
+        "encoder": {"kind": "resnet18", "width": 8},
+        "augment": [{"kind": "fade"}, {"kind": "time_mask"}],
+    },
+    "raw": {"frontend": {"kind": "raw"}, "encoder": {"kind": "resnet18_1d", "width": 8}},
+    "lars": {"augment": [{"kind": "spec_mask"}], "optim": {"kind": "lars", "base": "adam", "ema": 0.9}},
+    "delta in steps": {"pairs": {"delta": {"pitch": 0.1, "timbre": 0.2}, "schedule": STEPS}},
+    "bf16": {"train": {"precision": "bf16"}, "objective": {"kind": "alignment_uniformity"}},
+}
+
+
+@pytest.mark.parametrize("changes", COMBINATIONS.values(), ids=COMBINATIONS)
+def test_a_configuration_learns(changes: dict[str, Any]) -> None:
+    point = experiment(**changes)
+    learner = Learner(point)
+    before = {name: value.clone() for name, value in learner.model.named_parameters()}
+    losses = train(learner, batches(point)[:2])
+    assert np.isfinite(losses).all()
+    assert all(
+        not torch.equal(value, before[name]) for name, value in learner.model.named_parameters() if value.ndim > 1
+    )
+
+
+def test_labels_of_recordings_are_learnt_from(esc10: Path) -> None:
+    source = {"mix": {"synthetic": 0.5, "recordings": 0.5}, "recordings": {"layout": "esc50", "root": str(esc10)}}
+    point = experiment(source=source, objective={"kind": "joint"})
+    features, labels, indices = batches(point)[0]
+    assert (labels >= 0).sum() == BATCH // 2
+    found = Learner(point, [str(k) for k in range(10)]).step(features, labels, indices, 0)
+    assert {"cross_entropy", "accuracy", "nt_xent"} <= found.keys()
+
+
+@pytest.mark.parametrize("augment", [[], [{"kind": "gain"}, {"kind": "spec_mask"}]], ids=["plain", "masked"])
+def test_features_are_the_same_whoever_makes_them(augment: list[Any]) -> None:
+    """But for the half precision of the sound that travels."""
+    near = experiment(augment=augment)
+    far = experiment(augment=augment, frontend={"where": "trainer"})
+    (features, _, _), (sound, _, indices) = batches(near)[0], batches(far)[0]
+    made = Learner(far)._features(sound.transpose(0, 1).flatten(0, 1).squeeze(1).float(), indices)
+    expected = features.transpose(0, 1).flatten(0, 1).float()
+    assert made.shape == expected.shape
+    assert (made - expected).abs().mean() < 5e-3
+
+
+@pytest.mark.parametrize("optim", [{}, {"kind": "lars", "ema": 0.9}, {"kind": "sgd", "momentum": 0.9}], ids=str)
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(optim: dict[str, Any], tmp_path: Path) -> None:
+    point = experiment(optim=optim)
+    stream = batches(point)
+    whole = train(Learner(point), stream)
+    first = Learner(point)
+    train(first, stream[:4])
+    first.save(tmp_path, Position(1, 4, 4 * BATCH), {})
+    second = Learner(point)
+    assert second.load(tmp_path) == Position(1, 4, 4 * BATCH)
+    assert train(second, stream[4:], first=4) == pytest.approx(whole[4:], abs=1e-5)
+
+
+def test_training_starts_from_another_runs_encoder(tmp_path: Path) -> None:
+    point = experiment()
+    trained = Learner(point)
+    train(trained, batches(point)[:2])
+    trained.save(tmp_path, Position(), {})
+    learner = Learner(experiment(train={"init": str(tmp_path)}))
+    for name, value in trained.model.encoder.state_dict().items():
+        assert torch.equal(value, learner.model.encoder.state_dict()[name])
+
+
+def test_what_is_no_number_leaves_the_weights_alone_and_can_be_gone_back_from() -> None:
+    point = experiment()
+    learner, stream = Learner(point), batches(point)
+    train(learner, stream[:2])
+    learner.keep()
+    good = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    features, labels, indices = stream[2]
+    rate = learner.step(features, labels, indices, 2)["lr"]
+    with pytest.raises(DivergedError, match="loss is nan at step 3"):
+        learner.step(features * float("nan"), labels, indices, 3)
+    learner.go_back()
+    assert all(torch.equal(value, good[name]) for name, value in learner.model.state_dict().items())
+    assert learner.step(features, labels, indices, 2)["lr"] == pytest.approx(rate / 2)
+
+
+def test_a_collapsed_embedding_is_told() -> None:
+    learner = Learner(experiment())
+    with pytest.raises(DivergedError, match="collapsed: effective rank is 1"):
+        learner.check(uniformity=-1.0, rank=1.0)
+    with pytest.raises(DivergedError, match="collapsed: uniformity"):
+        learner.check(uniformity=-1e-5, rank=5.0)
+    learner.check(uniformity=-1.0, rank=5.0)
