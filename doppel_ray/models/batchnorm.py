@@ -9,6 +9,8 @@ from torch import Tensor, nn
 class SyncBatchNorm(nn.BatchNorm2d):
     """Batch normalisation with the statistics of all workers' batches together, on any device.
 
+    For (batch, channels) and for any dimensions after them: heads, images and waveforms.
+
     `torch.nn.SyncBatchNorm` refuses CPU tensors. Here the sums travel through an all-reduce that carries gradients, so
     the workers compute exactly what one worker would with the whole batch. All workers' batches must be of one size.
     """
