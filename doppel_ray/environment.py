@@ -1,5 +1,7 @@
 """What Ray reads from the environment when it is imported: command lines import this before anything of Ray's."""
 
+import contextlib
+import ctypes
 import os
 import socket
 from pathlib import Path
@@ -47,3 +49,16 @@ ALONE = {
 os.environ.update(SETTINGS)
 if address() is None:
     os.environ.update(ALONE)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for itself to use again.
+
+    glibc hands large blocks back, and the kernel clears every page of them when they are asked for again, which a
+    training step does with all its activations: a tenth of its time. Elsewhere than with glibc this does nothing.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(mmap_threshold, 1 << 30)
+        library.mallopt(trim_threshold, (1 << 31) - 1)

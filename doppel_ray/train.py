@@ -23,6 +23,7 @@ from ray.train import Checkpoint, FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
+from doppel_ray import environment
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
 from doppel_ray.learner import DivergedError, Learner
@@ -169,7 +170,9 @@ class Feed:
         self.waited += time.perf_counter() - began
         if isinstance(item, Exception):
             lines = [line.strip() for line in str(item).splitlines() if line.strip()]
-            raise RuntimeError(f"the stream of pairs ended early: {lines[-1] if lines else 'it is at its end'}") from item
+            raise RuntimeError(
+                f"the stream of pairs ended early: {lines[-1] if lines else 'it is at its end'}"
+            ) from item
         return item
 
 
@@ -253,6 +256,7 @@ def train_loop(config: dict[str, Any]) -> None:
     workers, rank = context.get_world_size(), context.get_world_rank()
     log_to(Path(config["folder"]) / f"worker_{rank}.log")
     device = ray.train.torch.get_device()
+    environment.keep_freed_memory()
     torch.set_num_threads(max(1, round(train.cpus_per_worker)))
 
     classes = classes_of(experiment)

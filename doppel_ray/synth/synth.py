@@ -1,6 +1,7 @@
 """`Synth`: an architecture at a sample rate, a duration and a control rate; it draws parameters and renders sounds."""
 
 import difflib
+import functools
 import inspect
 import threading
 from collections.abc import Mapping, Sequence
@@ -135,7 +136,7 @@ class Synth:
             rows = slice(start, start + chunk)
             with torch.inference_mode(inference):
                 human = self._ranges.to_human(theta[rows]).T
-                sounds[rows] = self._play(human, keys[:, rows] if buffers is None else buffers[rows].T)
+                self._play(human, keys[:, rows] if buffers is None else buffers[rows].T, sounds[rows])
 
         starts = range(0, len(theta), chunk)
         threads = torch.get_num_threads() if theta.device.type == "cpu" else 1
@@ -143,8 +144,7 @@ class Synth:
             for start in starts:
                 play(start)
         else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(play, starts))
+            list(_pool(threads).map(play, starts))
         return sounds
 
     def to_human(self, theta: Tensor) -> dict[str, Tensor]:
@@ -175,27 +175,36 @@ class Synth:
         broadcast = torch.broadcast_tensors(*(torch.atleast_1d(column) for column in columns))
         return self._ranges.from_human(torch.stack(broadcast, dim=-1))
 
-    def _play(self, human: Tensor, noise: Tensor) -> Tensor:
-        """One chunk, `(n, samples)`, from knobs in human units, `(P, n)`, and noise, as `_patch` takes them."""
+    def _play(self, human: Tensor, noise: Tensor, out: Tensor) -> None:
+        """One chunk into `out`, `(n, samples)`, from knobs in human units, `(P, n)`, and noise, as `_patch` takes it."""
         device, chunk, n = human.device, CHUNK[human.device.type], human.shape[1]
         with self._lock:
             if device not in self._tables:
                 self._tables[device] = self.timing.tables(device).tensors()
             tables, kind = self._tables[device], (device, noise.dtype)
             if kind not in self._programs:
-                example = (_fill(human, chunk), _fill(noise, chunk), *tables)
-                self._programs[kind] = compiled.program(self._patch, example, self._identity(), self.compile)
+                example = (out.new_empty(chunk, self.samples), _fill(human, chunk), _fill(noise, chunk), *tables)
+                self._programs[kind] = compiled.program(self._into, example, self._identity(), self.compile)
         program = self._programs[kind]
         if program is None:  # whole vectors, so that every sound takes the same path through the processor
             width = -(-n // 16) * 16
-            return self._patch(_fill(human, width), _fill(noise, width), *tables)[:n]
-        return program(_fill(human, chunk), _fill(noise, chunk), *tables)[:n]
+            out.copy_(self._patch(_fill(human, width), _fill(noise, width), *tables)[:n])
+        elif n == chunk:
+            program(out, _fill(human, chunk), _fill(noise, chunk), *tables)
+        else:
+            whole = out.new_empty(chunk, self.samples)
+            program(whole, _fill(human, chunk), _fill(noise, chunk), *tables)
+            out.copy_(whole[:n])
+
+    def _into(self, out: Tensor, human: Tensor, noise: Tensor, *tables: Tensor) -> Tensor:
+        """`_patch`, which a compiler lets write straight into `out`."""
+        return out.copy_(self._patch(human, noise, *tables))
 
     def _patch(self, human: Tensor, noise: Tensor, *tables: Tensor) -> Tensor:
         """The sounds, `(n, samples)`, from knobs `(P, n)` and noise: keys `(2, n)` or samples `(samples, n)`."""
         rack = Rack(self.architecture.modules, human, self.timing, Tables(*tables))
         source = (noise[0], noise[1]) if noise.dtype == torch.int32 else noise
-        return self.architecture.patch(rack, source).T.contiguous()
+        return self.architecture.patch(rack, source).T
 
     def _identity(self) -> str:
         """All that decides what `_patch` computes, other than its inputs and this package's source."""
@@ -213,6 +222,12 @@ class Synth:
             row, column = (~inside).nonzero()[0].tolist()
             name, value = self._ranges.names[column], theta[row, column].item()
             raise ConfigError(f"theta[{row}, {column}], which is {name}, is {value:g}: it must lie in [0, 1]")
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: a new one would begin with memory of its own, which the kernel must clear for it."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="render")
 
 
 def _fill(columns: Tensor, chunk: int) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
-from doppel_ray.models.encoders import ENCODERS
+from doppel_ray.models.encoders import ENCODERS, Conv2d
 
 FEATURES = torch.randn(2, 1, 96, 64, generator=torch.manual_seed(0))
 
@@ -113,3 +113,15 @@ def test_a_model_with_classes_has_logits_from_its_embeddings_and_otherwise_the_s
     assert output.logits.shape == (2, 5)
     torch.testing.assert_close(output.embeddings, plain(FEATURES).embeddings)
     assert set(model.state_dict()) - set(plain.state_dict()) == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize(("size", "stride"), [((3, 2), 1), ((6, 4), 2), ((5, 3), 2)])
+def test_a_convolution_of_a_small_map_is_the_library_s(size: tuple[int, int], stride: int) -> None:
+    ours = Conv2d(5, 7, 3, stride, padding=1, bias=False)
+    theirs = torch.nn.Conv2d(5, 7, 3, stride, padding=1, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 5, *size)
+    torch.testing.assert_close(ours(x), theirs(x))
+    for layer in (ours, theirs):
+        layer(x).square().sum().backward()
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
