@@ -1,7 +1,5 @@
 """What Ray reads from the environment when it is imported: command lines import this before anything of Ray's."""
 
-import contextlib
-import ctypes
 import os
 import socket
 from pathlib import Path
@@ -46,19 +44,18 @@ ALONE = {
 }
 """For a Ray on this machine alone."""
 
+TRAIN_WORKER = {
+    # glibc hands large blocks back when they are freed, and the kernel clears every page of them when they are asked
+    # for again, as a step does with all its activations: a tenth of its time. Here they are kept; in one arena, since
+    # only the first can hold large blocks, and Ray Train's loop runs in a thread that would have another.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_ARENA_MAX": "1",
+    # Threads that wait long for the others at the end of a loop sleep, and leave their processor to the generators.
+    "GOMP_SPINCOUNT": "20000",
+}
+"""For the processes that train on a CPU; read when they start."""
+
 os.environ.update(SETTINGS)
 if address() is None:
     os.environ.update(ALONE)
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for itself to use again.
-
-    glibc hands large blocks back, and the kernel clears every page of them when they are asked for again, which a
-    training step does with all its activations: a tenth of its time. Elsewhere than with glibc this does nothing.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(mmap_threshold, 1 << 30)
-        library.mallopt(trim_threshold, (1 << 31) - 1)

@@ -256,7 +256,6 @@ def train_loop(config: dict[str, Any]) -> None:
     workers, rank = context.get_world_size(), context.get_world_rank()
     log_to(Path(config["folder"]) / f"worker_{rank}.log")
     device = ray.train.torch.get_device()
-    environment.keep_freed_memory()
     torch.set_num_threads(max(1, round(train.cpus_per_worker)))
 
     classes = classes_of(experiment)
@@ -468,6 +467,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
                 max_failures=train.max_failures, controller_failure_limit=START_ATTEMPTS
             ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep),
+            worker_runtime_env={} if train.gpus_per_worker else {"env_vars": environment.TRAIN_WORKER},
             callbacks=callbacks,  # type: ignore[arg-type]  # annotated as Tune's Callback, takes Train's
         ),
     )

@@ -5,8 +5,9 @@
 (c) Ours through Ray, with our best settings: bfloat16, where the processor has matrix units for it.
 (d) The settings of (c) in one process without Ray, which makes its own pairs with the same cores.
 
-Each plays `--rounds` times, and its best round counts: other processes on the machine only ever slow one down. (a) needs
-`pip install 'doppel_ray[parity]' torchvision==0.26.*`; without torchvision it takes our ResNet-18, which is the same.
+Each plays `--rounds` times, and its best round counts: other processes on the machine only ever slow one down. (a)
+needs `pip install 'doppel_ray[parity]' torchvision==0.26.*`; without torchvision it takes our ResNet-18, of the same
+shape.
 """
 
 import argparse
@@ -107,12 +108,10 @@ def alone(seconds: float) -> float:
     """Trainer (d)."""
     import torch
 
-    from doppel_ray import environment
     from doppel_ray.config import Experiment
     from doppel_ray.learner import Learner
     from doppel_ray.pairs import PairMaker
 
-    environment.keep_freed_memory()
     torch.set_num_threads(os.cpu_count() or 1)
     experiment = Experiment.model_validate(recipe("auto", 10**6))
     maker, learner = PairMaker.of(experiment.plain()), Learner(experiment)
@@ -166,8 +165,12 @@ def through_ray(precision: str, seconds: float, expected: float, generator_cpus:
 
 def _apart(trainer: str, seconds: float) -> float:
     """A trainer without Ray, in a process of its own."""
+    from doppel_ray.environment import TRAIN_WORKER
+
+    settings = TRAIN_WORKER if trainer == "alone" else {}
     command = [sys.executable, __file__, "--seconds", str(seconds), "--work", trainer]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | settings)
+    return float(done.stdout.split()[-1])
 
 
 def main() -> None:

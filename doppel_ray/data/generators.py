@@ -84,6 +84,10 @@ class Generator:
         from doppel_ray.pairs import PairMaker
 
         torch.set_num_threads(threads)
+        if device == "cpu":
+            # Behind the trainer, whose threads wait for each other, on processors that both want: generators find room
+            # in its pauses, and where they don't, training waits for them and makes some.
+            os.nice(20)
         self.maker = PairMaker.of(experiment, device)
         self.restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self.told: set[str] = set()

@@ -1,5 +1,6 @@
 """The stream of features as a Ray Dataset: bounded, ordered, and resumable at any index."""
 
+import time
 from typing import Any
 
 import ray.data
@@ -13,7 +14,7 @@ from doppel_ray.section import Section
 class DataConfig(Section):
     """How the stream travels from the generators to the train workers."""
 
-    block_pairs: int = Field(default=64, ge=1)
+    block_pairs: int = Field(default=128, ge=1)
     """Pairs per block, at most: a generator's unit of work. Made smaller to divide a worker's share of the batch."""
     prefetch_batches: int = Field(default=2, ge=0)
     """Batches that a train worker fetches ahead."""
@@ -33,6 +34,35 @@ def block_size(local_batch: int, at_most: int) -> int:
 def index_blocks(start: int, stop: int, size: int) -> list[dict[str, int]]:
     """The indices [start, stop) in blocks: the first index and how many."""
     return [{"start": first, "count": min(size, stop - first)} for first in range(start, stop, size)]
+
+
+class Pace:
+    """Keeps Ray Data's scheduling loop from running more often than it has work.
+
+    The loop waits for tasks to be done. Where training is the bottleneck there are always some: done, and left alone
+    because the buffer is full. It then runs without a pause, on most of a core, which training could have used.
+    """
+
+    SHORTEST, LONGEST = 0.005, 0.1
+    """Seconds to pause after a round in which something moved, and at most after many in which nothing did."""
+
+    def __init__(self) -> None:
+        self.moved = -1
+        self.pause = self.SHORTEST
+
+    def on_execution_step(self, executor: Any) -> None:
+        """Called by Ray Data after each round."""
+        operators = [operator.metrics for operator in executor._topology]
+        moved = sum(metrics.num_tasks_submitted + metrics.num_outputs_taken for metrics in operators)
+        self.pause = self.SHORTEST if moved != self.moved else min(1.5 * self.pause, self.LONGEST)
+        self.moved = moved
+        time.sleep(self.pause)
+
+    def before_execution_starts(self, executor: Any) -> None: ...
+
+    def after_execution_succeeds(self, executor: Any) -> None: ...
+
+    def after_execution_fails(self, executor: Any, error: Exception) -> None: ...
 
 
 class Stream:
@@ -62,6 +92,8 @@ class Stream:
         context.target_max_block_size = None  # a task gives one block, as large as its index block says
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        if Pace not in context.custom_execution_callback_classes:
+            context.custom_execution_callback_classes.append(Pace)
         pool = self.generators
         # `from_items` makes its blocks in this process. `range` has read tasks and `from_arrow` has metadata tasks:
         # these ask for a CPU each, and wait for ever when train workers and generators hold them all.

@@ -20,8 +20,8 @@ SMALL_MAP = 8
 class Conv2d(nn.Conv2d):
     """A convolution that is quick on small maps too.
 
-    On a CPU the library's convolution takes 3 to 4 times as long on ResNet-18's last stage (512 channels on 3 x 2) as on
-    the others, which have as much to do, half of a whole training step in bfloat16. There the windows are laid side by
+    On a CPU the library's convolution takes 3 to 4 times as long on ResNet-18's last stage (512 channels on 3 x 2) as
+    on the others, which have as much to do: half of a training step in bfloat16. There the windows are laid side by
     side and multiplied with the weights, which is the same sum in another order.
     """
 

@@ -176,7 +176,7 @@ class Synth:
         return self._ranges.from_human(torch.stack(broadcast, dim=-1))
 
     def _play(self, human: Tensor, noise: Tensor, out: Tensor) -> None:
-        """One chunk into `out`, `(n, samples)`, from knobs in human units, `(P, n)`, and noise, as `_patch` takes it."""
+        """One chunk into `out`, `(n, samples)`, of knobs in human units, `(P, n)`, and noise, as `_patch` takes it."""
         device, chunk, n = human.device, CHUNK[human.device.type], human.shape[1]
         with self._lock:
             if device not in self._tables:
