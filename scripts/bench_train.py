@@ -149,7 +149,7 @@ def through_ray(precision: str, seconds: float, expected: float, generator_cpus:
             "-m",
             "doppel_ray.train",
             "--config",
-            config,
+            str(config),
             "--run.dir",
             folder,
             "--run.name",

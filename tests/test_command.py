@@ -59,7 +59,7 @@ def test_every_command_has_help(module: str) -> None:
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["--search.pairs.dleta", "{grid: [0.1]}"], ["there is no key pairs.dleta", "did you mean pairs.delta?"]),
         (["--probes.tasks", "[esc10]", "--tune.metric", "probe/esc10/accuracy"], ["--probes.root"]),
-        (["--probes.tasks", "[factors, esc10]", "--probes.root", "nowhere"], ["'nowhere'", "no such folder"]),
+        (["--probes.tasks", "[factors, esc10]", "--probes.root", "nowhere"], ["nowhere'", "no such folder"]),
         (["--tune.metric", "probe/esc10/accuracy"], ["tune.metric", "probes.tasks"]),
         (["--resume", "nowhere"], ["nowhere", "run.json is missing"]),
         (["--resume", "nowhere", "--pairs.delta", "0.1"], ["leave out --config and every other setting"]),

@@ -6,6 +6,7 @@ from typing import Any
 import ray.data
 from pydantic import Field
 from ray.data import ExecutionOptions, ExecutionResources
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from doppel_ray.data.generators import Generator, GeneratorConfig
 from doppel_ray.section import Section
@@ -36,7 +37,7 @@ def index_blocks(start: int, stop: int, size: int) -> list[dict[str, int]]:
     return [{"start": first, "count": min(size, stop - first)} for first in range(start, stop, size)]
 
 
-class Pace:
+class Pace(ExecutionCallback):
     """Keeps Ray Data's scheduling loop from running more often than it has work.
 
     The loop waits for tasks to be done. Where training is the bottleneck there are always some: done, and left alone
@@ -57,12 +58,6 @@ class Pace:
         self.pause = self.SHORTEST if moved != self.moved else min(1.5 * self.pause, self.LONGEST)
         self.moved = moved
         time.sleep(self.pause)
-
-    def before_execution_starts(self, executor: Any) -> None: ...
-
-    def after_execution_succeeds(self, executor: Any) -> None: ...
-
-    def after_execution_fails(self, executor: Any, error: Exception) -> None: ...
 
 
 class Stream:
