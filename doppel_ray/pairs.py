@@ -15,7 +15,7 @@ from doppel_ray.section import Section
 from doppel_ray.synth import Delta, SynthConfig
 from doppel_ray.synth.sampling import Spread
 
-CHUNK = 32
+CHUNK = {"cpu": 32, "cuda": 512}
 """Pairs whose features are made at a time. Every chunk has this size (the last one is filled up and cut), so that a
 pair's arithmetic, and with it the last bit of its features, does not depend on the batch it was asked for in."""
 
@@ -111,6 +111,7 @@ class PairMaker:
         device: str | torch.device = "cpu",
     ) -> None:
         self.device = torch.device(device)
+        self.chunk = CHUNK[self.device.type]
         self.synth = synth.build()
         self.pairs = pairs
         self.source = source or SourceConfig()
@@ -172,19 +173,27 @@ class PairMaker:
             (n, 2, channels, frames, bins) float16, or (n, 2, 1, samples) if they are waveforms or the trainer computes
             the features; (n,) int64, -1 where there is none. Both on the CPU.
         """
-        indices = torch.as_tensor(indices)
+        # A block's sound is gone before the next is made. Where recordings are mixed in, a block of one chunk would
+        # leave the synthesizer, which renders a fixed number of sounds at a time, with too few.
+        block = self.chunk * (1 if self.recordings is None else 4)
+        made = [self._block(part) for part in torch.as_tensor(indices).split(block)]
+        features, labels = zip(*made, strict=True)
+        return torch.cat(features), torch.cat(labels)
+
+    def _block(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """`labelled`, of indices whose sounds are all held at once."""
         sounds, labels = self.sounds(indices)
         out = []
-        for start in range(0, len(indices), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(indices), self.chunk):
+            rows = slice(start, start + self.chunk)
             kept = len(indices[rows])
-            fill = [*range(kept), *[kept - 1] * (CHUNK - kept)]
+            fill = [*range(kept), *[kept - 1] * (self.chunk - kept)]
             drawn, chunk = self._drawn(indices[rows][fill]), sounds[:, rows][:, fill]
             views = torch.stack([self.augment(sound, drawn, view) for view, sound in enumerate(chunk)])
             if self.where == "trainer":
                 features = views.unsqueeze(2)
             else:
-                whole = self.frontend(views.flatten(0, 1)).unflatten(0, (2, CHUNK))
+                whole = self.frontend(views.flatten(0, 1)).unflatten(0, (2, self.chunk))
                 features = torch.stack([self.augment.features(part, drawn, view) for view, part in enumerate(whole)])
             out.append(features.half().transpose(0, 1)[:kept].cpu())
         return torch.cat(out), labels

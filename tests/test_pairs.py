@@ -1,5 +1,7 @@
 """A positive pair is a function of (seed, index), whoever makes it and in whatever company."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,9 +9,12 @@ from hypothesis import strategies as st
 
 from doppel_ray.audio import AugmentConfig, FrontendConfig
 from doppel_ray.audio.augment import Gain, SpecMask
-from doppel_ray.pairs import CHUNK, PairMaker, PairsConfig
+from doppel_ray.pairs import CHUNK as CHUNKS
+from doppel_ray.pairs import PairMaker, PairsConfig
+from doppel_ray.recordings import SourceConfig
 from doppel_ray.synth import SynthConfig
 
+CHUNK = CHUNKS["cpu"]
 BRIEF = SynthConfig(duration=0.2)
 GAIN = (Gain(),)
 
@@ -89,3 +94,38 @@ def test_every_architecture_gives_pairs(architecture: str) -> None:
     synth = SynthConfig.model_validate({"architecture": architecture, "duration": 0.1})
     features = PairMaker(synth, PairsConfig(), FrontendConfig(), (), seed=0)(torch.arange(2))
     assert torch.isfinite(features).all()
+
+
+def test_delta_follows_its_schedule_index_by_index() -> None:
+    indices = torch.tensor([0, 25, 50, 75, 100, 200])
+
+    def deltas(**schedule: object) -> object:
+        return PairsConfig.model_validate({"delta": 0.1, "schedule": schedule}).delta_at(indices, 100)
+
+    assert deltas() == 0.1
+    assert deltas(kind="linear", end=0.3).tolist() == pytest.approx([0.1, 0.15, 0.2, 0.25, 0.3, 0.3])
+    assert deltas(kind="cosine", end=0.3).tolist()[::2] == pytest.approx([0.1, 0.2, 0.3])
+    steps = deltas(kind="steps", steps={"0.5": 0.0, 0.75: 0.4})
+    assert steps.tolist() == pytest.approx([0.1, 0.1, 0.0, 0.4, 0.4, 0.4])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [{"kind": "linear"}, {"kind": "steps"}, {"end": 0.1}, {"kind": "linear", "end": {"pitch": 0.1}}],
+    ids=str,
+)
+def test_a_schedule_that_lacks_something_is_refused(schedule: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"end|steps|same groups"):
+        PairsConfig.model_validate({"schedule": schedule})
+
+
+def test_recordings_and_synthetic_pairs_are_mixed_by_weight_in_any_company(esc10: Path) -> None:
+    source = {"mix": {"synthetic": 3, "recordings": 1}, "recordings": {"layout": "esc50", "root": str(esc10)}}
+    mixed = PairMaker(BRIEF, PairsConfig(), FrontendConfig(), (), 0, SourceConfig.model_validate(source))
+    features, labels = mixed.labelled(torch.arange(40))
+    assert (labels >= 0).sum() == 10
+    parts = [mixed.labelled(part) for part in torch.arange(40).split(13)]
+    torch.testing.assert_close(torch.cat([part for part, _ in parts]).float(), features.float(), rtol=0, atol=1e-4)
+    assert torch.equal(torch.cat([part for _, part in parts]), labels)
+    alone = maker(augment=())(torch.arange(40))
+    torch.testing.assert_close(features[labels < 0].float(), alone[labels < 0].float(), rtol=0, atol=1e-4)

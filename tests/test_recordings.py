@@ -237,7 +237,6 @@ def test_settings_that_contradict_each_other_are_refused(config: dict[str, Any],
     ("source", "message"),
     [
         ({"mix": {"synthetic": 0}}, "expected a weight above 0"),
-        ({"mix": {"synthetic": 1, "recordings": 1}}, "recordings.root is not set"),
         ({"mix": {"recordings": 0.3}}, "give the weight of synthetic too"),
         ({"mix": {"synthetic": -1}}, "greater than or equal to 0"),
         ({"mix": {"noise": 1}}, "'synthetic' or 'recordings'"),

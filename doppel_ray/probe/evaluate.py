@@ -40,6 +40,9 @@ class ProbesConfig(Section):
     """linear: logistic regression for classes, ridge regression for values, on standardised embeddings."""
     factor_sounds: int = Field(default=1024, ge=64)
     """Sounds of the factors task."""
+    test_folds: tuple[int, ...] | None = Field(default=None, min_length=1)
+    """Folds of esc10 and esc50 to test on, each with a probe of all the others; null: every one in turn. [5] keeps
+    unseen what source.recordings.folds [1, 2, 3, 4] has left out of training."""
     unreadable: Literal["refuse", "skip"] = "refuse"
     """What to do about a recording that cannot be read."""
     cpus: float = Field(default=1.0, gt=0.0)
@@ -48,7 +51,7 @@ class ProbesConfig(Section):
     """Seconds after which a probe is given up, from when it was asked for; the trial goes on, its row is marked."""
 
     def build(self) -> list[Task]:
-        return [make(name, self.root, self.unreadable, self.factor_sounds) for name in self.tasks]
+        return [make(name, self.root, self.unreadable, self.factor_sounds, self.test_folds) for name in self.tasks]
 
     def check(self) -> None:
         """Refuse missing or unreadable recordings before anything starts.
@@ -96,7 +99,7 @@ def score(task: Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int
     examples = task.load(recipe.synth.sample_rate)
     vectors = embed(examples, embedder, window)
     if task.kind == "classification":
-        return fit.classify(vectors, examples.targets["class"], examples.folds)
+        return fit.classify(vectors, examples.targets["class"], examples.folds, task.test_folds)
     return fit.regress(vectors, examples.targets, examples.folds)
 
 

@@ -9,13 +9,16 @@ import warnings
 import numpy as np
 
 
-def classify(embeddings: np.ndarray, classes: np.ndarray, folds: np.ndarray) -> dict[str, float]:
+def classify(
+    embeddings: np.ndarray, classes: np.ndarray, folds: np.ndarray, test_folds: tuple[int, ...] | None = None
+) -> dict[str, float]:
     """Logistic regression on standardised embeddings, cross-validated.
 
     Args:
         embeddings: (n, size).
         classes: (n,) class numbers.
         folds: (n,) fold of each example.
+        test_folds: folds to test on, each with a model of all the others; None: every one.
 
     Returns:
         "accuracy", the mean over the folds, and "fold_<k>" for each.
@@ -26,7 +29,7 @@ def classify(embeddings: np.ndarray, classes: np.ndarray, folds: np.ndarray) -> 
     from sklearn.preprocessing import StandardScaler
 
     scores = {}
-    for fold in np.unique(folds):
+    for fold in np.unique(folds) if test_folds is None else test_folds:
         train, test = folds != fold, folds == fold
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         with warnings.catch_warnings():

@@ -51,6 +51,7 @@ class Task(ABC):
     name: str
     kind: Literal["classification", "regression"]
     metric: str
+    test_folds: tuple[int, ...] | None = None
 
     @abstractmethod
     def check(self) -> None:
@@ -148,11 +149,13 @@ class Esc50(Task):
         root: folder that holds `meta` and `audio`.
         subset: "esc50", or "esc10" for the rows whose `esc10` flag is set.
         unreadable: "refuse" files that cannot be read, or "skip" them.
+        test_folds: folds that are each the test set once; None: all.
     """
 
     root: Path
     subset: Literal["esc10", "esc50"] = "esc50"
     unreadable: Literal["refuse", "skip"] = "refuse"
+    test_folds: tuple[int, ...] | None = None
     kind = "classification"
     metric = "accuracy"
 
@@ -215,6 +218,10 @@ class Esc50(Task):
             raise ConfigError(
                 f"{self.name}: all {which} are in fold {min(folds)}; cross-validation needs at least 2 folds"
             )
+        if strange := set(self.test_folds or ()) - folds:
+            raise ConfigError(
+                f"probes.test_folds has {min(strange)}, and {self.name} has folds {', '.join(map(str, sorted(folds)))}"
+            )
 
     def load(self, sample_rate: int) -> Examples:
         return _read_esc50(self, sample_rate)
@@ -249,15 +256,21 @@ TASKS: dict[str, str] = {
 }
 
 
-def make(name: str, root: Path | None, unreadable: Literal["refuse", "skip"], factor_sounds: int) -> Task:
+def make(
+    name: str,
+    root: Path | None,
+    unreadable: Literal["refuse", "skip"],
+    factor_sounds: int,
+    test_folds: tuple[int, ...] | None = None,
+) -> Task:
     """The task of that name.
 
     Raises:
         ConfigError: it needs a folder, and none is given.
     """
     makers: dict[str, Callable[[Path], Task]] = {
-        "esc10": lambda folder: Esc50(folder, "esc10", unreadable),
-        "esc50": lambda folder: Esc50(folder, "esc50", unreadable),
+        "esc10": lambda folder: Esc50(folder, "esc10", unreadable, test_folds),
+        "esc50": lambda folder: Esc50(folder, "esc50", unreadable, test_folds),
     }
     if name == "factors":
         return Factors(count=factor_sounds)

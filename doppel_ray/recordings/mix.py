@@ -37,8 +37,6 @@ class SourceConfig(Section):
             raise ValueError(
                 f"mix has {kind}: {weight} alone; give the weight of {other} too, 0 if there is to be none"
             )
-        if self.share > 0 and self.recordings.root is None:
-            raise ValueError("mix has recordings, but recordings.root is not set: give the folder they are in")
         return self
 
     @property

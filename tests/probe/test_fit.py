@@ -59,3 +59,11 @@ def test_values_that_are_there_are_found_each_on_its_own_scale() -> None:
 def test_shuffled_values_are_not_predicted() -> None:
     values = np.random.default_rng(3).standard_normal(200)
     assert fit.regress(embeddings(400), {"value": values}, FOLDS)["score"] < 0.05
+
+
+def test_a_named_fold_alone_is_tested_on() -> None:
+    rng = np.random.default_rng(0)
+    folds, classes = np.arange(60) % 5, np.arange(60) // 6 % 2
+    scores = fit.classify(rng.standard_normal((60, 4)) + classes[:, None], classes, folds, test_folds=(3,))
+    assert scores.keys() == {"accuracy", "fold_3"}
+    assert scores["accuracy"] == scores["fold_3"]
