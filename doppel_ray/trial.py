@@ -45,6 +45,8 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
     fresh: list[Row] = []
 
     def record(row: Row) -> None:
+        if row["epoch"] == 1:  # not at the start, which has enough to do
+            show_pairs(board, experiment)
         fresh.append(row)
         write_scalars(board, row)
         send(row)
@@ -105,6 +107,34 @@ def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Excep
     except Exception as error:  # raised in the trial's own thread once the last rows are out
         logging.getLogger(__name__).exception("training failed")
         failure.append(error)
+
+
+def show_pairs(board: SummaryWriter, experiment: "Experiment", count: int = 4) -> None:
+    """The first pairs of the stream in TensorBoard: both views, augmented, to listen to and as log-mel spectrograms."""
+    import torch
+    from matplotlib import colormaps
+
+    from doppel_ray.audio import FrontendConfig
+    from doppel_ray.pairs import PairMaker
+
+    plain = experiment.plain()
+    plain["synth"]["compile"] = False  # for so few
+    sample_rate = experiment.synth.sample_rate
+    maker, frontend = PairMaker.of(plain), FrontendConfig().build(sample_rate) if sample_rate >= 15000 else None
+    indices = torch.arange(count)
+    sounds, _ = maker.sounds(indices)
+    views = torch.stack([maker.augment(sound, indices, view) for view, sound in enumerate(sounds)])
+    low, high = -4.6, 3.0  # silence, and as loud as a band gets
+    for pair in range(count):
+        if frontend is not None:  # which needs the 7500 Hz that it has bands for
+            pictures = ((frontend(views[:, pair]).squeeze(1) - low) / (high - low)).clamp(0.0, 1.0)
+            side_by_side = torch.cat(list(torch.nn.functional.pad(pictures, (0, 0, 0, 2))), dim=0).T.flip(0)
+            picture = colormaps["magma"](side_by_side.numpy())[..., :3]
+            board.add_image(f"pair_{pair}/log_mel_of_both_views", picture, dataformats="HWC")
+        for view, name in enumerate("ab"):
+            sound = views[view, pair] / views[view, pair].abs().amax().clamp(min=1.0)
+            board.add_audio(f"pair_{pair}/view_{name}", sound.unsqueeze(0), sample_rate=sample_rate)
+    board.flush()
 
 
 def tag(name: str) -> str:

@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 import doppel_ray.environment  # noqa: F401  # before anything of Ray's
@@ -226,15 +225,15 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
 
 def _compile_ahead(experiment: Experiment, console: Console) -> None:
     """Compile the synthesizer while Ray starts, so that the generators find it ready; once on a machine."""
-    from doppel_ray.pairs import PairMaker
     from doppel_ray.synth import compiled
 
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells of a CUDA that nobody asked for
-    began = time.monotonic()
-    PairMaker.of(experiment.plain())(torch.arange(1))
-    if time.monotonic() - began > 5.0:
-        seconds = time.monotonic() - began
-        console.print(f"compiled the synthesizer in {seconds:.0f} s; it is kept in {compiled.cache_folder()}")
+    if experiment.source.share == 1.0:
+        return
+    synth = experiment.synth.build()
+    synth.pairs(0, range(1), 0.0)
+    if compiled.spent:
+        console.print(f"compiled the synthesizer in {compiled.spent:.0f} s; it is kept in {compiled.cache_folder()}")
 
 
 def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resume: bool, plain: bool) -> str:

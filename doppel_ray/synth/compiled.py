@@ -43,6 +43,10 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+spent = 0.0
+"""Seconds that this process has compiled for."""
+
+
 def cache_folder() -> Path:
     """Where programs are kept: `$DOPPEL_RAY_CACHE`, or `doppel_ray` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -103,6 +107,8 @@ def _cached(function: Callable[..., Tensor], inputs: Sequence[Tensor], identity:
         log.info("compiling the synthesizer; it is kept in %s for the next time", saved)
         with _uncollected():
             result = _compile(function, inputs, saved)
+        global spent
+        spent += time.monotonic() - started
         log.info("compiled in %.0f s", time.monotonic() - started)
         return result
 

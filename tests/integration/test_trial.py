@@ -15,6 +15,7 @@ import ray.train
 
 from doppel_ray import checkpoint, trial
 from doppel_ray.config import Experiment
+from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import read_rows
 from tests.integration.processes import descendants, eventually
 
@@ -168,3 +169,12 @@ def test_a_probe_runs_on_each_checkpoint_and_its_scores_come_with_the_row(tmp_pa
     for row in rows[1:]:
         assert {"loss", "probe/factors/score_mel", "probe/factors/score_untrained"} <= row.keys()
         assert row["probe/failed"] == 0
+
+
+def test_a_loss_that_is_no_number_ends_the_trial_and_says_so_again_when_it_is_tried_again(tmp_path: Path) -> None:
+    wild = experiment(optim={"lr": 1e30})
+    with pytest.raises(DivergedError, match=r"(loss|gradient_norm) is \w+ at step \d+ .*last good checkpoint is none"):
+        run(wild, tmp_path)
+    with pytest.raises(DivergedError, match="train.on_divergence return"):
+        run(wild, tmp_path)
+    assert not read_rows(tmp_path)
