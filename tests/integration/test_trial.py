@@ -175,6 +175,6 @@ def test_a_loss_that_is_no_number_ends_the_trial_and_says_so_again_when_it_is_tr
     wild = experiment(optim={"lr": 1e30})
     with pytest.raises(DivergedError, match=r"(loss|gradient_norm) is \w+ at step \d+ .*last good checkpoint is none"):
         run(wild, tmp_path)
-    with pytest.raises(DivergedError, match="train.on_divergence return"):
+    with pytest.raises(DivergedError, match=r"train\.on_divergence return"):
         run(wild, tmp_path)
     assert not read_rows(tmp_path)
