@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from doppel_ray import command
+from doppel_ray.search import label
 from doppel_ray.section import ConfigError
 
 RUN = "run.json"
@@ -173,7 +174,7 @@ def leaderboard_table(run: Run) -> Table:
     for row in rows:
         cells = [
             row["rank"],
-            *(_shortest(row.get(v)) for v in values),
+            *(label(row.get(v)) for v in values),
             *(row[s] for s in run.scores),
             row["loss"],
             row["epochs"],
@@ -189,10 +190,6 @@ def leaderboard_table(run: Run) -> Table:
             labels = [name, *[""] * (len(values) - 1)] if values else []
             table.add_row("", *labels, *map(show, found), *[""] * 3, "baseline", style="dim")
     return table
-
-
-def _shortest(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -1,10 +1,24 @@
 """What a sweep varies and how it is steered."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from doppel_ray.section import Section
+
+
+def label(value: Any) -> str:
+    """A searched value, short enough for a name or a table: `0.05`, `fade+time_mask`, `synthetic 0.7`."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        if "kind" in value:
+            return str(value["kind"])
+        return ", ".join(f"{name} {label(part)}" for name, part in sorted(value.items()))
+    if isinstance(value, (list, tuple)):
+        return "+".join(label(part) for part in value) or "none"
+    return str(value)
 
 
 class Space(Section):

@@ -16,6 +16,7 @@ from rich.console import Console
 import doppel_ray.environment  # noqa: F401  # before anything of Ray's
 from doppel_ray import command, config, environment, live, provenance, report
 from doppel_ray.config import Experiment
+from doppel_ray.search import label
 from doppel_ray.section import ConfigError
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ TUNE_STATE = "tune"
 def trial_name(tune_trial: Any) -> str:
     """`003_delta=0.05`: the trial's number and what the search gave it."""
     number = tune_trial.trial_id.rpartition("_")[2]
-    values = "_".join(f"{key.rpartition('.')[2]}={value}" for key, value in tune_trial.config.items())
+    values = "_".join(f"{key.rpartition('.')[2]}={label(value)}" for key, value in tune_trial.config.items())
     return re.sub(r"[^A-Za-z0-9=._+-]", "-", f"{int(number):03d}_{values}".rstrip("_"))[:80]
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from doppel_ray import report
 from doppel_ray.config import Experiment
+from doppel_ray.search import label
 from doppel_ray.section import ConfigError
 
 BASELINES = {"probe/factors/score_mel": 0.45, "probe/factors/score_untrained": 0.5}
@@ -130,3 +131,9 @@ def test_a_sweep_over_words_has_no_picture_and_no_trouble(folder: Path) -> None:
         entry["values"] = {"encoder.kind": "cnn"}
     (folder / "trials.json").write_text(json.dumps(entries))
     assert report.plot_scores(report.read(folder)) == []
+
+
+def test_searched_values_have_short_names() -> None:
+    chain = [{"kind": "fade", "p": 1.0}, {"kind": "time_mask"}]
+    found = [label(value) for value in (0.05, 3, "cnn", chain, [], {"synthetic": 0.7, "recordings": 0.3})]
+    assert found == ["0.05", "3", "cnn", "fade+time_mask", "none", "recordings 0.3, synthetic 0.7"]
