@@ -1,7 +1,6 @@
 """Everything that learns: model, objective, optimizer, running average. One step at a time, without Ray."""
 
 import copy
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +19,6 @@ from doppel_ray.optim import Ema
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
-
-log = logging.getLogger(__name__)
 
 SLOWER = 0.5
 """What the learning rate is multiplied by at each return to the last checkpoint."""
@@ -71,7 +68,7 @@ class Learner:
         self.returns = 0
         """Times that training has gone back to the last checkpoint."""
         self.network.train()
-        self._good = self._state()
+        self._good: dict[str, Any] | None = None
 
     def step(self, features: Tensor, labels: Tensor, indices: np.ndarray, step: int) -> dict[str, float]:
         """One step of the optimizer.
@@ -121,7 +118,8 @@ class Learner:
             raise DivergedError(f"the embedding has collapsed: {reason}")
 
     def go_back(self) -> None:
-        """Take the weights and the optimizer of the last checkpoint again, and halve the learning rate."""
+        """Take the weights and the optimizer that were last kept again, and halve the learning rate."""
+        assert self._good is not None, "nothing has been kept"
         self._load_state(self._good)
         self.returns += 1
 
@@ -139,7 +137,7 @@ class Learner:
             checkpoint.save(folder, self.model, plain, position, metrics, resume, self.classes)
 
     def keep(self) -> None:
-        """The weights as they are now are what `go_back` returns to; every worker keeps them after each epoch."""
+        """Weights and optimizer as they are now are what `go_back` returns to: a copy, so only if it may be called."""
         self._good = self._state()
 
     def load(self, folder: Path) -> Position:
@@ -153,17 +151,15 @@ class Learner:
             self.ema.load_state_dict(resume["ema"])
         torch.set_rng_state(resume["rng"])
         self.returns = resume["returns"]
-        self.keep()
         return checkpoint.position(folder)
 
     @torch.no_grad()
     def _features(self, sound: Tensor, indices: np.ndarray) -> Tensor:
         """Features of both views, the first views first, with their spectral augmentations."""
-        reuse = self.experiment.pairs.reuse
-        drawn = torch.from_numpy(indices if reuse is None else indices % reuse).to(self.device)
+        drawn = self.experiment.pairs.drawn(torch.from_numpy(indices)).to(self.device)
         assert self.frontend is not None
-        views = self.frontend(sound).chunk(2)
-        return torch.cat([self.augment.features(features, drawn, view) for view, features in enumerate(views)])
+        views = self.frontend(sound).unflatten(0, (2, -1))
+        return self.augment.both_features(views, drawn).flatten(0, 1)
 
     def _state(self) -> dict[str, Any]:
         parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from doppel_ray import report
+from doppel_ray.train import bound, waits_for
 
 
 class Live(Callback):
@@ -179,14 +180,3 @@ class Live(Callback):
 def screen(plain: bool) -> Console:
     """The terminal. What Ray prints of its own accord goes to `ray.log` meanwhile: see `doppel_ray.cluster.hush`."""
     return Console(file=sys.__stdout__, force_terminal=False if plain else None, highlight=False, soft_wrap=True)
-
-
-def waits_for(row: dict[str, Any]) -> str:
-    """Whether the generators or the trainer set the pace of an epoch."""
-    return "generators" if row.get("wait_share", 0.0) > 0.1 else "trainer"
-
-
-def bound(row: dict[str, Any]) -> str:
-    """`312 pairs/s, trainer-bound (waited for data 2 % of the time)`."""
-    share = f"waited for data {100 * row['wait_share']:.0f} % of the time"
-    return f"{row['pairs_per_second']:.0f} pairs/s, {waits_for(row).removesuffix('s')}-bound ({share})"

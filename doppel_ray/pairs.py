@@ -61,6 +61,10 @@ class PairsConfig(Section):
                 raise ValueError(f"schedule has δ {other}, and delta is {self.delta}; expected the same groups in both")
         return self
 
+    def drawn(self, indices: Tensor) -> Tensor:
+        """The indices that the pairs of `indices` are drawn by."""
+        return indices if self.reuse is None else indices % self.reuse
+
     def delta_at(self, indices: Tensor, total: int) -> Spread:
         """δ of each index of a run of `total` pairs: a number, `(n,)`, or these by group."""
         schedule = self.schedule
@@ -146,7 +150,7 @@ class PairMaker:
             (2, n, samples) float32; (n,) int64, -1 where there is none.
         """
         spread = self.pairs.delta_at(indices.to(self.device), self.total)
-        indices = self._drawn(indices)
+        indices = self.pairs.drawn(indices).to(self.device)
         labels = torch.full((len(indices),), -1)
         if self.recordings is None:
             return self.synth.pairs(self.seed, indices, spread), labels
@@ -160,10 +164,6 @@ class PairMaker:
             made = ~recorded
             sounds[:, made] = self.synth.pairs(self.seed, indices[made], _rows(spread, made))
         return sounds, labels
-
-    def _drawn(self, indices: Tensor) -> Tensor:
-        """The indices that pairs are drawn by, on the device."""
-        return (indices if self.pairs.reuse is None else indices % self.pairs.reuse).to(self.device)
 
     @torch.inference_mode()
     def labelled(self, indices: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
@@ -188,13 +188,13 @@ class PairMaker:
             rows = slice(start, start + self.chunk)
             kept = len(indices[rows])
             fill = [*range(kept), *[kept - 1] * (self.chunk - kept)]
-            drawn, chunk = self._drawn(indices[rows][fill]), sounds[:, rows][:, fill]
-            views = torch.stack([self.augment(sound, drawn, view) for view, sound in enumerate(chunk)])
+            drawn = self.pairs.drawn(indices[rows][fill]).to(self.device)
+            views = self.augment.both(sounds[:, rows][:, fill], drawn)
             if self.where == "trainer":
                 features = views.unsqueeze(2)
             else:
                 whole = self.frontend(views.flatten(0, 1)).unflatten(0, (2, self.chunk))
-                features = torch.stack([self.augment.features(part, drawn, view) for view, part in enumerate(whole)])
+                features = self.augment.both_features(whole, drawn)
             out.append(features.half().transpose(0, 1)[:kept].cpu())
         return torch.cat(out), labels
 

@@ -265,6 +265,8 @@ def train_loop(config: dict[str, Any]) -> None:
         with saved.as_directory() as folder:
             position = learner.load(Path(folder))
         log.info("goes on from epoch %d, index %d", position.epoch, position.next_index)
+    if train.on_divergence == "return":
+        learner.keep()
 
     shard = ray.train.get_dataset_shard("pairs")
     batches = shard.iter_batches(
@@ -320,8 +322,9 @@ def train_loop(config: dict[str, Any]) -> None:
             "recordings_skipped": skipped,
             "returns": learner.returns,
         }
-        log.info("epoch %d: %s", epoch + 1, bound(metrics["wait_share"]))
-        learner.keep()
+        log.info("epoch %d: %s", epoch + 1, bound(metrics))
+        if train.on_divergence == "return":
+            learner.keep()
         _report(learner, Position(epoch + 1, step, index), metrics, rank)
     steps.close()
 
@@ -333,15 +336,15 @@ def classes_of(experiment: "Experiment") -> tuple[str, ...]:
     return experiment.source.recordings.catalogue().classes
 
 
-def bound(wait_share: float) -> str:
-    """In words, what a trial's speed depends on.
+def waits_for(row: dict[str, Any]) -> str:
+    """Whether the generators or the trainer set the pace of an epoch."""
+    return "generators" if row.get("wait_share", 0.0) > 0.1 else "trainer"
 
-    Args:
-        wait_share: share of the time that training waited for data.
-    """
-    if wait_share > 0.1:
-        return f"generator-bound: training waited for data {100 * wait_share:.0f} % of the time"
-    return f"trainer-bound: training waited for data only {100 * wait_share:.0f} % of the time"
+
+def bound(row: dict[str, Any]) -> str:
+    """`312 pairs/s, trainer-bound (waited for data 2 % of the time)`."""
+    share = f"waited for data {100 * row['wait_share']:.0f} % of the time"
+    return f"{row['pairs_per_second']:.0f} pairs/s, {waits_for(row).removesuffix('s')}-bound ({share})"
 
 
 def _go_back(learner: Learner, error: DivergedError, index: int, train: TrainConfig) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import Reports, Row, Rows, read_rows
 from doppel_ray.train import log_to, snapshot, trainer
 
@@ -33,8 +34,6 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
         ray.train.TrainingFailedError: training failed more than `train.max_failures` times.
         DivergedError: it met a loss that is no number, or a collapsed embedding.
     """
-    from doppel_ray.learner import DivergedError
-
     if (folder / DIVERGED).exists():
         raise DivergedError((folder / DIVERGED).read_text())
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +122,7 @@ def show_pairs(board: SummaryWriter, experiment: "Experiment", count: int = 4) -
     maker, frontend = PairMaker.of(plain), FrontendConfig().build(sample_rate) if sample_rate >= 15000 else None
     indices = torch.arange(count)
     sounds, _ = maker.sounds(indices)
-    views = torch.stack([maker.augment(sound, indices, view) for view, sound in enumerate(sounds)])
+    views = maker.augment.both(sounds, experiment.pairs.drawn(indices))
     low, high = -4.6, 3.0  # silence, and as loud as a band gets
     for pair in range(count):
         if frontend is not None:  # which needs the 7500 Hz that it has bands for

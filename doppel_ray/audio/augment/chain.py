@@ -6,6 +6,7 @@ It is drawn by index: the same pair is augmented in the same way wherever it is 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
+import torch
 from pydantic import BeforeValidator, Discriminator, Tag, TypeAdapter
 from torch import Tensor
 
@@ -129,6 +130,14 @@ class Augment:
     def features(self, features: Tensor, indices: Tensor, view: int) -> Tensor:
         """Augment the features of one view, as above: (batch, channels, frames, bins), both ways."""
         return self._apply("spectrogram", features, indices, view)
+
+    def both(self, sounds: Tensor, indices: Tensor) -> Tensor:
+        """Augment the waveforms of both views, (2, batch, samples), each by its own draws."""
+        return torch.stack([self(sound, indices, view) for view, sound in enumerate(sounds)])
+
+    def both_features(self, features: Tensor, indices: Tensor) -> Tensor:
+        """Augment the features of both views, (2, batch, channels, frames, bins), each by its own draws."""
+        return torch.stack([self.features(part, indices, view) for view, part in enumerate(features)])
 
     def _apply(self, domain: str, batch: Tensor, indices: Tensor, view: int) -> Tensor:
         for position, augmentation in enumerate(self.chain):
