@@ -1,0 +1,73 @@
+"""What a probe task is: sounds with targets, cut into what is fitted on and what is tested on."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from torch import Tensor
+
+Kind = Literal["multiclass", "multilabel", "regression"]
+"""What is asked of a sound: its one class, which of the classes it has, or values."""
+
+
+class Sounds(Protocol):
+    """The sounds of a task, read one at a time, so that a task may be larger than memory."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, item: int) -> Tensor:
+        """One sound at the task's sample rate: (samples,) float32.
+
+        Raises:
+            UnreadableAudioError: its file cannot be decoded.
+        """
+
+
+@dataclass(frozen=True)
+class Split:
+    """One division of a task's examples, as positions in it; a cross-validated task has one for each fold.
+
+    Attributes:
+        name: "fold_3", or "test" where the source has one test set.
+        train: (n,) int64.
+        valid: (n,) int64, perhaps none. What has settings to choose chooses them here; what has none is fitted on
+            these together with `train`.
+        test: (n,) int64; nothing but the score is taken from it.
+    """
+
+    name: str
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a task asks of its sounds, and how the answers are scored; what a protocol needs beside embeddings.
+
+    Attributes:
+        kind: what `targets` are.
+        targets: multiclass: (n,) int64 class numbers. multilabel: (n, labels) bool. regression: (n, values) float64.
+        labels: names of the classes, or of the values.
+        splits: at least one; scores are means over them.
+        metrics: names in `doppel_ray.probe.metrics`, the first of which trials are judged by.
+    """
+
+    kind: Kind
+    targets: np.ndarray
+    labels: tuple[str, ...]
+    splits: tuple[Split, ...]
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A task, ready to be embedded and asked.
+
+    Attributes:
+        sounds: of each example.
+        questions: about them.
+    """
+
+    sounds: Sounds
+    questions: Questions
