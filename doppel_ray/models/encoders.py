@@ -3,7 +3,7 @@
 What they read is (batch, channels, frames, mels), or (batch, channels, samples) where the domain is the waveform.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F

@@ -68,8 +68,8 @@ def test_clars_waveform_encoder_is_resnet18_with_kernels_of_9() -> None:
     flat, deep = EncoderConfig(kind="resnet18_1d").build(), EncoderConfig(kind="resnet18").build()
     sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in (flat, deep)]
     assert sizes[0] == sizes[1] - 64 * 49 + 64 * 7
-    kernels = [module.kernel_size for module in flat.modules() if isinstance(module, torch.nn.Conv1d)]
-    assert sorted(set(kernels)) == [(1,), (7,), (9,)]
+    kernels = [module.kernel_size for module in flat.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert sorted(set(kernels)) == [(1, 1), (1, 7), (1, 9)]
     assert flat.size == 512
 
 
