@@ -3,7 +3,7 @@
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -107,35 +107,61 @@ class Experiment(Section):
         return validate(plain, dict.fromkeys(values, "search"))
 
 
-def read(file: Path | None, overrides: Mapping[str, str] = types.MappingProxyType({})) -> Experiment:
+Scale = Literal["full", "small"]
+SMALL = "small"
+"""Section of a file that says what `--scale small` changes: dotted keys and values."""
+
+
+def read(
+    file: Path | None, overrides: Mapping[str, str] = types.MappingProxyType({}), scale: Scale = "full"
+) -> Experiment:
     """An experiment from a YAML file (or the defaults) and dotted overrides.
 
     Args:
         file: YAML, or None.
         overrides: dotted key -> text as typed, which is read as YAML.
+        scale: "small": with what the file's own `small` section changes.
 
     Raises:
-        ConfigError: the file cannot be read, a key does not exist, or a value is not allowed.
+        ConfigError: the file cannot be read, has no `small` section where one is needed, a key does not exist, or a
+            value is not allowed.
     """
-    plain: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    if file is not None:
-        try:
-            found = yaml.safe_load(file.read_text())
-        except OSError as error:
-            raise ConfigError(f"--config {file}: {error.strerror or error}{_known_configs(file)}") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--config {file} is not YAML: {error}") from None
-        if not isinstance(found, dict):
-            raise ConfigError(
-                f"--config {file}: expected sections such as pairs: and train:, found {type(found).__name__}"
-            )
-        plain = found
-        origins = dict.fromkeys(tree.flatten(plain), str(file))
+    plain, small = _read(file)
+    origins = dict.fromkeys(tree.flatten(plain), str(file))
+    if scale == "small":
+        if not small:
+            raise ConfigError(f"--scale small: {file} has no section `{SMALL}`, which would say what to shrink")
+        for key, value in small.items():
+            tree.assign(plain, key, value)
+            origins[key] = f"{file}, {SMALL}"
     for key, text in overrides.items():
         tree.assign(plain, key, tree.typed(text))
         origins[key] = f"--{key}"
     return validate(plain, origins)
+
+
+def shrunk(file: Path) -> dict[str, tuple[Any, Any]]:
+    """What `--scale small` changes: dotted key -> (full, small)."""
+    full, small = (read(file, scale=scale).plain() for scale in ("full", "small"))
+    return {key: (tree.lookup(full, key), tree.lookup(small, key)) for key in _read(file)[1]}
+
+
+def _read(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A file's tree, and its `small` section apart."""
+    if file is None:
+        return {}, {}
+    try:
+        found = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"--config {file}: {error.strerror or error}{_known_configs(file)}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--config {file} is not YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"--config {file}: expected sections such as pairs: and train:, found {type(found).__name__}")
+    small = found.pop(SMALL, {})
+    if not isinstance(small, dict):
+        raise ConfigError(f"--config {file}: {SMALL} is {small!r}; expected dotted keys with values")
+    return found, small
 
 
 def _known_configs(file: Path) -> str:

@@ -263,6 +263,9 @@ def publish(folder: Path, console: Console) -> None:
     """Write and print what a sweep's folder has to say."""
     run = read(folder)
     console.print(leaderboard_table(run))
+    if shrunk := run.about.get("shrunk"):
+        changes = ", ".join(f"{key} {label(full)} → {label(small)}" for key, (full, small) in shrunk.items())
+        console.print(f"scaled down (--scale small): {changes}")
     for file in (write_leaderboard(run), *plot_scores(run)):
         console.print(f"wrote {file}")
     ranked = run.ranked()

@@ -15,7 +15,7 @@ def label(value: Any) -> str:
     if isinstance(value, Mapping):
         if "kind" in value:
             return str(value["kind"])
-        return ", ".join(f"{name} {label(part)}" for name, part in sorted(value.items()))
+        return ", ".join(f"{name} {label(part)}" for name, part in sorted(value.items()) if part is not None)
     if isinstance(value, (list, tuple)):
         return "+".join(label(part) for part in value) or "none"
     return str(value)

@@ -48,6 +48,18 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
         tree[name] = value
 
 
+def lookup(tree: Any, key: str) -> Any:
+    """The value at a dotted key of plain nested data; None where there is none."""
+    if key.startswith("search."):
+        return tree.get("search", {}).get(key.removeprefix("search."))
+    for part in key.split("."):
+        try:
+            tree = tree[int(part)] if isinstance(tree, list) else tree[part]
+        except (LookupError, TypeError, ValueError):
+            return None
+    return tree
+
+
 def _enter(tree: Any, part: str, fresh: Any, key: str) -> Any:
     """The branch `part` of a tree, made if it is missing; one that is no branch is replaced.
 

@@ -6,10 +6,10 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -143,10 +143,16 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         "--resume", type=Path, metavar="RUN_DIR", help="go on with an interrupted run; takes no other setting"
     )
     parser.add_argument("--plain", action="store_true", help="print lines instead of a live table")
+    parser.add_argument(
+        "--scale",
+        choices=get_args(config.Scale),
+        default="full",
+        help="small: as the file's `small` section shrinks it, to what two cores finish in minutes",
+    )
     parser.add_experiment(default)
     args = parser.parse(argv)
     if args.resume:
-        if args.overrides or args.config != default:
+        if args.overrides or args.config != default or args.scale != "full":
             raise ConfigError(
                 "--resume goes on with the run as it was configured; leave out --config and every other setting"
             )
@@ -154,18 +160,23 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         check(experiment)
         folder = args.resume
     else:
-        experiment = config.read(args.config, args.overrides).located()
+        experiment = config.read(args.config, args.overrides, args.scale).located()
         if module == "train":
             experiment = experiment.model_copy(
                 update={"search": {}, "tune": experiment.tune.model_copy(update={"scheduler": "fifo", "samples": 1})}
             )
         check(experiment)
-        folder = new_folder(experiment, args.config)
+        folder = new_folder(experiment, args.config, config.shrunk(args.config) if args.scale == "small" else {})
     return sweep(experiment, folder, live.screen(args.plain), resume=bool(args.resume), plain=args.plain)
 
 
-def new_folder(experiment: Experiment, file: Path | None) -> Path:
+def new_folder(experiment: Experiment, file: Path | None, shrunk: Mapping[str, tuple[Any, Any]]) -> Path:
     """Make the run's folder and write what it is.
+
+    Args:
+        experiment: what will run in it.
+        file: where that was read from.
+        shrunk: what --scale small changed.
 
     Raises:
         ConfigError: it already holds something, or cannot be made.
@@ -185,7 +196,7 @@ def new_folder(experiment: Experiment, file: Path | None) -> Path:
         raise ConfigError(
             f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be made: {error.strerror}"
         ) from None
-    about = provenance.gather() | {"experiment": experiment.plain()}
+    about = provenance.gather() | {"experiment": experiment.plain(), "shrunk": dict(shrunk)}
     (folder / report.RUN).write_text(json.dumps(about, indent=1))
     return folder
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from doppel_ray import tree
-from doppel_ray.config import Experiment, read
+from doppel_ray.config import Experiment, read, shrunk
 from doppel_ray.section import ConfigError
 from tests.conftest import REPOSITORY
 
@@ -27,6 +27,26 @@ def written(folder: Path, **content: Any) -> Path:
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "tune_configs").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_config_that_is_shipped_is_valid(file: Path) -> None:
     read(file)
+    if "small" in yaml.safe_load(file.read_text()):
+        assert all(full != small for full, small in shrunk(file).values()), "what is shrunk is another value"
+
+
+def test_a_small_scale_is_what_the_file_says_and_options_still_win(tmp_path: Path) -> None:
+    file = written(
+        tmp_path,
+        train={"epochs": 30},
+        search={"pairs.delta": {"grid": [0.1, 0.2, 0.3]}},
+        small={"train.epochs": 3, "search.pairs.delta": {"grid": [0.2]}, "generators.0.num_cpus": 0.2},
+    )
+    assert read(file).train.epochs == 30
+    small = read(file, {"train.batch_size": "32"}, scale="small")
+    assert (small.train.epochs, small.train.batch_size, small.generators[0].num_cpus) == (3, 32, 0.2)
+    assert small.search["pairs.delta"].grid == (0.2,)
+    assert shrunk(file)["train.epochs"] == (30, 3)
+    with pytest.raises(ConfigError, match=r"scale small: .*mine\.yaml has no section `small`"):
+        read(written(tmp_path, train={"epochs": 30}), scale="small")
+    with pytest.raises(ConfigError, match=r"train\.epoch: .*did you mean train\.epochs\?.*mine\.yaml, small"):
+        read(written(tmp_path, small={"train.epoch": 3}), scale="small")
 
 
 def test_an_experiment_survives_being_written_down() -> None:
