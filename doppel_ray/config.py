@@ -67,6 +67,7 @@ class Experiment(Section):
                 f"encoder.kind is {self.encoder.kind}, which reads a {self.encoder.domain}, but frontend.kind is "
                 f"{self.frontend.kind}, which gives a {frontend.domain}"
             )
+        self.tune.check(self.search)
         check_chain(self.augment, self.synth.sample_rate, frontend.domain)
         if self.objective.needs_labels and self.source.share == 0.0:
             raise ValueError(

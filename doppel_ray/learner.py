@@ -146,7 +146,12 @@ class Learner:
         resume = checkpoint.load_resume(folder)
         if "model" in resume:
             self.model.load_state_dict(resume["model"])
+        # The settings stay the experiment's: a trial that goes on from another's checkpoint may have other ones.
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(resume["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.pop("initial_lr", None)
+            group.update(own)
         if self.ema is not None:
             self.ema.load_state_dict(resume["ema"])
         torch.set_rng_state(resume["rng"])

@@ -7,6 +7,12 @@ from pydantic import Field, field_validator, model_validator
 
 from doppel_ray.section import Section
 
+PAUSING = ("hyperband", "pbt")
+"""Schedulers whose trials wait for each other, so that all must fit side by side."""
+OPTUNA = "doppel_ray[optuna]"
+MUTABLE = ("pairs.delta", "source.mix", "objective.", "optim.", "augment", "train.clip")
+"""Keys, or how they begin, that a trial may be given other values of while it runs."""
+
 
 def label(value: Any) -> str:
     """A searched value, short enough for a name or a table: `0.05`, `fade+time_mask`, `synthetic 0.7`."""
@@ -85,17 +91,42 @@ class TuneConfig(Section):
     """What trials are judged by: a column of their rows, such as probe/esc10/accuracy or loss."""
     mode: Literal["max", "min"] = "max"
     """Whether more of the metric is better."""
-    scheduler: Literal["fifo", "asha"] = "asha"
-    """fifo: every trial runs to its end. asha: the weaker trials are stopped early (Li et al., 2020)."""
+    scheduler: Literal["fifo", "asha", "median", "hyperband", "pbt"] = "asha"
+    """fifo: every trial runs to its end. asha: the weaker trials are stopped early (Li et al., 2020). median: those
+    whose best is below the median of the others' means are (Golovin et al., 2017). hyperband: brackets of trials wait
+    for each other, and the weaker part of each is stopped (Li et al., 2018). pbt: every `interval` epochs the weakest
+    go on from a checkpoint of the strongest, with other values (population-based training, Jaderberg et al., 2017)."""
     grace: int = Field(default=1, ge=1)
-    """Epochs that every trial may run before it can be stopped (asha)."""
+    """Epochs that every trial may run before it can be stopped or changed (asha, median, pbt)."""
     reduction: float = Field(default=2.0, gt=1.0)
-    """Of so many trials that reach a rung one goes on (asha)."""
-    searcher: Literal["random"] = "random"
-    """random: grids in full, everything else drawn at random from run.seed."""
+    """Of so many trials that reach a rung one goes on (asha, hyperband)."""
+    interval: int = Field(default=1, ge=1)
+    """Epochs between changes (pbt)."""
+    quantile: float = Field(default=0.25, gt=0.0, le=0.5)
+    """Share of the trials that are weakest, and share that are strongest (pbt)."""
+    searcher: Literal["random", "optuna"] = "random"
+    """random: grids in full, everything else drawn at random from run.seed. optuna: values that did well guide the
+    next ones (tree-structured Parzen estimators; the extra `optuna`)."""
     samples: int = Field(default=1, ge=1)
     """Times that the whole grid is run, with fresh random draws each time."""
     concurrent: int | None = Field(default=None, ge=1)
     """Trials side by side, at most; null: as many as fit."""
     max_failures: int = Field(default=0, ge=0)
     """Times that a trial that failed is tried again from its last checkpoint."""
+
+    def check(self, search: Mapping[str, Space]) -> None:
+        """Refuse what this way of searching cannot do with a space.
+
+        Raises:
+            ValueError: names the key.
+        """
+        for key, space in search.items():
+            if self.searcher == "optuna" and space.kind == "grid":
+                raise ValueError(f"search.{key} is a grid, which tune.searcher optuna cannot guide; write choice")
+            if self.scheduler == "pbt" and not key.startswith(MUTABLE):
+                raise ValueError(
+                    f"search.{key}: tune.scheduler pbt changes values while trials run, which only "
+                    f"{', '.join(name.rstrip('.') for name in MUTABLE)} allow"
+                )
+        if self.scheduler == "pbt" and self.searcher == "optuna":
+            raise ValueError("tune.scheduler pbt chooses values itself; tune.searcher must be random")

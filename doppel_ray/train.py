@@ -23,7 +23,7 @@ from ray.train import Checkpoint, FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
-from doppel_ray import environment
+from doppel_ray import checkpoint, environment, lineage
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
 from doppel_ray.learner import DivergedError, Learner
@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
-"""Folder of a trial that Ray Train keeps its checkpoints and its own state in."""
 SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's own record, in that folder, of the checkpoints it knows."""
+"""Ray Train's own record, beside a trial's checkpoints, of those it knows."""
 START_ATTEMPTS = 5
 """Times that a worker group may fail to start; each waits RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S for its resources."""
 MOST_RETURNS = 3
@@ -246,7 +244,8 @@ def train_loop(config: dict[str, Any]) -> None:
     """What each train worker runs.
 
     Args:
-        config: "experiment" as plain data, and "folder", the trial's.
+        config: "experiment" as plain data; "folder", the trial's; "source", the checkpoint that it goes on from before
+            it has one of its own, or None.
     """
     from doppel_ray.config import Experiment
 
@@ -261,7 +260,10 @@ def train_loop(config: dict[str, Any]) -> None:
     classes = classes_of(experiment)
     learner = Learner(experiment, classes, device, workers)
     position = Position()
-    if (saved := ray.train.get_checkpoint()) is not None:
+    saved = ray.train.get_checkpoint()
+    if saved is None and config["source"] is not None:
+        saved = Checkpoint.from_directory(config["source"])
+    if saved is not None:
         with saved.as_directory() as folder:
             position = learner.load(Path(folder))
         log.info("goes on from epoch %d, index %d", position.epoch, position.next_index)
@@ -406,7 +408,7 @@ def _report(learner: Learner, position: Position, metrics: dict[str, float], ran
 
 
 def snapshot(folder: Path) -> list[dict[str, Any]]:
-    """The epochs that Ray Train has registered for a trial, oldest first.
+    """The epochs that Ray Train has registered for a trial since its last change of course, oldest first.
 
     Args:
         folder: the trial's.
@@ -414,7 +416,8 @@ def snapshot(folder: Path) -> list[dict[str, Any]]:
     Returns:
         For each: "checkpoint" (its folder) and "metrics".
     """
-    file = folder / CHECKPOINTS / SNAPSHOT
+    run = folder / lineage.train_run(folder)
+    file = run / SNAPSHOT
     if not file.exists():
         return []
     state = json.loads(file.read_text())
@@ -422,15 +425,17 @@ def snapshot(folder: Path) -> list[dict[str, Any]]:
     if latest := state.get("latest_checkpoint_result"):
         found[latest["checkpoint_dir_name"]] = latest
     return [
-        {"checkpoint": folder / CHECKPOINTS / name, "metrics": result["metrics"]}
+        {"checkpoint": run / name, "metrics": result["metrics"]}
         for name, result in sorted(found.items(), key=lambda item: item[1]["metrics"]["epoch"])
     ]
 
 
 def next_index(folder: Path) -> int:
-    """The first index that the trial's newest registered checkpoint has not used."""
-    known = snapshot(folder)
-    return int(known[-1]["metrics"]["pairs"]) if known else 0
+    """The first index that the trial's newest registered checkpoint, or the one it came from, has not used."""
+    if known := snapshot(folder):
+        return int(known[-1]["metrics"]["pairs"])
+    past = lineage.forks(folder)
+    return checkpoint.position(Path(past[-1].source)).next_index if past else 0
 
 
 def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.UserCallback]) -> TorchTrainer:
@@ -449,12 +454,18 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
         local_batch=train.local_batch,
         stop=train.steps * train.batch_size,
     )
+    past = lineage.forks(folder)
+    config = {
+        "experiment": experiment.plain(),
+        "folder": str(folder),
+        "source": past[-1].source if past else None,
+    }
     resources = {"CPU": train.cpus_per_worker}
     if train.gpus_per_worker:
         resources["GPU"] = train.gpus_per_worker
     return TorchTrainer(
         train_loop,
-        train_loop_config={"experiment": experiment.plain(), "folder": str(folder)},
+        train_loop_config=config,
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT),
         scaling_config=ScalingConfig(
             num_workers=train.workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
@@ -464,7 +475,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
         datasets={"pairs": lambda: stream.dataset(next_index(folder))},
         dataset_config=ray.train.DataConfig(execution_options=stream.execution_options(), enable_shard_locality=False),
         run_config=ray.train.RunConfig(
-            name=CHECKPOINTS,
+            name=lineage.train_run(folder),
             storage_path=str(folder),
             failure_config=FailureConfig(  # type: ignore[call-arg]  # annotated as the older one, is Train V2's
                 max_failures=train.max_failures, controller_failure_limit=START_ATTEMPTS

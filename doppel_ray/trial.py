@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from doppel_ray import lineage
+from doppel_ray.checkpoint import position
 from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import Reports, Row, Rows, read_rows
+from doppel_ray.search import label
 from doppel_ray.train import log_to, snapshot, trainer
 
 if TYPE_CHECKING:
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 LOG = "trial.log"
 DIVERGED = "diverged.txt"
 """Says why a trial ended early. The stream and the weights are what they were, so another try would end as it did."""
+POINTER = "checkpoint.txt"
 NOT_SCALARS = ("epoch", "step", "pairs")
 
 
@@ -39,7 +44,9 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
     handler = log_to(folder / LOG)
-    board = SummaryWriter(str(folder))
+    past = lineage.forks(folder)
+    # Curves of epochs that are no longer this trial's past are dropped.
+    board = SummaryWriter(str(folder), purge_step=position(Path(past[-1].source)).step + 1 if past else None)
 
     fresh: list[Row] = []
 
@@ -53,6 +60,10 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
     try:
         rows = Rows(experiment.probes, experiment.train.epochs, folder, record)
         known = snapshot(folder)
+        if past and not known:
+            rows.tell(
+                f"goes on from epoch {past[-1].epoch} of {trial_of(past[-1].source)} with {_shown(past[-1].values)}"
+            )
         rows.catch_up(known)
         failure: list[Exception] = []
         fit = threading.Thread(target=_fit, args=(experiment, folder, rows, failure), daemon=True, name="fit")
@@ -95,9 +106,30 @@ def trainable(base: dict[str, Any], run_folder: Path) -> Callable[[dict[str, Any
         from doppel_ray.config import Experiment
 
         experiment = Experiment.model_validate(base).with_values(config)
-        run(experiment, run_folder / "trials" / ray.tune.get_context().get_trial_name(), ray.tune.report)
+        folder = run_folder / "trials" / ray.tune.get_context().get_trial_name()
+        if experiment.tune.scheduler != "pbt":
+            run(experiment, folder, ray.tune.report)
+            return
+        if (given := ray.tune.get_checkpoint()) is not None:
+            with given.as_directory() as pointer:
+                source = Path((Path(pointer) / POINTER).read_text())
+            if folder not in source.parents:
+                lineage.fork(folder, source, config)
+        values = {f"search/{key}": value for key, value in config.items()}
+        run(experiment, folder, lambda row: _send_with_pointer(row | values))
 
     return trial
+
+
+def _send_with_pointer(row: Row) -> None:
+    """Report a row with a checkpoint that says where the checkpoint is: Ray Tune hands it to a trial that is to go on
+    from this one, and copies it about.
+    """
+    import ray.tune
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / POINTER).write_text(row["checkpoint"])
+        ray.tune.report(row, checkpoint=ray.tune.Checkpoint.from_directory(folder))
 
 
 def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Exception]) -> None:
@@ -134,6 +166,15 @@ def show_pairs(board: SummaryWriter, experiment: "Experiment", count: int = 4) -
             sound = views[view, pair] / views[view, pair].abs().amax().clamp(min=1.0)
             board.add_audio(f"pair_{pair}/view_{name}", sound.unsqueeze(0), sample_rate=sample_rate)
     board.flush()
+
+
+def _shown(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {label(value)}" for key, value in values.items())
+
+
+def trial_of(checkpoint: str) -> str:
+    """Name of the trial that a checkpoint is of."""
+    return Path(checkpoint).parent.parent.name
 
 
 def tag(name: str) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -14,9 +13,8 @@ from typing import Any, get_args
 from rich.console import Console
 
 import doppel_ray.environment  # noqa: F401  # before anything of Ray's
-from doppel_ray import command, config, environment, live, provenance, report
+from doppel_ray import command, config, environment, live, provenance, report, steer
 from doppel_ray.config import Experiment
-from doppel_ray.search import label
 from doppel_ray.section import ConfigError
 
 log = logging.getLogger(__name__)
@@ -24,50 +22,6 @@ log = logging.getLogger(__name__)
 DEFAULT_CONFIG = Path(__file__).parent.parent / "tune_configs" / "quickstart.yaml"
 TUNE_STATE = "tune"
 """Folder of a run where Ray Tune keeps what it needs to go on."""
-
-
-def trial_name(tune_trial: Any) -> str:
-    """`003_delta=0.05`: the trial's number and what the search gave it."""
-    number = tune_trial.trial_id.rpartition("_")[2]
-    values = "_".join(f"{key.rpartition('.')[2]}={label(value)}" for key, value in tune_trial.config.items())
-    return re.sub(r"[^A-Za-z0-9=._+-]", "-", f"{int(number):03d}_{values}".rstrip("_"))[:80]
-
-
-def search_space(experiment: Experiment) -> dict[str, Any]:
-    """The `search:` section as Ray Tune's own space."""
-    from ray import tune
-
-    makers = {"grid": tune.grid_search, "choice": tune.choice}
-    ranges = {"uniform": tune.uniform, "loguniform": tune.loguniform, "randint": tune.randint}
-    space = {}
-    for key, values in experiment.search.items():
-        given = getattr(values, values.kind)
-        space[key] = makers[values.kind](list(given)) if values.kind in makers else ranges[values.kind](*given)
-    return space
-
-
-def trial_count(experiment: Experiment) -> int:
-    """Trials of the whole sweep."""
-    grid = 1
-    for values in experiment.search.values():
-        grid *= len(values.grid) if values.grid is not None else 1
-    return grid * experiment.tune.samples
-
-
-def make_scheduler(experiment: Experiment) -> Any:
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-
-    tune = experiment.tune
-    if tune.scheduler == "fifo":
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="epoch",
-        metric=tune.metric,
-        mode=tune.mode,
-        max_t=experiment.train.epochs,
-        grace_period=min(tune.grace, experiment.train.epochs),
-        reduction_factor=tune.reduction,
-    )
 
 
 def check(experiment: Experiment) -> None:
@@ -79,7 +33,7 @@ def check(experiment: Experiment) -> None:
     from doppel_ray import cluster, resources
 
     metric = experiment.tune.metric
-    if metric.startswith("probe/") and trial_count(experiment) > 1:
+    if metric.startswith("probe/") and steer.trial_count(experiment) > 1:
         task = metric.split("/")[1]
         if task not in experiment.probes.tasks:
             asked = ", ".join(experiment.probes.tasks) or "none"
@@ -89,8 +43,10 @@ def check(experiment: Experiment) -> None:
             )
     experiment.probes.check()
     check_source(experiment)
+    concurrent = None
     if environment.address() is None:
-        resources.plan(experiment, cluster.local_node())
+        concurrent = resources.plan(experiment, cluster.local_node()).concurrent
+    steer.check(experiment, concurrent)
 
 
 def check_source(experiment: Experiment) -> None:
@@ -206,7 +162,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
     from doppel_ray import cluster, resources
 
     began = time.monotonic()
-    total = trial_count(experiment)
+    total = steer.trial_count(experiment)
     console.print(f"{total} {'trial' if total == 1 else 'trials'} into {folder}")
     go_on = f"go on with: python -m doppel_ray.tune --resume {folder}"
     result = "interrupted"
@@ -218,6 +174,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
             nodes, where = cluster.connect()
             command.stop_on_sigterm()
             plan = resources.plan(experiment, nodes)
+            steer.check(experiment, plan.concurrent)
             for line in (where, *plan.lines()):
                 console.print(line)
             result = _fit(experiment, folder.resolve(), plan.concurrent, total, resume, plain)
@@ -252,7 +209,6 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
     """Ray Tune itself; returns "finished", "failed" or "interrupted"."""
     from ray import tune
     from ray.tune.logger import JsonLoggerCallback
-    from ray.tune.search.basic_variant import BasicVariantGenerator
 
     from doppel_ray import trial
     from doppel_ray.resources import DRIVER_CPUS
@@ -261,18 +217,18 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
     state = folder / TUNE_STATE
     if resume and tune.Tuner.can_restore(str(state)):
         tuner = tune.Tuner.restore(
-            str(state), trainable, resume_unfinished=True, resume_errored=True, param_space=search_space(experiment)
+            str(state), trainable, resume_unfinished=True, resume_errored=True, param_space=steer.space(experiment)
         )
     else:
         tuner = tune.Tuner(
             trainable,
-            param_space=search_space(experiment),
+            param_space=steer.space(experiment),
             tune_config=tune.TuneConfig(
-                scheduler=make_scheduler(experiment),
-                search_alg=BasicVariantGenerator(random_state=experiment.run.seed % 2**32, max_concurrent=concurrent),
+                scheduler=steer.scheduler(experiment),
+                search_alg=steer.searcher(experiment, concurrent),
                 num_samples=experiment.tune.samples,
-                trial_name_creator=trial_name,
-                trial_dirname_creator=trial_name,
+                trial_name_creator=steer.trial_name,
+                trial_dirname_creator=steer.trial_name,
             ),
             run_config=tune.RunConfig(
                 name=TUNE_STATE,

@@ -17,12 +17,12 @@ from typing import Any
 import ray
 from ray.train import Checkpoint, UserCallback
 
+from doppel_ray.lineage import ROWS
 from doppel_ray.probe.evaluate import ProbesConfig
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-ROWS = "rows.jsonl"
 SILENCE = 120.0
 """Seconds without a report after which the trial's log says so, and again each time they have passed."""
 
@@ -114,6 +114,11 @@ class Rows:
         """Why training ended before its last epoch, if it did."""
         self.sent = {row["epoch"] for row in read_rows(folder)}
 
+    def tell(self, event: str) -> None:
+        """Let the next row say this."""
+        self.events.append(event)
+        log.warning(event)
+
     def catch_up(self, registered: list[dict[str, Any]]) -> None:
         """Take up checkpoints of an earlier life of this trial whose rows were never sent."""
         for report in registered:
@@ -132,8 +137,8 @@ class Rows:
             for report in self._take():
                 heard, told = time.monotonic(), 0.0
                 if "event" in report:
-                    self.events.append(report["event"])
-                    log.warning("%s\n%s", report["event"], report["details"])
+                    self.tell(report["event"])
+                    log.warning("%s", report["details"])
                 elif "diverged" in report["metrics"]:
                     self.diverged = report["metrics"]["diverged"]
                 else:
@@ -157,9 +162,9 @@ class Rows:
         self.sent.add(epoch)
         restarts = int(metrics.get("generator_restarts", 0))
         if restarts > self.restarts:
-            told = f"a generator died and was started again ({restarts - self.restarts}x); its blocks were made again"
-            self.events.append(told)
-            log.warning(told)
+            self.tell(
+                f"a generator died and was started again ({restarts - self.restarts}x); its blocks were made again"
+            )
         self.restarts = restarts
         wanted = bool(self.probes.tasks) and checkpoint is not None
         wanted = wanted and (epoch % self.probes.every == 0 or epoch == self.epochs)

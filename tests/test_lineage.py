@@ -1,0 +1,59 @@
+"""A trial that goes on from another's checkpoint: what it keeps of its own past, and where its training begins."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from doppel_ray import checkpoint, lineage
+from doppel_ray.checkpoint import Position, Recipe
+from doppel_ray.config import Experiment
+from doppel_ray.section import ConfigError
+from doppel_ray.train import next_index
+
+SMALL = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}})
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """A checkpoint of another trial, after its second epoch."""
+    folder = tmp_path / "001" / "checkpoints" / "epoch_0002"
+    folder.mkdir(parents=True)
+    plain = SMALL.plain()
+    checkpoint.save(folder, Recipe.of(plain).untrained(), plain, Position(2, 20, 640), {}, {})
+    return folder
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    folder = tmp_path / "000"
+    folder.mkdir()
+    (folder / lineage.ROWS).write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 2, 3)))
+    return folder
+
+
+def epochs(file: Path) -> list[int]:
+    return [json.loads(line)["epoch"] for line in file.read_text().splitlines()]
+
+
+def test_rows_past_the_fork_are_put_aside_and_training_begins_at_the_others_index(own: Path, other: Path) -> None:
+    assert (lineage.train_run(own), next_index(own)) == ("checkpoints", 0)
+    assert lineage.fork(own, other, {"pairs.delta": 0.1}) == lineage.Fork(str(other), 2, {"pairs.delta": 0.1})
+    assert (lineage.train_run(own), next_index(own)) == ("checkpoints_1", 640)
+    assert epochs(own / lineage.ROWS) == [1, 2]
+    assert epochs(own / "rows_0.jsonl") == [1, 2, 3]
+
+
+def test_a_trial_that_is_started_again_after_its_fork_does_not_fork_again(own: Path, other: Path) -> None:
+    lineage.fork(own, other, {"pairs.delta": 0.1})
+    assert lineage.fork(own, other, {"pairs.delta": 0.1}) is None
+    assert len(lineage.forks(own)) == 1
+    assert lineage.fork(own, other, {"pairs.delta": 0.2}) is not None
+    assert lineage.train_run(own) == "checkpoints_2"
+
+
+def test_a_checkpoint_that_is_gone_is_named_and_nothing_changes(own: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="epoch_0009 holds no checkpoint"):
+        lineage.fork(own, tmp_path / "epoch_0009", {})
+    assert lineage.forks(own) == []
+    assert epochs(own / lineage.ROWS) == [1, 2, 3]

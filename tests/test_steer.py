@@ -1,0 +1,76 @@
+"""Schedulers and searchers: what the sections ask for is what Ray Tune gets."""
+
+import re
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from doppel_ray import steer
+from doppel_ray.config import validate
+from doppel_ray.section import ConfigError
+
+DELTA = {"pairs.delta": {"choice": [0.1, 0.2, 0.4]}}
+
+
+def experiment(search: dict[str, Any] = DELTA, **tune: Any) -> Any:
+    return validate({"search": search, "tune": tune, "train": {"epochs": 9}})
+
+
+@pytest.mark.parametrize("kind", ["asha", "median", "hyperband", "pbt"])
+def test_no_trial_is_judged_on_a_row_without_the_metric(kind: str) -> None:
+    """A probe that lags or failed leaves its row without one."""
+
+    class Trial:
+        status, trial_id = "RUNNING", "0"
+
+    scheduler = steer.scheduler(experiment(scheduler=kind))
+    trial = Trial()
+    if kind in ("asha", "hyperband"):  # these must know it before they hear of it
+        scheduler.on_trial_add(None, trial)
+    assert scheduler.on_trial_result(None, trial, {"epoch": 3, "loss": 1.0}) == TrialScheduler.CONTINUE
+
+
+def test_population_based_training_steps_along_lists_and_draws_from_ranges() -> None:
+    search = {"pairs.delta": {"grid": [0.1, 0.2]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}}
+    mutations = steer.scheduler(experiment(search, scheduler="pbt"))._hyperparam_mutations
+    assert mutations["pairs.delta"] == [0.1, 0.2]
+    assert 1e-4 <= mutations["optim.lr"].sample() <= 1e-2
+
+
+@pytest.mark.parametrize(
+    ("search", "tune", "fault"),
+    [
+        (
+            {"encoder.width": {"grid": [8, 16]}},
+            {"scheduler": "pbt"},
+            "search.encoder.width: tune.scheduler pbt changes",
+        ),
+        ({"pairs.delta": {"grid": [0.1]}}, {"searcher": "optuna"}, "is a grid, which tune.searcher optuna"),
+        (DELTA, {"searcher": "optuna", "scheduler": "pbt"}, "tune.searcher must be random"),
+        (DELTA, {"scheduler": "ahsa"}, "tune.scheduler is 'ahsa'"),
+    ],
+)
+def test_what_a_scheduler_cannot_do_is_refused(search: dict[str, Any], tune: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        experiment(search, **tune)
+
+
+def test_trials_that_wait_for_each_other_must_all_fit() -> None:
+    steer.check(experiment(scheduler="pbt", samples=2), concurrent=2)
+    with pytest.raises(ConfigError, match=r"all 3 must run side by side, and 2 fit; lower tune\.samples"):
+        steer.check(experiment(scheduler="pbt", samples=3), concurrent=2)
+
+
+def test_a_population_that_has_nothing_to_change_is_refused() -> None:
+    with pytest.raises(ConfigError, match="there is nothing to change"):
+        steer.check(experiment({}, scheduler="pbt"), concurrent=2)
+
+
+def test_optuna_draws_from_the_space_and_learns() -> None:
+    pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
+    searcher = steer.searcher(experiment(scheduler="fifo", searcher="optuna", metric="loss", mode="min"), concurrent=2)
+    given = searcher.suggest("a")
+    assert given["pairs.delta"] in (0.1, 0.2, 0.4)
+    searcher.on_trial_complete("a", {"loss": 1.0, "epoch": 9})
+    assert searcher.suggest("b") is not None
