@@ -1,6 +1,7 @@
 """`python -m doppel_ray.probe`: every task on one checkpoint, the same numbers as inside a sweep."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from doppel_ray.section import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["fetch"]:
+        from doppel_ray.probe import fetch
+
+        return fetch.main(argv[1:])
     parser = command.Parser("probe", "Probe one checkpoint, beside its baselines.")
     parser.add_argument(
         "--checkpoint",
