@@ -12,12 +12,19 @@ from torch import Tensor
 from doppel_ray.audio import Augment, AugmentConfig, Frontend, FrontendConfig, read_chain
 from doppel_ray.recordings import Recordings, SourceConfig, choose, rank
 from doppel_ray.section import Section
-from doppel_ray.synth import Delta, SynthConfig
+from doppel_ray.synth import Delta, SynthConfig, counter
 from doppel_ray.synth.sampling import Spread
 
 CHUNK = {"cpu": 32, "cuda": 512}
 """Pairs whose features are made at a time. Every chunk has this size (the last one is filled up and cut), so that a
 pair's arithmetic, and with it the last bit of its features, does not depend on the batch it was asked for in."""
+
+LAYER_DB = 12.0
+"""Layers of a mixture lie up to so much below the loudest level."""
+
+
+LEVELS = 2**20 + 4
+"""Stream of the draws of layers' levels."""
 
 
 class ScheduleConfig(Section):
@@ -51,6 +58,8 @@ class PairsConfig(Section):
     delta: Delta = 0.25
     """δ, the strength of the perturbation of the synthesizer's parameters: one number, or one per parameter group."""
     schedule: ScheduleConfig = ScheduleConfig()
+    layers: int = Field(default=1, ge=1, le=16)
+    """Synthetic sounds that are heard at once in each view, every one perturbed on its own, at levels of -12 to 0 dB."""
     reuse: int | None = Field(default=None, ge=2)
     """Draw from so many pairs only, over and over; null: every pair is fresh, for ever."""
 
@@ -153,7 +162,7 @@ class PairMaker:
         indices = self.pairs.drawn(indices).to(self.device)
         labels = torch.full((len(indices),), -1)
         if self.recordings is None:
-            return self.synth.pairs(self.seed, indices, spread), labels
+            return self._made(indices, spread), labels
         mix = self.source.mix
         recorded = choose(mix, self.seed, indices)
         sounds = torch.empty(2, len(indices), self.recordings.samples, device=self.device)
@@ -162,8 +171,20 @@ class PairMaker:
             sounds[:, recorded] = views.to(self.device)
         if not recorded.all():
             made = ~recorded
-            sounds[:, made] = self.synth.pairs(self.seed, indices[made], _rows(spread, made))
+            sounds[:, made] = self._made(indices[made], _rows(spread, made))
         return sounds, labels
+
+    def _made(self, indices: Tensor, spread: Spread) -> Tensor:
+        """Synthetic pairs of `indices` (n,): (2, n, samples). Pair i has the layers n·i to n·i + n - 1, whose levels both
+        views share; a mixture that would clip is scaled to a peak of 1."""
+        layers = self.pairs.layers
+        if layers == 1:
+            return self.synth.pairs(self.seed, indices, spread)
+        parts = (indices.unsqueeze(1) * layers + torch.arange(layers, device=indices.device)).flatten()
+        level = 10.0 ** ((counter.uniform(self.seed, parts, LEVELS, 1) - 1.0) * LAYER_DB / 20.0)
+        sounds = self.synth.pairs(self.seed, parts, _rows(spread, torch.arange(len(parts)) // layers)) * level
+        mixed = sounds.unflatten(1, (-1, layers)).sum(dim=2)
+        return mixed / mixed.abs().amax(dim=2, keepdim=True).clamp(min=1.0)
 
     @torch.inference_mode()
     def labelled(self, indices: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:

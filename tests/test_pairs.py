@@ -129,3 +129,24 @@ def test_recordings_and_synthetic_pairs_are_mixed_by_weight_in_any_company(esc10
     assert torch.equal(torch.cat([part for _, part in parts]), labels)
     alone = maker(augment=())(torch.arange(40))
     torch.testing.assert_close(features[labels < 0].float(), alone[labels < 0].float(), rtol=0, atol=1e-4)
+
+
+def test_a_mixture_is_the_sum_of_its_own_layers_in_any_company() -> None:
+    mixed, plain = maker(layers=3, delta=0.0), maker(delta=0.0)
+    indices = torch.tensor([5, 0, 7])
+    sounds, _ = mixed.sounds(indices)
+    assert torch.equal(sounds[0], sounds[1]), "without a perturbation both views are one sound, levels too"
+    assert sounds.abs().max() <= 1.0
+    torch.testing.assert_close(mixed.sounds(indices[1:2])[0], sounds[:, 1:2], rtol=0, atol=1e-5)
+    parts, _ = plain.sounds(torch.tensor([15, 16, 17]))  # those of pair 5
+    basis = parts[0].T.double()
+    weights = torch.linalg.lstsq(basis, sounds[0, 0].double()[:, None]).solution
+    torch.testing.assert_close(basis @ weights, sounds[0, 0].double()[:, None], rtol=0, atol=1e-4)
+    assert (weights > 0).all()
+
+
+def test_layers_of_a_mixture_are_perturbed_each_on_its_own_by_the_schedule(stream: torch.Tensor) -> None:
+    far, near = maker(layers=2, delta=0.5), maker(layers=2, delta=0.01)
+    gap = [(m(torch.arange(16))[:, 0].float() - m(torch.arange(16))[:, 1].float()).abs().mean() for m in (far, near)]
+    assert gap[0] > 2 * gap[1]
+    assert maker(layers=1)(torch.arange(80)).equal(stream)
