@@ -59,7 +59,7 @@ class PairsConfig(Section):
     """δ, the strength of the perturbation of the synthesizer's parameters: one number, or one per parameter group."""
     schedule: ScheduleConfig = ScheduleConfig()
     layers: int = Field(default=1, ge=1, le=16)
-    """Synthetic sounds that are heard at once in each view, every one perturbed on its own, at levels of -12 to 0 dB."""
+    """Synthetic sounds heard at once in each view, every one perturbed on its own, at levels from -12 to 0 dB."""
     reuse: int | None = Field(default=None, ge=2)
     """Draw from so many pairs only, over and over; null: every pair is fresh, for ever."""
 
@@ -175,8 +175,11 @@ class PairMaker:
         return sounds, labels
 
     def _made(self, indices: Tensor, spread: Spread) -> Tensor:
-        """Synthetic pairs of `indices` (n,): (2, n, samples). Pair i has the layers n·i to n·i + n - 1, whose levels both
-        views share; a mixture that would clip is scaled to a peak of 1."""
+        """Synthetic pairs of `indices` (n,): (2, n, samples).
+
+        Of n layers, pair i has those from n·i to n·i + n - 1, at levels that both views share. A mixture that would
+        clip is scaled to a peak of 1.
+        """
         layers = self.pairs.layers
         if layers == 1:
             return self.synth.pairs(self.seed, indices, spread)

@@ -145,8 +145,8 @@ def test_a_mixture_is_the_sum_of_its_own_layers_in_any_company() -> None:
     assert (weights > 0).all()
 
 
-def test_layers_of_a_mixture_are_perturbed_each_on_its_own_by_the_schedule(stream: torch.Tensor) -> None:
-    far, near = maker(layers=2, delta=0.5), maker(layers=2, delta=0.01)
+def test_layers_of_a_mixture_are_perturbed_by_delta(stream: torch.Tensor) -> None:
+    far, near = maker(augment=(), layers=2, delta=0.5), maker(augment=(), layers=2, delta=0.01)
     gap = [(m(torch.arange(16))[:, 0].float() - m(torch.arange(16))[:, 1].float()).abs().mean() for m in (far, near)]
     assert gap[0] > 2 * gap[1]
     assert maker(layers=1)(torch.arange(80)).equal(stream)
