@@ -1,0 +1,270 @@
+"""Probes learn what is there, and nothing that is not."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from doppel_ray.probe import protocols
+from doppel_ray.probe.protocols import ProtocolConfig, evaluate
+from doppel_ray.probe.task import Kind, Questions, Split
+from doppel_ray.section import ConfigError
+
+LINEAR = ProtocolConfig()
+MLP = ProtocolConfig(kind="mlp", grid_points=1, max_epochs=60)
+KNN = ProtocolConfig(kind="knn")
+ALL = pytest.mark.parametrize("protocol", [LINEAR, MLP, KNN], ids=lambda protocol: protocol.kind)
+
+METRICS: dict[Kind, tuple[str, ...]] = {
+    "multiclass": ("accuracy", "mAP"),
+    "multilabel": ("mAP", "d_prime"),
+    "regression": ("score",),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HEAR's networks of 1024 take ten times as long to say the same."""
+    monkeypatch.setattr(protocols, "HIDDEN", 64)
+
+
+def folds(n: int, count: int = 5) -> tuple[Split, ...]:
+    """Fold k tests, the next one validates, the others train."""
+    of = np.arange(n) % count
+    return tuple(
+        Split(
+            f"fold_{k}",
+            train=np.flatnonzero((of != k) & (of != (k + 1) % count)),
+            valid=np.flatnonzero(of == (k + 1) % count),
+            test=np.flatnonzero(of == k),
+        )
+        for k in range(count)
+    )
+
+
+def ask(kind: Kind, targets: np.ndarray, splits: Sequence[Split] = (), labels: int | None = None) -> Questions:
+    count = labels or (int(targets.max()) + 1 if kind == "multiclass" else targets.shape[1])
+    named = tuple(f"label {k}" for k in range(count))
+    return Questions(kind, targets, named, tuple(splits) or folds(len(targets)), METRICS[kind])
+
+
+def embeddings(n: int = 200, size: int = 40, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, size)).astype(np.float32)
+
+
+def classes(n: int = 200) -> np.ndarray:
+    return np.arange(n) // 5 % 4
+
+
+@ALL
+def test_classes_that_are_there_are_found(protocol: ProtocolConfig) -> None:
+    vectors = embeddings(size=8) + 5.0 * np.eye(8, dtype=np.float32)[classes()]
+    scores = evaluate(protocol, vectors, ask("multiclass", classes()))
+    assert list(scores) == ["accuracy", "mAP", "accuracy_low", "accuracy_high", *(f"fold_{k}" for k in range(5))]
+    assert scores["accuracy"] > 0.9
+    assert scores["mAP"] > 0.9
+    assert scores["accuracy"] == pytest.approx(np.mean([scores[f"fold_{k}"] for k in range(5)]))
+    assert scores["accuracy_low"] <= scores["accuracy"] <= scores["accuracy_high"]
+
+
+@ALL
+def test_labels_that_are_there_are_found(protocol: ProtocolConfig) -> None:
+    vectors = embeddings(size=20)
+    scores = evaluate(protocol, vectors, ask("multilabel", vectors[:, :5] > 0.5, folds(200)[:1]))
+    assert list(scores) == ["mAP", "d_prime", "mAP_low", "mAP_high"]
+    assert scores["mAP"] > (0.5 if protocol is KNN else 0.85)  # chance is 0.3
+
+
+@ALL
+def test_values_that_are_there_are_found_each_on_its_own_scale(protocol: ProtocolConfig) -> None:
+    vectors = embeddings(size=4)
+    hz, level = 1000.0 + 300.0 * vectors[:, 0], 1e-3 * vectors[:, 1]
+    targets = np.stack([hz, level, np.random.default_rng(2).standard_normal(200)], axis=1).astype(np.float64)
+    longer = protocol.model_copy(update={"max_epochs": 150})
+    scores = evaluate(longer, vectors, ask("regression", targets))
+    assert list(scores) == ["score", "score_low", "score_high", "label 0", "label 1", "label 2"]
+    enough = 0.95 if protocol is LINEAR else 0.5
+    assert scores["label 0"] > enough
+    assert scores["label 1"] > enough
+    assert scores["label 2"] < 0.1
+    assert scores["score"] == pytest.approx(np.mean([scores[f"label {k}"] for k in range(3)]))
+
+
+@ALL
+def test_shuffled_targets_score_near_chance(protocol: ProtocolConfig) -> None:
+    """200 vectors of 400 numbers can be fitted perfectly: a score above chance would mean that a test label leaked."""
+    rng = np.random.default_rng(1)
+    vectors = embeddings(size=400)
+    scores = evaluate(protocol, vectors, ask("multiclass", rng.permutation(np.arange(200) % 4)))
+    assert abs(scores["accuracy"] - 0.25) < 0.12
+    scores = evaluate(protocol, vectors, ask("multilabel", rng.random((200, 6)) < 0.3))
+    assert abs(scores["d_prime"]) < 0.4
+    scores = evaluate(protocol, vectors, ask("regression", rng.standard_normal((200, 1))))
+    assert scores["score"] < 0.1
+
+
+@ALL
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel", "regression"])
+def test_answers_depend_on_no_other_test_example(protocol: ProtocolConfig, kind: Kind) -> None:
+    """Wild vectors with targets of their own join one test fold: its other answers stay as they were."""
+    vectors = embeddings() + np.eye(40, dtype=np.float32)[classes()]
+    asked = {
+        "multiclass": ask("multiclass", np.append(classes(), np.full(10, 9))),
+        "multilabel": ask("multilabel", np.append(np.eye(10, dtype=bool)[classes()], np.ones((10, 10), bool), axis=0)),
+        "regression": ask("regression", np.append(vectors[:, :2], np.full((10, 2), 1e6), axis=0).astype(np.float64)),
+    }[kind]
+    split = folds(200)[0]
+    more = replace(split, test=np.append(split.test, np.arange(200, 210)))
+    wild = np.concatenate([vectors, np.full((10, 40), 1e6, np.float32)])
+    before, after = (
+        protocols._ANSWER[protocol.kind](protocol, wild, replace(asked, splits=(split,)))[0] for split in (split, more)
+    )
+    np.testing.assert_allclose(after[:40], before, atol=1e-6)
+
+
+@ALL
+def test_classes_never_fitted_on_count_as_wrong(protocol: ProtocolConfig) -> None:
+    vectors = embeddings(size=8) + 5.0 * np.eye(8, dtype=np.float32)[classes()]
+    known = np.flatnonzero(classes() < 3)
+    split = Split("test", train=known[:100], valid=known[100:120], test=np.arange(120, 200))
+    scores = evaluate(protocol, vectors, ask("multiclass", classes(), [split], labels=6))
+    assert scores["accuracy"] == pytest.approx(np.mean(classes()[120:] < 3), abs=0.03)
+    single = Split("test", train=np.flatnonzero(classes() == 1)[:30], valid=known[:0], test=np.arange(120, 200))
+    assert evaluate(protocol, vectors, ask("multiclass", classes(), [single]))["accuracy"] == 0.25
+
+
+@ALL
+def test_labels_never_fitted_on_are_answered(protocol: ProtocolConfig) -> None:
+    vectors = embeddings(size=20)
+    targets = vectors[:, :3] > 0.0
+    targets[:160, 1] = False
+    targets[:160, 2] = True
+    split = Split("test", train=np.arange(130), valid=np.arange(130, 160), test=np.arange(160, 200))
+    if protocol is MLP:  # no metric can be had from a validation label that all examples have
+        split = replace(split, valid=np.arange(0))
+    assert np.isfinite(list(evaluate(protocol, vectors, ask("multilabel", targets, [split])).values())).all()
+
+
+@ALL
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel", "regression"])
+def test_embeddings_that_are_all_the_same_score_chance_without_a_warning(protocol: ProtocolConfig, kind: Kind) -> None:
+    targets = {
+        "multiclass": classes(),
+        "multilabel": np.eye(4, dtype=bool)[classes()],
+        "regression": np.stack([classes(), np.zeros(200)], axis=1).astype(np.float64),
+    }[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = evaluate(protocol, np.full((200, 8), 0.1, np.float32), ask(kind, targets))
+    chance = {"multiclass": 0.25, "multilabel": 0.25, "regression": 0.0}[kind]
+    assert scores[METRICS[kind][0]] == pytest.approx(chance, abs=0.2)
+
+
+@ALL
+def test_a_seed_says_it_all(protocol: ProtocolConfig) -> None:
+    vectors = embeddings() + np.eye(40, dtype=np.float32)[classes()]
+    state = torch.get_rng_state()
+    once, again = (evaluate(protocol, vectors, ask("multiclass", classes())) for _ in range(2))
+    assert once == again
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_linear_probes_are_those_of_scikit_learn_on_train_and_valid() -> None:
+    vectors = embeddings() + np.eye(40, dtype=np.float32)[classes()]
+    split = folds(200)[2]
+    rows = np.append(split.train, split.valid)
+    scaler = StandardScaler().fit(vectors[rows])
+    fitted, tested = scaler.transform(vectors[rows]), scaler.transform(vectors[split.test])
+
+    model = LogisticRegression(max_iter=1000).fit(fitted, classes()[rows])
+    scores = evaluate(LINEAR, vectors, ask("multiclass", classes(), [split]))
+    assert scores["accuracy"] == model.score(tested, classes()[split.test])
+
+    labels = vectors[:, :3] + embeddings(seed=1)[:, :3] > [0.0, 1.0, 2.0]
+    odds = [
+        LogisticRegression(tol=1e-8, max_iter=1000).fit(fitted, label[rows]).decision_function(tested)
+        for label in labels.T
+    ]
+    answers = protocols._ANSWER["linear"](LINEAR, vectors, ask("multilabel", labels, [split]))[0]
+    np.testing.assert_allclose(answers, np.stack(odds, axis=1), atol=0.03)
+
+
+def test_neighbours_vote_by_their_similarity() -> None:
+    """Two neighbours, one straight ahead and one to the side at cosine c: exp(1 / 0.07) votes against exp(c / 0.07)."""
+    vectors = np.array([[3, 0], [-3, 0], [2.9, 1], [-2.9, -1], [1.5, 0]], np.float32)
+    split = Split("test", train=np.arange(3), valid=np.arange(3, 4), test=np.arange(4, 5))
+    questions = ask("regression", np.array([[1.0], [0.0], [0.0], [0.0], [1.0]]), [split])
+    answer = protocols._ANSWER["knn"](ProtocolConfig(kind="knn", neighbours=2), vectors, questions)[0]
+    aside = vectors[2] / vectors[:4].std(axis=0)
+    assert answer[0, 0] == pytest.approx(1.0 / (1.0 + np.exp((aside[0] / np.hypot(*aside) - 1.0) / 0.07)), rel=1e-4)
+
+
+def test_ridge_predictions_stay_near_the_values_they_were_fitted_on() -> None:
+    """A direction that all but vanishes in training points a test example far away."""
+    vectors = embeddings(60, 100)
+    vectors[:48, 0] *= 1e-6
+    targets = vectors[:, 1:2].astype(np.float64) + 0.5 * vectors[:, :1]
+    split = Split("test", train=np.arange(48), valid=np.arange(0), test=np.arange(48, 60))
+    answers = protocols._ANSWER["linear"](LINEAR, vectors, ask("regression", targets, [split]))[0]
+    low, high = targets[:48].min(), targets[:48].max()
+    assert low - (high - low) <= answers.min()
+    assert answers.max() <= high + (high - low)
+
+
+def test_a_held_out_fifth_has_a_fifth_of_every_class() -> None:
+    split = Split("test", train=np.arange(200), valid=np.arange(0), test=np.arange(200, 220))
+    of = np.arange(220) % 4
+    train, valid = protocols._without_a_fifth(split, ask("multiclass", of, [split]))
+    assert sorted([*train, *valid]) == list(range(200))
+    assert np.bincount(of[valid]).tolist() == [10, 10, 10, 10]
+    rare = np.zeros((220, 3), bool)
+    rare[:, 0], rare[:20, 1], rare[20:60, 2] = True, True, True
+    train, valid = protocols._without_a_fifth(split, ask("multilabel", rare, [split]))
+    assert rare[valid].sum(axis=0).tolist() == [40, 4, 8]
+
+
+def test_one_combination_serves_all_splits_unless_each_is_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = []
+    fit = protocols._fit_network
+
+    def record(*given: Any) -> Any:
+        fitted.append((given[-1].name, given[1]))
+        return fit(*given)
+
+    monkeypatch.setattr(protocols, "_fit_network", record)
+    asked = ask("multiclass", classes())
+    config = ProtocolConfig(kind="mlp", grid_points=2, max_epochs=1)
+    evaluate(config, embeddings(), asked)
+    assert [name for name, _ in fitted] == ["fold_0", "fold_0", "fold_1", "fold_2", "fold_3", "fold_4"]
+    assert len({point for _, point in fitted[2:]}) == 1
+    fitted.clear()
+    evaluate(config.model_copy(update={"selection": "each_split"}), embeddings(), asked)
+    assert len(fitted) == 10
+
+
+def test_values_that_are_not_finite_are_refused_by_their_row() -> None:
+    vectors = embeddings()
+    vectors[[5, 17], 3] = np.nan, np.inf
+    with pytest.raises(ValueError, match="2 of 200 embeddings are not finite: rows 5, 17"):
+        evaluate(LINEAR, vectors, ask("multiclass", classes()))
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    asked = ask("multiclass", classes())
+    with pytest.raises(ConfigError, match="'mAO'"):
+        evaluate(LINEAR, embeddings(), replace(asked, metrics=("mAO",)))
+    with pytest.raises(ValueError, match="190 embeddings of 200 examples"):
+        evaluate(LINEAR, embeddings(190), asked)
+    with pytest.raises(ValueError, match="fold_0 has no test examples"):
+        evaluate(LINEAR, embeddings(), replace(asked, splits=(replace(asked.splits[0], test=np.arange(0)),)))
+    values = ask("regression", np.random.default_rng(0).random((200, 2)))
+    with pytest.raises(ConfigError, match="'score' is the name of a score"):
+        evaluate(LINEAR, embeddings(), replace(values, labels=("pitch", "score")))
+    with pytest.raises(ValueError, match="mAP cannot be measured on the test examples of fold_0"):
+        evaluate(LINEAR, embeddings(), ask("multilabel", np.zeros((200, 2), bool)))
