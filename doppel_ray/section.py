@@ -3,6 +3,9 @@
 A section is defined beside the code that reads it; `doppel_ray.config` only puts the sections together.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -19,6 +22,11 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+
+def kind_of(value: Any) -> Any:
+    """The `kind` of a section that is one of several, or of the plain data of one."""
+    return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
 
 
 class ConfigError(ValueError):

@@ -226,6 +226,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
 
 def _compile_ahead(experiment: Experiment, console: Console) -> None:
     """Compile the synthesizer while Ray starts, so that the generators find it ready; once on a machine."""
+    from doppel_ray.cache import cache_folder
     from doppel_ray.synth import compiled
 
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells of a CUDA that nobody asked for
@@ -234,7 +235,7 @@ def _compile_ahead(experiment: Experiment, console: Console) -> None:
     synth = experiment.synth.build()
     synth.pairs(0, range(1), 0.0)
     if compiled.spent:
-        console.print(f"compiled the synthesizer in {compiled.spent:.0f} s; it is kept in {compiled.cache_folder()}")
+        console.print(f"compiled the synthesizer in {compiled.spent:.0f} s; it is kept in {cache_folder()}")
 
 
 def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resume: bool, plain: bool) -> str:

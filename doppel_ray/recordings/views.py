@@ -33,9 +33,9 @@ def _as_text(value: Any) -> Any:
 class RecordingsConfig(Section):
     """Recordings as a source of pairs."""
 
-    layout: Literal["folder", "manifest", "esc50", "speech_commands", "nsynth"] = "folder"
+    layout: Literal["folder", "manifest", "esc50", "urbansound8k", "vivae", "speech_commands", "nsynth"] = "folder"
     """folder: every audio file below root, unlabelled. manifest: a CSV or Parquet file that lists them. Or a data set's
-    own layout, with its labels and splits: ESC-50, Speech Commands v2, NSynth."""
+    own layout, with its labels and splits: ESC-50, UrbanSound8K, VIVAE, Speech Commands v2, NSynth."""
     root: Path | None = None
     """Folder of the recordings; of a manifest, the file itself."""
     subset: Literal["esc10", "sc09"] | None = None
@@ -116,6 +116,10 @@ class RecordingsConfig(Section):
             return catalogue.manifest(root, self.path_column, self.label, self.fold_column, self.classes)
         if self.layout == "esc50":
             return catalogue.esc50(root, "esc10" if self.subset == "esc10" else None)
+        if self.layout == "urbansound8k":
+            return catalogue.urbansound8k(root)
+        if self.layout == "vivae":
+            return catalogue.vivae(root)
         if self.layout == "speech_commands":
             return catalogue.speech_commands(root, "sc09" if self.subset == "sc09" else None)
         if self.layout == "nsynth":
