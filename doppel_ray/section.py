@@ -4,9 +4,17 @@ A section is defined beside the code that reads it; `doppel_ray.config` only put
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+def _as_text(value: Any) -> Any:
+    return [str(name) for name in value] if isinstance(value, (list, tuple)) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_text)]
+"""Names such as those of folds, which YAML may take for numbers: `[1, 2]` is `["1", "2"]`."""
 
 
 class Section(BaseModel):

@@ -81,13 +81,13 @@ def check(experiment: Experiment) -> None:
     metric = experiment.tune.metric
     if metric.startswith("probe/") and trial_count(experiment) > 1:
         task = metric.split("/")[1]
-        if task not in experiment.probes.tasks:
-            asked = ", ".join(experiment.probes.tasks) or "none"
+        asked = [entry.name for entry in experiment.probes.tasks]
+        if task not in asked:
             raise ConfigError(
-                f"tune.metric is {metric!r}, but probes.tasks are {asked}: "
+                f"tune.metric is {metric!r}, but probes.tasks are {', '.join(asked) or 'none'}: "
                 f"add {task}, or choose another metric such as loss"
             )
-    experiment.probes.check()
+    experiment.probes.check(experiment.synth.sample_rate)
     check_source(experiment)
     if environment.address() is None:
         resources.plan(experiment, cluster.local_node())

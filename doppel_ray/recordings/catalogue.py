@@ -231,7 +231,7 @@ def vivae(root: Path) -> Catalogue:
             f"{root / below}: {count(strange, 'file')} not named <speaker>_<emotion>_<intensity>_<number>.wav: "
             f"{first(strange)}"
         )
-    items = [(f"{below}{name}", emotion, speaker) for name, (speaker, emotion, _, _) in parts.items()]
+    items: list[Item] = [(f"{below}{name}", emotion, speaker) for name, (speaker, emotion, _, _) in parts.items()]
     return _catalogue(root, items, EMOTIONS)
 
 

@@ -5,17 +5,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from doppel_ray.audio import files
 from doppel_ray.recordings import catalogue
 from doppel_ray.recordings.catalogue import Catalogue
 from doppel_ray.recordings.order import permuted
-from doppel_ray.section import ConfigError, Section
+from doppel_ray.section import ConfigError, Names, Section
 from doppel_ray.synth import counter
 
 SEGMENT_STREAM = 2**20 + 3
@@ -23,11 +23,6 @@ SEGMENT_STREAM = 2**20 + 3
 
 _LARGEST_CACHED = 1 / 16
 """Of the cache, the most that one recording may take: a few long ones would leave no room for all the others."""
-
-
-def _as_text(value: Any) -> Any:
-    """Folds are names: `[1, 2]` is `["1", "2"]`."""
-    return [str(fold) for fold in value] if isinstance(value, (list, tuple)) else value
 
 
 class RecordingsConfig(Section):
@@ -48,7 +43,7 @@ class RecordingsConfig(Section):
     """manifest: column of the folds or splits; null: `fold` or `split`, if there is one."""
     classes: tuple[str, ...] | None = None
     """manifest: the labels that may occur, in the order of their numbers; null: those that do."""
-    folds: Annotated[tuple[str, ...] | None, BeforeValidator(_as_text)] = Field(default=None, min_length=1)
+    folds: Names | None = Field(default=None, min_length=1)
     """Folds or splits to train on, such as [1, 2, 3, 4] (esc50) or [train] (speech_commands, nsynth: train, valid,
     test); null: all."""
     labelled: float = Field(default=1.0, ge=0.0, le=1.0)
