@@ -91,8 +91,9 @@ class Experiment(Section):
             (plain["source"]["recordings"], "root"),
             (plain["train"], "init"),
             (plain["probes"], "root"),
+            *((task, "root") for task in plain["probes"]["tasks"]),
         ):
-            if section[key] is not None:
+            if section.get(key) is not None:
                 section[key] = str(Path(section[key]).expanduser().absolute())
         return validate(plain)
 

@@ -3,7 +3,18 @@
 A section is defined beside the code that reads it; `doppel_ray.config` only puts the sections together.
 """
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+def _as_text(value: Any) -> Any:
+    return [str(name) for name in value] if isinstance(value, (list, tuple)) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_text)]
+"""Names such as those of folds, which YAML may take for numbers: `[1, 2]` is `["1", "2"]`."""
 
 
 class Section(BaseModel):
@@ -19,6 +30,11 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+
+def kind_of(value: Any) -> Any:
+    """The `kind` of a section that is one of several, or of the plain data of one."""
+    return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
 
 
 class ConfigError(ValueError):

@@ -35,13 +35,13 @@ def check(experiment: Experiment) -> None:
     metric = experiment.tune.metric
     if metric.startswith("probe/") and steer.trial_count(experiment) > 1:
         task = metric.split("/")[1]
-        if task not in experiment.probes.tasks:
-            asked = ", ".join(experiment.probes.tasks) or "none"
+        asked = [entry.name for entry in experiment.probes.tasks]
+        if task not in asked:
             raise ConfigError(
-                f"tune.metric is {metric!r}, but probes.tasks are {asked}: "
+                f"tune.metric is {metric!r}, but probes.tasks are {', '.join(asked) or 'none'}: "
                 f"add {task}, or choose another metric such as loss"
             )
-    experiment.probes.check()
+    experiment.probes.check(experiment.synth.sample_rate)
     check_source(experiment)
     concurrent = None
     if environment.address() is None:
@@ -194,6 +194,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
 
 def _compile_ahead(experiment: Experiment, console: Console) -> None:
     """Compile the synthesizer while Ray starts, so that the generators find it ready; once on a machine."""
+    from doppel_ray.cache import cache_folder
     from doppel_ray.synth import compiled
 
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells of a CUDA that nobody asked for
@@ -202,7 +203,7 @@ def _compile_ahead(experiment: Experiment, console: Console) -> None:
     synth = experiment.synth.build()
     synth.pairs(0, range(1), 0.0)
     if compiled.spent:
-        console.print(f"compiled the synthesizer in {compiled.spent:.0f} s; it is kept in {compiled.cache_folder()}")
+        console.print(f"compiled the synthesizer in {compiled.spent:.0f} s; it is kept in {cache_folder()}")
 
 
 def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resume: bool, plain: bool) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from doppel_ray.audio import FrontendConfig, read_chain
+from doppel_ray.audio.frontend import VGGish
 from doppel_ray.checkpoint import Recipe
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
 from doppel_ray.models.encoders import ENCODERS
@@ -21,7 +22,7 @@ from doppel_ray.optim import OptimConfig
 from doppel_ray.pairs import PairMaker, PairsConfig
 from doppel_ray.probe.embed import by_mel_statistics, by_model
 from doppel_ray.probe.evaluate import score, window_of
-from doppel_ray.probe.tasks import Task, make
+from doppel_ray.probe.tasks import Factors, Native, Task
 from doppel_ray.synth import SynthConfig
 
 HEAD = HeadConfig(kind="mlp", hidden=256, layers=1, size=128)
@@ -91,9 +92,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     synth = SynthConfig()
-    tasks: list[Task] = [make("factors", None, "refuse", options.factor_sounds)]
-    tasks += [make("esc10", options.esc10, "refuse", 0)] if options.esc10 else []
-    columns = [f"{task.name} {task.metric}" for task in tasks]
+    tasks: list[Task] = [Factors(sounds=options.factor_sounds)]
+    tasks += [Native(kind="esc10", root=options.esc10)] if options.esc10 else []
+    columns = [f"{task.name} {'score' if task.kind == 'factors' else 'accuracy'}" for task in tasks]
     print(f"| encoder | seed | parameters | pairs/s | pairs | loss | {' | '.join(columns)} |")
     print(f"|---|---|---|---|---|---|{'---|' * len(tasks)}")
     made: dict[FrontendConfig, torch.Tensor] = {}
@@ -103,8 +104,8 @@ def main() -> None:
             maker = PairMaker(synth, PairsConfig(delta=options.delta), reads, GAIN, seed=0)
             made[reads] = maker(torch.arange(options.pairs))
             if config.domain == "spectrogram":
-                recipe, mel = Recipe(synth, reads, config, HEAD, 0), by_mel_statistics(reads.build(synth.sample_rate))
-                scores = [f"{score(task, recipe, mel, None)[task.metric]:.3f}" for task in tasks]
+                recipe, mel = Recipe(synth, reads, config, HEAD, 0), by_mel_statistics(VGGish(synth.sample_rate))
+                scores = [f"{next(iter(score(task, recipe, mel, None).values())):.3f}" for task in tasks]
                 print(f"| mel statistics | | | | | | {' | '.join(scores)} |", flush=True)
         pairs = made[reads]
         for seed in range(options.seeds):
@@ -112,7 +113,7 @@ def main() -> None:
             model = Model(config, HEAD, seed, channels=pairs.shape[2]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             steps, loss = train(model, pairs, options.seconds, options.batch)
             embedder = by_model(model, reads.build(synth.sample_rate))
-            scores = [f"{score(task, recipe, embedder, window_of(recipe))[task.metric]:.3f}" for task in tasks]
+            scores = [f"{next(iter(score(task, recipe, embedder, window_of(recipe)).values())):.3f}" for task in tasks]
             size = sum(p.numel() for p in model.encoder.parameters()) / 1e6
             seen = steps * options.batch
             print(

@@ -2,9 +2,12 @@
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import soundfile
 
 COLUMNS = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
@@ -63,3 +66,47 @@ def write_nsynth(root: Path) -> Path:
             write_noise(folder / "audio" / f"{name}.wav")
         (folder / "examples.json").write_text(json.dumps(notes))
     return root
+
+
+def write_urbansound8k(root: Path, folds: int = 10, classes: tuple[str, ...] = ("air_conditioner", "siren")) -> Path:
+    """A slice of each class in each fold."""
+    rows = [
+        {
+            "slice_file_name": f"{100 * fold + number}-{number}-0-0.wav",
+            "fsID": 100 * fold + number,
+            "start": 0.0,
+            "end": 0.5,
+            "salience": 1,
+            "fold": fold,
+            "classID": number,
+            "class": name,
+        }
+        for fold in range(1, folds + 1)
+        for number, name in enumerate(classes)
+    ]
+    for row in rows:
+        write_noise(root / "audio" / f"fold{row['fold']}" / str(row["slice_file_name"]), seed=int(str(row["classID"])))
+    write_table(root / "metadata" / "UrbanSound8K.csv", rows)
+    return root
+
+
+def write_vivae(root: Path, speakers: tuple[str, ...] = ("S01", "S02", "S11")) -> Path:
+    """A strong and a low vocalisation of each emotion by each speaker, in the full set."""
+    for speaker in speakers:
+        for number, emotion in enumerate(("achievement", "anger", "fear", "pain", "pleasure", "surprise")):
+            for intensity in ("low", "strong"):
+                write_noise(root / "full_set" / f"{speaker}_{emotion}_{intensity}_01.wav", seed=number)
+    return root
+
+
+def write_table(file: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Rows as CSV or Parquet, by the file's name."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), file)
+    else:
+        with file.open("w", newline="") as lines:
+            writer = csv.DictWriter(lines, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    return file

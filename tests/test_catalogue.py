@@ -1,34 +1,28 @@
 """A catalogue lists what its source has, with the source's own classes and splits, in one order everywhere."""
 
-import csv
 import json
 from collections import Counter
 from pathlib import Path
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from doppel_ray.recordings import catalogue
 from doppel_ray.section import ConfigError
-from tests.recordings import write_esc50, write_noise, write_nsynth, write_speech_commands
+from tests.recordings import (
+    write_esc50,
+    write_noise,
+    write_nsynth,
+    write_speech_commands,
+    write_table,
+    write_urbansound8k,
+    write_vivae,
+)
 
 ROWS = [
     {"path": "b/two.wav", "label": "dog", "split": "train"},
     {"path": "one.wav", "label": "cat", "split": "test"},
     {"path": "a/three.wav", "label": "", "split": "train"},
 ]
-
-
-def write_manifest(file: Path, rows: list[dict[str, str]]) -> Path:
-    if file.suffix == ".parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
-    else:
-        with file.open("w", newline="") as lines:
-            writer = csv.DictWriter(lines, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    return file
 
 
 def test_a_folder_lists_all_audio_below_it_in_the_order_of_the_paths(tmp_path: Path) -> None:
@@ -43,7 +37,7 @@ def test_a_folder_lists_all_audio_below_it_in_the_order_of_the_paths(tmp_path: P
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_manifest_lists_paths_labels_and_splits(tmp_path: Path, kind: str) -> None:
-    found = catalogue.manifest(write_manifest(tmp_path / f"list.{kind}", ROWS))
+    found = catalogue.manifest(write_table(tmp_path / f"list.{kind}", ROWS))
     assert found.paths == ("a/three.wav", "b/two.wav", "one.wav")
     assert found.classes == ("cat", "dog")
     assert found.labels == (catalogue.UNLABELLED, 1, 0)
@@ -55,7 +49,7 @@ def test_a_manifest_lists_paths_labels_and_splits(tmp_path: Path, kind: str) -> 
 
 def test_a_manifest_has_columns_of_any_name_and_absolute_paths(tmp_path: Path) -> None:
     rows = [{"file": str(tmp_path / "far" / f"{k}.wav"), "midi": k, "part": k % 2} for k in (9, 10)]
-    found = catalogue.manifest(write_manifest(tmp_path / "list.parquet", rows), "file", "midi", "part")
+    found = catalogue.manifest(write_table(tmp_path / "list.parquet", rows), "file", "midi", "part")
     assert found.classes == ("9", "10")
     assert found.of_folds(["1"]).path(0) == tmp_path / "far" / "9.wav"
 
@@ -73,7 +67,7 @@ def test_a_manifest_has_columns_of_any_name_and_absolute_paths(tmp_path: Path) -
 )
 def test_a_faulty_manifest_is_refused(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        catalogue.manifest(write_manifest(tmp_path / "list.csv", rows), classes=("cat", "dog"))
+        catalogue.manifest(write_table(tmp_path / "list.csv", rows), classes=("cat", "dog"))
 
 
 def test_esc50_and_its_esc10_subset_number_their_classes_from_0(tmp_path: Path) -> None:
@@ -93,6 +87,24 @@ def test_the_real_esc10_has_five_folds_of_ten_classes(esc10: Path) -> None:
     assert Counter(found.labels) == dict.fromkeys(range(10), 40)
     assert found.classes[0] == "dog"
     assert found.absent() == []
+
+
+def test_urbansound8k_has_its_ten_official_folds(tmp_path: Path) -> None:
+    found = catalogue.urbansound8k(write_urbansound8k(tmp_path))
+    assert (len(found), found.classes) == (20, ("air_conditioner", "siren"))
+    assert Counter(found.folds) == dict.fromkeys(map(str, range(1, 11)), 2)
+    assert found.absent() == []
+    assert [found.folds[item] for item in range(20) if "/fold10/" in found.paths[item]] == ["10", "10"]
+
+
+def test_vivae_has_an_emotion_for_a_class_and_a_speaker_for_a_fold(tmp_path: Path) -> None:
+    found = catalogue.vivae(write_vivae(tmp_path))
+    assert found.classes == catalogue.EMOTIONS
+    assert Counter(found.folds) == dict.fromkeys(("S01", "S02", "S11"), 12)
+    assert Counter(found.labels) == dict.fromkeys(range(6), 6)
+    assert found.absent() == []
+    flat = catalogue.vivae(tmp_path / "full_set")
+    assert (flat.labels, flat.folds) == (found.labels, found.folds)
 
 
 def test_speech_commands_has_the_official_splits_and_the_ten_digits(tmp_path: Path) -> None:
@@ -120,14 +132,21 @@ def test_what_a_layout_lacks_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=message):
             getattr(catalogue, attempt)(tmp_path)
 
-    for layout in ("esc50", "speech_commands", "nsynth", "folder"):
+    for layout in ("esc50", "urbansound8k", "vivae", "speech_commands", "nsynth", "folder"):
         with pytest.raises(ConfigError, match="gone: there is no such folder; expected"):
             getattr(catalogue, layout)(tmp_path / "gone")
     refused("folder", "no audio files in or below it")
     refused("manifest", "expected a file that ends in .csv or .parquet")
     refused("esc50", r"esc50\.csv: there is no such file")
+    refused("urbansound8k", r"UrbanSound8K\.csv: there is no such file")
+    refused("vivae", "no WAV files in it; expected VIVAE's layout")
     refused("speech_commands", "no folder for any word")
     refused("nsynth", "no folder nsynth-train")
+
+    write_noise(tmp_path / "S01_anger_low.wav")
+    refused("vivae", r"1 file not named <speaker>_<emotion>_<intensity>_<number>\.wav: S01_anger_low\.wav")
+    (tmp_path / "S01_anger_low.wav").rename(tmp_path / "S01_joy_low_01.wav")
+    refused("vivae", r"1 label not among the 6 classes: 'joy' \(1\)")
 
     write_speech_commands(tmp_path, ("bed", "cat"))
     (tmp_path / "cat" / "b_nohash_0.wav").unlink()

@@ -1,16 +1,18 @@
 """Sounds of any length into embeddings, by a model or by the mel statistics that are the baseline."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from doppel_ray.audio import Frontend
+from doppel_ray.audio.frontend import VGGish
 from doppel_ray.models import Model
-from doppel_ray.probe.tasks import Examples
-
-BATCH = 64
+from doppel_ray.probe.sounds import stream
+from doppel_ray.probe.task import Sounds
 
 Embedder = Callable[[Tensor], Tensor]
 """(windows, samples) float32 -> (windows, size)."""
@@ -22,43 +24,67 @@ def by_model(model: Model, frontend: Frontend) -> Embedder:
     return lambda windows: model.represent(frontend(windows))
 
 
-def by_mel_statistics(frontend: Frontend) -> Embedder:
-    """Mean and standard deviation over time of each log-mel band, of the whole sound.
+def by_mel_statistics(frontend: VGGish) -> Embedder:
+    """Mean and standard deviation over time of each log-mel band, of the whole sound (`window=None`).
+
+    A sound is not padded, so that its silence is its own; but one shorter than the two frames (35 ms) that have a
+    deviation is followed by zeros.
 
     Args:
         frontend: VGGish's, whatever the model reads.
     """
+    least = frontend.window_length + frontend.hop_length
 
-    def embed(windows: Tensor) -> Tensor:
-        bands = frontend(windows).squeeze(1)
+    def embed(sounds: Tensor) -> Tensor:
+        bands = frontend(pad(sounds, (0, max(0, least - sounds.shape[1])))).squeeze(1)
         return torch.cat([bands.mean(dim=1), bands.std(dim=1)], dim=1)
 
     return embed
 
 
 @torch.inference_mode()
-def embed(examples: Examples, embedder: Embedder, window: int | None) -> np.ndarray:
+def embed(sounds: Sounds, items: Sequence[int], embedder: Embedder, window: int | None, batch: int = 64) -> np.ndarray:
     """One embedding for each sound: the mean over its windows.
 
+    Sounds are read as they are needed; a batch of windows is all that is held.
+
     Args:
-        examples: the sounds.
+        sounds: of the task.
+        items: which of them.
         embedder: windows -> embeddings.
-        window: samples of a window, or None for the whole sound at once. Windows do not overlap, but for the last one,
+        window: samples of a window, or None for each whole sound at once. Windows do not overlap, but for the last one,
             which ends with the sound; a sound shorter than a window is padded with zeros.
+        batch: windows embedded at once; of whole sounds, those in a row that are of one length.
 
     Returns:
-        (n, size) float32.
+        (items, size) float32. The row of a sound that cannot be read is NaN, and `sounds.failed` says why; where none
+        can be read, size is 0.
     """
-    windows, owners = [], []
-    for k, (sound, length) in enumerate(zip(examples.sounds, examples.lengths, strict=True)):
-        size = window or examples.sounds.shape[1]
-        sound = sound[: max(int(length), size)]
-        if len(sound) < size:
-            sound = torch.nn.functional.pad(sound, (0, size - len(sound)))
-        starts = [*range(0, len(sound) - size, size), len(sound) - size]
-        windows += [sound[start : start + size] for start in starts]
-        owners += [k] * len(starts)
-    vectors = torch.cat([embedder(torch.stack(windows[i : i + BATCH])) for i in range(0, len(windows), BATCH)]).float()
-    owner = torch.tensor(owners)
-    sums = torch.zeros(len(examples.sounds), vectors.shape[1]).index_add_(0, owner, vectors)
-    return (sums / torch.bincount(owner).unsqueeze(1)).numpy()
+    sums = torch.empty(len(items), 0)
+    windows_of = torch.zeros(len(items))
+    for rows, windows in _batches(_windows(sounds, items, window), batch):
+        vectors = embedder(windows).float()
+        if sums.shape[1] == 0:
+            sums = torch.zeros(len(items), vectors.shape[1])
+        sums.index_add_(0, rows, vectors)
+        windows_of.index_add_(0, rows, torch.ones(len(rows)))
+    return (sums / windows_of.unsqueeze(1)).numpy()
+
+
+def _windows(sounds: Sounds, items: Sequence[int], window: int | None) -> Iterator[tuple[int, Tensor]]:
+    """Row of its sound, and samples, of each window."""
+    for row, sound in enumerate(stream(sounds, items)):
+        if sound is None:
+            continue
+        size = window or len(sound)
+        sound = pad(sound, (0, max(0, size - len(sound))))
+        for start in (*range(0, len(sound) - size, size), len(sound) - size):
+            yield row, sound[start : start + size]
+
+
+def _batches(windows: Iterator[tuple[int, Tensor]], batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows (n,) and windows (n, samples), of one length, n at most `batch`."""
+    for _, alike in itertools.groupby(windows, key=lambda pair: len(pair[1])):
+        while chunk := list(itertools.islice(alike, batch)):
+            rows, parts = zip(*chunk, strict=True)
+            yield torch.tensor(rows), torch.stack(parts)

@@ -4,63 +4,61 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field
+import numpy as np
+from pydantic import Field
 
 from doppel_ray import checkpoint
-from doppel_ray.audio import FrontendConfig
+from doppel_ray.audio.frontend import VGGish
 from doppel_ray.probe import fit
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
-from doppel_ray.probe.tasks import TASKS, Task, make
-from doppel_ray.section import Section
+from doppel_ray.probe.tasks import TASKS, Factors, Task, TaskConfigs, Unreadable
+from doppel_ray.section import Names, Section
 
 BASELINES = ("mel", "untrained")
-
-
-def _known(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if name not in TASKS:
-            raise ValueError(f"there is no task {name!r}; expected one of {', '.join(TASKS)}")
-    if len(set(names)) < len(names):
-        raise ValueError("a task is named twice")
-    return names
 
 
 class ProbesConfig(Section):
     """What each checkpoint is asked."""
 
-    tasks: Annotated[tuple[str, ...], AfterValidator(_known)] = ("factors",)
-    """factors (built in), esc10, esc50 (from `root`); an empty list: no probes."""
+    tasks: TaskConfigs = Field(
+        default=(Factors(),),
+        description="What to ask, each a kind or a mapping such as {kind: hear, root: DIR}; an empty list: no probes. "
+        + "; ".join(f"{kind}: {about}" for kind, about in TASKS.items())
+        + ".",
+    )
     root: Path | None = None
-    """Folder of the recordings, in ESC-50's own layout."""
+    """Folder of the recordings, where a task does not say its own."""
     every: int = Field(default=1, ge=1)
     """Epochs between probes; the last epoch is always probed."""
     protocol: Literal["linear"] = "linear"
     """linear: logistic regression for classes, ridge regression for values, on standardised embeddings."""
-    factor_sounds: int = Field(default=1024, ge=64)
-    """Sounds of the factors task."""
-    test_folds: tuple[int, ...] | None = Field(default=None, min_length=1)
-    """Folds of esc10 and esc50 to test on, each with a probe of all the others; null: every one in turn. [5] keeps
+    test_folds: Names | None = Field(default=None, min_length=1)
+    """Folds of recordings to test on, each with a probe of all the others; null: every one in turn. [5] keeps
     unseen what source.recordings.folds [1, 2, 3, 4] has left out of training."""
-    unreadable: Literal["refuse", "skip"] = "refuse"
+    unreadable: Unreadable = "refuse"
     """What to do about a recording that cannot be read."""
+    cache: float = Field(default=4.0, ge=0.0)
+    """GB of decoded recordings that are kept on disk, in $DOPPEL_RAY_CACHE or the user's cache folder, so that the next
+    probe need not decode them; 0: none."""
     cpus: float = Field(default=1.0, gt=0.0)
     """CPUs that a probe reserves, outside the trial's own."""
     timeout: float = Field(default=600.0, gt=0.0)
     """Seconds after which a probe is given up, from when it was asked for; the trial goes on, its row is marked."""
 
     def build(self) -> list[Task]:
-        return [make(name, self.root, self.unreadable, self.factor_sounds, self.test_folds) for name in self.tasks]
+        """The tasks, in which everything that an entry leaves open is as it is here."""
+        return [task.with_defaults(self.root, self.unreadable, self.test_folds) for task in self.tasks]
 
-    def check(self) -> None:
+    def check(self, sample_rate: int = 16000) -> None:
         """Refuse missing or unreadable recordings before anything starts.
 
         Raises:
-            ConfigError: names the folder or the files.
+            ConfigError: names the task, the folder or the files.
         """
         for task in self.build():
-            task.check()
+            task.check(sample_rate)
 
 
 def evaluate(folder: Path, probes: ProbesConfig, baselines: Path | None = None) -> dict[str, float]:
@@ -78,10 +76,10 @@ def evaluate(folder: Path, probes: ProbesConfig, baselines: Path | None = None) 
     model, recipe = checkpoint.load(folder)
     scores: dict[str, float] = {}
     for task in probes.build():
-        found = score(task, recipe, by_model(model, frontend_of(recipe)), window_of(recipe))
-        reference = _baselines(task, recipe, baselines)
+        found = score(task, recipe, by_model(model, frontend_of(recipe)), window_of(recipe), probes.cache)
+        reference = _baselines(task, recipe, baselines, probes.cache)
         scores |= {f"probe/{task.name}/{metric}": value for metric, value in found.items()}
-        scores |= {f"probe/{task.name}/{task.metric}_{which}": reference[which] for which in BASELINES}
+        scores |= {f"probe/{task.name}/{next(iter(found))}_{which}": reference[which] for which in BASELINES}
     return scores
 
 
@@ -94,27 +92,33 @@ def window_of(recipe: checkpoint.Recipe) -> int:
     return round(recipe.synth.duration * recipe.synth.sample_rate)
 
 
-def score(task: Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int | None) -> dict[str, float]:
-    """Metrics of one task."""
-    examples = task.load(recipe.synth.sample_rate)
-    vectors = embed(examples, embedder, window)
-    if task.kind == "classification":
-        return fit.classify(vectors, examples.targets["class"], examples.folds, task.test_folds)
-    return fit.regress(vectors, examples.targets, examples.folds)
+def score(
+    task: Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int | None, cache: float = 0.0
+) -> dict[str, float]:
+    """Metrics of one task, the first of which trials are judged by."""
+    sounds, questions = (examples := task.load(recipe.synth.sample_rate, cache)).sounds, examples.questions
+    vectors = embed(sounds, range(len(sounds)), embedder, window)
+    readable = np.array([item not in sounds.failed for item in range(len(sounds))])
+    folds = np.zeros(len(sounds), dtype=np.int64)
+    for number, split in enumerate(questions.splits, start=1):
+        folds[split.test] = number
+    vectors, targets, folds = vectors[readable], questions.targets[readable], folds[readable]
+    if questions.kind == "regression":
+        return fit.regress(vectors, dict(zip(questions.labels, targets.T, strict=True)), folds)
+    return fit.classify(vectors, targets, folds, tuple(np.unique(folds[folds > 0]).tolist()))
 
 
-def _baselines(task: Task, recipe: checkpoint.Recipe, kept: Path | None) -> dict[str, float]:
+def _baselines(task: Task, recipe: checkpoint.Recipe, kept: Path | None, cache: float) -> dict[str, float]:
     """The task's first metric for mel statistics and for the same encoder untrained, computed once for each model."""
     key = hashlib.sha256(repr((task, recipe)).encode()).hexdigest()[:16]
     file = kept / f"{task.name}-{key}.json" if kept else None
     if file and file.exists():
         return json.loads(file.read_text())
-    frontend = frontend_of(recipe)
+    rate, untrained = recipe.synth.sample_rate, by_model(recipe.untrained(), frontend_of(recipe))
+    mel = score(task, recipe, by_mel_statistics(VGGish(rate)), None, cache)
     found = {
-        "mel": score(task, recipe, by_mel_statistics(FrontendConfig().build(recipe.synth.sample_rate)), None)[
-            task.metric
-        ],
-        "untrained": score(task, recipe, by_model(recipe.untrained(), frontend), window_of(recipe))[task.metric],
+        "mel": next(iter(mel.values())),
+        "untrained": next(iter(score(task, recipe, untrained, window_of(recipe), cache).values())),
     }
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,14 @@ Kind = Literal["multiclass", "multilabel", "regression"]
 
 
 class Sounds(Protocol):
-    """The sounds of a task, read one at a time, so that a task may be larger than memory."""
+    """The sounds of a task, read one at a time, so that a task may be larger than memory.
+
+    Attributes:
+        failed: what could not be read so far: item -> its file and the reason. Readers of many at once fill it
+            (`sounds.stream`); what becomes of these items is the asker's to decide.
+    """
+
+    failed: dict[int, str]
 
     def __len__(self) -> int: ...
 

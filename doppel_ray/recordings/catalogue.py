@@ -4,11 +4,9 @@ A catalogue holds names alone; no audio is opened. Its order is that of the path
 or a table lists them in, so that item 17 is the same recording on every machine with the same files.
 """
 
-import csv
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from doppel_ray import tree
 from doppel_ray.audio import files
+from doppel_ray.recordings.tables import count, first, in_order, need_columns, need_folder, need_known, read_table, text
 from doppel_ray.section import ConfigError
 from doppel_ray.synth import counter
 
@@ -29,6 +27,9 @@ LABELLED_STREAM = 2**20
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 """Speech Commands' ten digits, "SC09"."""
+
+EMOTIONS = ("achievement", "anger", "fear", "pain", "pleasure", "surprise")
+"""VIVAE's emotions."""
 
 FAMILIES = (
     "bass",
@@ -130,7 +131,7 @@ def folder(root: Path) -> Catalogue:
     Raises:
         ConfigError: there is no such folder, or no audio in it.
     """
-    _need_folder(root, "a folder of audio files")
+    need_folder(root, "a folder of audio files")
     paths = [path.relative_to(root).as_posix() for path in _audio_below(root)]
     if not paths:
         raise ConfigError(f"{root}: no audio files in or below it; expected {', '.join(sorted(files.SUFFIXES))}")
@@ -156,21 +157,21 @@ def manifest(
     Raises:
         ConfigError: there is no such table, it cannot be read, lacks a column or rows, or names an unknown class.
     """
-    columns, rows = _table(file)
+    columns, rows = read_table(file)
     label_column = label_column or ("label" if "label" in columns else None)
     fold_column = fold_column or next((name for name in ("fold", "split") if name in columns), None)
-    missing = [name for name in (path_column, label_column, fold_column) if name is not None and name not in columns]
-    if missing:
-        raise ConfigError(f"{file}: no column {', '.join(missing)}; it has {', '.join(columns)}")
+    need_columns(file, columns, [name for name in (path_column, label_column, fold_column) if name is not None])
     items: list[Item] = []
     for number, row in enumerate(rows, start=1):
-        path, label, fold = (_text(row[name]) if name else "" for name in (path_column, label_column, fold_column))
+        path, label, fold = (text(row[name]) if name else "" for name in (path_column, label_column, fold_column))
         if not path:
             raise ConfigError(f"{file}: row {number} has no {path_column}")
         items.append((Path(path).as_posix(), label or None, fold))
     if not items:
         raise ConfigError(f"{file}: no rows")
-    return _catalogue(file.parent, items, _in_order(items) if classes is None else classes, table=file)
+    if classes is None:
+        classes = in_order(label for _, label, _ in items if label)
+    return _catalogue(file.parent, items, classes, table=file)
 
 
 def esc50(root: Path, subset: Literal["esc10"] | None = None) -> Catalogue:
@@ -182,29 +183,56 @@ def esc50(root: Path, subset: Literal["esc10"] | None = None) -> Catalogue:
     Raises:
         ConfigError: a part of the layout is missing, or a row is not as the layout has it.
     """
-    table = root / "meta" / "esc50.csv"
-    _need_folder(root, "ESC-50's layout, meta/esc50.csv and audio/")
-    columns, rows = _table(table)
-    missing = {"filename", "fold", "target", "category", "esc10"} - set(columns)
-    if missing:
-        raise ConfigError(f"{table}: no column {', '.join(sorted(missing))}; it has {', '.join(columns)}")
-    items: list[Item] = []
-    targets: dict[str, int] = {}
-    for row in rows:
-        if subset == "esc10" and _text(row["esc10"]).lower() != "true":
-            continue
-        for column in ("fold", "target"):
-            if not _text(row[column]).isdecimal():
-                raise ConfigError(f"{table}: {column} of {row['filename']} is {row[column]!r}; expected a whole number")
-        category = _text(row["category"])
-        if targets.setdefault(category, int(row["target"])) != int(row["target"]):
-            raise ConfigError(
-                f"{table}: {category!r} is target {targets[category]}, and {row['target']} in another row"
-            )
-        items.append((f"audio/{_text(row['filename'])}", category, _text(row["fold"])))
-    if not items:
-        raise ConfigError(f"{table}: no row for {subset or 'esc50'}")
-    return _catalogue(root, items, sorted(targets, key=lambda category: (targets[category], category)))
+    need_folder(root, "ESC-50's layout, meta/esc50.csv and audio/")
+    return _listed_by_target(
+        root,
+        root / "meta" / "esc50.csv",
+        ("filename", "target", "category"),
+        lambda row: f"audio/{text(row['filename'])}",
+        flag=subset,
+    )
+
+
+def urbansound8k(root: Path) -> Catalogue:
+    """UrbanSound8K's layout: `metadata/UrbanSound8K.csv` and `audio/fold1` to `fold10` (Salamon et al., ACM MM 2014).
+
+    Its ten folds are official: slices of one recording are in one fold. Classes are in the order of `classID`.
+
+    Raises:
+        ConfigError: a part of the layout is missing, or a row is not as the layout has it.
+    """
+    need_folder(root, "UrbanSound8K's layout, metadata/UrbanSound8K.csv and audio/fold1 to fold10")
+    return _listed_by_target(
+        root,
+        root / "metadata" / "UrbanSound8K.csv",
+        ("slice_file_name", "classID", "class"),
+        lambda row: f"audio/fold{text(row['fold'])}/{text(row['slice_file_name'])}",
+    )
+
+
+def vivae(root: Path) -> Catalogue:
+    """VIVAE's layout: WAV files named `<speaker>_<emotion>_<intensity>_<number>`, such as `S01_anger_low_01.wav`, in
+    the folder itself or in its `full_set` (Holz et al., PLOS ONE 2022).
+
+    Classes are the six emotions. Folds are the speakers: a voice that is known tells more than what it expresses.
+
+    Raises:
+        ConfigError: there is no such folder, or no WAV in it, or a name is not of that form.
+    """
+    expected = "VIVAE's layout: full_set/ with files such as S01_anger_low_01.wav"
+    need_folder(root, expected)
+    below = "full_set/" if (root / "full_set").is_dir() else ""
+    names = sorted(path.name for path in (root / below).iterdir() if path.suffix.lower() == ".wav")
+    if not names:
+        raise ConfigError(f"{root / below}: no WAV files in it; expected {expected}")
+    parts = {name: name[:-4].split("_") for name in names}
+    if strange := [name for name in names if len(parts[name]) != 4]:
+        raise ConfigError(
+            f"{root / below}: {count(strange, 'file')} not named <speaker>_<emotion>_<intensity>_<number>.wav: "
+            f"{first(strange)}"
+        )
+    items: list[Item] = [(f"{below}{name}", emotion, speaker) for name, (speaker, emotion, _, _) in parts.items()]
+    return _catalogue(root, items, EMOTIONS)
 
 
 def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalogue:
@@ -218,7 +246,7 @@ def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalo
             audio.
     """
     expected = "Speech Commands' layout: a folder for each word, validation_list.txt and testing_list.txt"
-    _need_folder(root, expected)
+    need_folder(root, expected)
     there = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(("_", ".")))
     words: Sequence[str] = DIGITS if subset == "sc09" else there
     missing = sorted(set(words) - set(there))
@@ -237,7 +265,7 @@ def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalo
             items.append((relative, word, split.pop(relative, "train")))
     if split:
         file = root / ("validation_list.txt" if "valid" in split.values() else "testing_list.txt")
-        raise ConfigError(f"{file}: {_count(list(split), 'file')} listed, but not there: {_first(list(split))}")
+        raise ConfigError(f"{file}: {count(list(split), 'file')} listed, but not there: {first(list(split))}")
     if not items:
         raise ConfigError(f"{root}: no audio in the folders of the words {', '.join(words)}")
     return _catalogue(root, items, words)
@@ -255,7 +283,7 @@ def nsynth(root: Path, label: Literal["family", "pitch"] = "family", splits: Ite
         ConfigError: a split is missing, its index cannot be read, or it names an unknown family or pitch.
     """
     expected = "NSynth's layout: nsynth-train, nsynth-valid, nsynth-test, each with examples.json and audio/"
-    _need_folder(root, expected)
+    need_folder(root, expected)
     there = [split for split in ("train", "valid", "test") if (root / f"nsynth-{split}").is_dir()]
     wanted = there if splits is None else list(splits)
     missing = [split for split in wanted if split not in there]
@@ -280,16 +308,48 @@ def nsynth(root: Path, label: Literal["family", "pitch"] = "family", splits: Ite
     return _catalogue(root, items, classes, table=root)
 
 
+def _listed_by_target(
+    root: Path,
+    table: Path,
+    columns: tuple[str, str, str],
+    path: Callable[[dict[str, Any]], str],
+    flag: str | None = None,
+) -> Catalogue:
+    """Items of a table of files in numbered folds, whose classes have a number and a name.
+
+    Args:
+        root: what paths are relative to.
+        table: CSV with a column `fold`.
+        columns: those of the file's name, of the class's number and of the class's name.
+        path: of a row's file.
+        flag: column that is true for the rows to take; None: all.
+    """
+    file_column, number_column, class_column = columns
+    found, rows = read_table(table)
+    need_columns(table, found, [*columns, "fold", *([flag] if flag else [])])
+    items: list[Item] = []
+    targets: dict[str, int] = {}
+    for row in rows:
+        if flag and text(row[flag]).lower() != "true":
+            continue
+        for column in ("fold", number_column):
+            if not text(row[column]).isdecimal():
+                raise ConfigError(
+                    f"{table}: {column} of {row[file_column]} is {row[column]!r}; expected a whole number"
+                )
+        name, number = text(row[class_column]), int(row[number_column])
+        if targets.setdefault(name, number) != number:
+            raise ConfigError(f"{table}: {name!r} is {number_column} {targets[name]}, and {number} in another row")
+        items.append((path(row), name, text(row["fold"])))
+    if not items:
+        raise ConfigError(f"{table}: no row" + (f" for {flag}" if flag else "s"))
+    return _catalogue(root, items, sorted(targets, key=lambda name: (targets[name], name)))
+
+
 def _catalogue(root: Path, items: list[Item], classes: Sequence[str], table: Path | None = None) -> Catalogue:
     """Items of (path, label, fold) in their order; a label that is no class is refused."""
+    need_known((label for _, label, _ in items if label is not None), classes, table or root)
     number: dict[str | None, int] = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
-    unknown = Counter(label for _, label, _ in items if label is not None and label not in number)
-    if unknown:
-        shown = ", ".join(f"{label!r} ({count})" for label, count in unknown.most_common(3))
-        raise ConfigError(
-            f"{table or root}: {_count(unknown, 'label')} not among the {len(classes)} classes: {shown}"
-            f"{tree.suggestion(next(iter(unknown)), classes)}"
-        )
     items = sorted(items, key=lambda item: (item[0], item[1] or "", item[2]))
     paths, labels, folds = zip(*items, strict=True)
     return Catalogue(root, paths, tuple(number[label] for label in labels), tuple(classes), folds)
@@ -302,51 +362,3 @@ def _audio_below(root: Path) -> list[Path]:
         for name in names
         if not name.startswith(".") and os.path.splitext(name)[1].lower() in files.SUFFIXES
     ]
-
-
-def _table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows of a CSV or Parquet file."""
-    if file.suffix.lower() not in (".csv", ".parquet"):
-        raise ConfigError(f"{file}: expected a file that ends in .csv or .parquet")
-    if not file.is_file():
-        raise ConfigError(f"{file}: there is no such file")
-    if file.suffix.lower() == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            table = pyarrow.parquet.read_table(file)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise ConfigError(f"{file} is not Parquet: {error}") from None
-        return table.column_names, table.to_pylist()
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            return list(reader.fieldnames or ()), list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{file} is not CSV in UTF-8: {error}") from None
-
-
-def _text(value: Any) -> str:
-    """A cell of a table, of whatever type, as text; nothing as nothing."""
-    return "" if value is None else str(value).strip()
-
-
-def _in_order(items: list[Item]) -> list[str]:
-    """The labels that occur: numbers by value, names by letter."""
-    names = {label for _, label, _ in items if label is not None}
-    numeric = all(name.isdecimal() for name in names)
-    return sorted(names, key=lambda name: (int(name), name) if numeric else (0, name))
-
-
-def _need_folder(root: Path, expected: str) -> None:
-    if not root.is_dir():
-        raise ConfigError(f"{root}: there is no such folder; expected {expected}")
-
-
-def _count(what: Sequence[Any] | Counter[Any], noun: str) -> str:
-    return f"{len(what)} {noun}{'s' if len(what) != 1 else ''}"
-
-
-def _first(names: Sequence[str], at_most: int = 3) -> str:
-    return ", ".join(names[:at_most]) + (", ..." if len(names) > at_most else "")

@@ -5,17 +5,17 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from doppel_ray.audio import files
 from doppel_ray.recordings import catalogue
 from doppel_ray.recordings.catalogue import Catalogue
 from doppel_ray.recordings.order import permuted
-from doppel_ray.section import ConfigError, Section
+from doppel_ray.section import ConfigError, Names, Section
 from doppel_ray.synth import counter
 
 SEGMENT_STREAM = 2**20 + 3
@@ -25,17 +25,12 @@ _LARGEST_CACHED = 1 / 16
 """Of the cache, the most that one recording may take: a few long ones would leave no room for all the others."""
 
 
-def _as_text(value: Any) -> Any:
-    """Folds are names: `[1, 2]` is `["1", "2"]`."""
-    return [str(fold) for fold in value] if isinstance(value, (list, tuple)) else value
-
-
 class RecordingsConfig(Section):
     """Recordings as a source of pairs."""
 
-    layout: Literal["folder", "manifest", "esc50", "speech_commands", "nsynth"] = "folder"
+    layout: Literal["folder", "manifest", "esc50", "urbansound8k", "vivae", "speech_commands", "nsynth"] = "folder"
     """folder: every audio file below root, unlabelled. manifest: a CSV or Parquet file that lists them. Or a data set's
-    own layout, with its labels and splits: ESC-50, Speech Commands v2, NSynth."""
+    own layout, with its labels and splits: ESC-50, UrbanSound8K, VIVAE, Speech Commands v2, NSynth."""
     root: Path | None = None
     """Folder of the recordings; of a manifest, the file itself."""
     subset: Literal["esc10", "sc09"] | None = None
@@ -48,7 +43,7 @@ class RecordingsConfig(Section):
     """manifest: column of the folds or splits; null: `fold` or `split`, if there is one."""
     classes: tuple[str, ...] | None = None
     """manifest: the labels that may occur, in the order of their numbers; null: those that do."""
-    folds: Annotated[tuple[str, ...] | None, BeforeValidator(_as_text)] = Field(default=None, min_length=1)
+    folds: Names | None = Field(default=None, min_length=1)
     """Folds or splits to train on, such as [1, 2, 3, 4] (esc50) or [train] (speech_commands, nsynth: train, valid,
     test); null: all."""
     labelled: float = Field(default=1.0, ge=0.0, le=1.0)
@@ -116,6 +111,10 @@ class RecordingsConfig(Section):
             return catalogue.manifest(root, self.path_column, self.label, self.fold_column, self.classes)
         if self.layout == "esc50":
             return catalogue.esc50(root, "esc10" if self.subset == "esc10" else None)
+        if self.layout == "urbansound8k":
+            return catalogue.urbansound8k(root)
+        if self.layout == "vivae":
+            return catalogue.vivae(root)
         if self.layout == "speech_commands":
             return catalogue.speech_commands(root, "sc09" if self.subset == "sc09" else None)
         if self.layout == "nsynth":

@@ -26,6 +26,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from doppel_ray.cache import cache_folder
 from doppel_ray.section import ConfigError
 from doppel_ray.synth import maths
 
@@ -45,12 +46,6 @@ OPTIONS: dict[str, Any] = {
 
 spent = 0.0
 """Seconds that this process has compiled for."""
-
-
-def cache_folder() -> Path:
-    """Where programs are kept: `$DOPPEL_RAY_CACHE`, or `doppel_ray` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("DOPPEL_RAY_CACHE") or Path(home) / "doppel_ray")
 
 
 def has_compiler() -> bool:

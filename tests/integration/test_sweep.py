@@ -34,7 +34,7 @@ TINY = {
     "train.batch_size": 32,
     "train.cpus_per_worker": 0.5,
     "generators.0.num_cpus": 0.4,
-    "probes.factor_sounds": 64,
+    "probes.tasks": "[{kind: factors, sounds: 128}]",
     "probes.cpus": 0.1,
     "tune.concurrent": 1,
     "tune.scheduler": "fifo",

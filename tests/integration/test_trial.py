@@ -140,7 +140,7 @@ def test_a_trial_goes_on_from_its_folder_as_if_it_had_never_stopped(tmp_path: Pa
 @pytest.mark.parametrize(
     ("probes", "event"),
     [
-        ({"tasks": ["factors"], "factor_sounds": 64, "timeout": 0.01}, "took more than 0 s (probes.timeout)"),
+        ({"tasks": [{"kind": "factors", "sounds": 128}], "timeout": 0.01}, "took more than 0 s (probes.timeout)"),
         ({"tasks": ["esc50"], "root": "nowhere"}, "there is no such folder"),
     ],
     ids=["a probe that takes too long", "a probe that fails"],
@@ -160,7 +160,7 @@ def test_a_probe_that_goes_wrong_marks_its_row_and_the_trial_goes_on(
 
 def test_a_probe_runs_on_each_checkpoint_and_its_scores_come_with_the_row(tmp_path: Path) -> None:
     wanted = experiment(
-        probes={"tasks": ["factors"], "factor_sounds": 64, "every": 2}, train={"epochs": 3, "pairs_per_epoch": 64}
+        probes={"tasks": [{"kind": "factors", "sounds": 128}], "every": 2}, train={"epochs": 3, "pairs_per_epoch": 64}
     )
     rows = run(wanted, tmp_path / "trials" / "probed")
     assert [row["epoch"] for row in rows] == [1, 2, 3]

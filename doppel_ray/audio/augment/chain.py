@@ -25,20 +25,17 @@ from doppel_ray.audio.augment.waveform import (
     TimeShift,
     TimeStretch,
 )
-
-
-def _kind(value: Any) -> Any:
-    return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+from doppel_ray.section import kind_of
 
 
 def _tag(value: Any) -> str:
     # Tags end up in the path of a fault. With a space in it this one is told from the names of the user's keys.
-    return f"kind {_kind(value)}"
+    return f"kind {kind_of(value)}"
 
 
 def _known(value: Any) -> Any:
-    if _kind(value) not in KINDS:
-        raise ValueError(f"kind is {_kind(value)!r}; expected one of {', '.join(KINDS)}")
+    if kind_of(value) not in KINDS:
+        raise ValueError(f"kind is {kind_of(value)!r}; expected one of {', '.join(KINDS)}")
     return value
 
 
@@ -90,7 +87,7 @@ def check_chain(
     """
     spectral: str | None = None
     for position, augmentation in enumerate(chain):
-        name = f"augment.{position}, {_kind(augmentation)},"
+        name = f"augment.{position}, {kind_of(augmentation)},"
         if augmentation.domain == "spectrogram":
             if domain == "waveform":
                 raise ValueError(f"{name} masks a spectrogram, and the raw frontend gives none")

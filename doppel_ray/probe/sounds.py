@@ -1,0 +1,241 @@
+"""The sounds of a task: rendered ones, and recordings, which are decoded once and kept on disk for the next probe."""
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from doppel_ray.audio import files
+from doppel_ray.cache import cache_folder
+from doppel_ray.probe.task import Sounds
+
+log = logging.getLogger(__name__)
+
+THREADS = 4
+"""Files decoded at once."""
+
+_VERSION = 1
+"""Of the kept files; another number where what is decoded, or how it is laid out, has changed."""
+
+_ABANDONED = 3600.0
+"""Seconds after which a file that is still being written belongs to a process that has died."""
+
+
+class Rendered:
+    """Sounds in memory.
+
+    Args:
+        sounds: (n, samples) float32.
+    """
+
+    def __init__(self, sounds: Tensor) -> None:
+        self.sounds = sounds
+        self.failed: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.sounds)
+
+    def read(self, item: int) -> Tensor:
+        return self.sounds[item]
+
+
+class Recorded:
+    """Sounds in files, decoded whenever they are read.
+
+    Args:
+        paths: of the files.
+        sample_rate: of what is read, in Hz.
+    """
+
+    def __init__(self, paths: Sequence[Path], sample_rate: int) -> None:
+        self.paths, self.sample_rate = tuple(paths), sample_rate
+        self.failed: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, item: int) -> Tensor:
+        return files.read(self.paths[item], self.sample_rate)
+
+
+class Cached(Recorded):
+    """Sounds in files, all decoded when the first is read, and kept on disk for every process of a user.
+
+    What is kept is found by the paths, sizes and times of the files and by the sample rate. It never stands in the way:
+    where it cannot be written, or would be larger than all that may be kept, the files are decoded each time.
+
+    Args:
+        paths: of the files.
+        sample_rate: of what is read, in Hz.
+        limit: bytes of all that is kept, of every task and rate; what was used longest ago goes first.
+    """
+
+    def __init__(self, paths: Sequence[Path], sample_rate: int, limit: int) -> None:
+        super().__init__(paths, sample_rate)
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._opened = False
+        self._kept: _Kept | None = None
+
+    def read(self, item: int) -> Tensor:
+        with self._lock:
+            if not self._opened:
+                self._kept, self._opened = self._open(), True
+        sound = self._kept.sound(item) if self._kept else None
+        return super().read(item) if sound is None else sound
+
+    def _open(self) -> "_Kept | None":
+        file = cache_folder() / "sounds" / f"{self._key()}.f32"
+        try:
+            return _Kept(file, len(self))
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            log.warning("decoding again, since %s cannot be used: %s", file, error)
+        need = self._need()
+        if need > self.limit:
+            _say_once(
+                f"{len(self)} recordings from {self.paths[0].parent} on take {need / 1e9:.1f} GB at {self.sample_rate} "
+                f"Hz; probes.cache allows {self.limit / 1e9:g} GB, so every probe decodes them again"
+            )
+            return None
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_room(file.parent, self.limit - need)
+            self._write(file)
+            return _Kept(file, len(self))
+        except OSError as error:
+            _say_once(f"decoded recordings cannot be kept in {file.parent} ({error}); every probe decodes them again")
+            return None
+
+    def _key(self) -> str:
+        def identity(path: Path) -> tuple[str, int, int]:
+            try:
+                found = path.stat()
+            except OSError:
+                return os.path.abspath(path), -1, -1
+            return os.path.abspath(path), found.st_size, found.st_mtime_ns
+
+        described = json.dumps([_VERSION, self.sample_rate, *map(identity, self.paths)])
+        return hashlib.sha256(described.encode()).hexdigest()[:24]
+
+    def _need(self) -> int:
+        """Bytes of all sounds, by their headers."""
+
+        def seconds(path: Path) -> float:
+            try:
+                return files.length(path)
+            except files.UnreadableAudioError:
+                return 0.0
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return round(4 * self.sample_rate * sum(pool.map(seconds, self.paths))) + 8 * (len(self) + 1)
+
+    def _write(self, file: Path) -> None:
+        """Decode everything into a file, which gets its name when it is whole; see `_Kept`."""
+        header = np.full(len(self) + 1, len(self), dtype=np.int64)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
+            try:
+                partial.write(header.tobytes())
+                direct = Recorded(self.paths, self.sample_rate)
+                for item, sound in enumerate(stream(direct, range(len(self)))):
+                    header[item + 1] = -1 if sound is None else len(sound)
+                    if sound is not None:
+                        partial.write(sound.numpy().tobytes())
+                partial.seek(0)
+                partial.write(header.tobytes())
+                partial.close()
+                os.replace(partial.name, file)
+            except BaseException:
+                Path(partial.name).unlink(missing_ok=True)
+                raise
+        self.failed |= direct.failed
+
+
+class _Kept:
+    """Decoded sounds in a file: int64 their number and the samples of each (-1: it cannot be read), then float32 all
+    samples, one sound after the other.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is damaged.
+    """
+
+    def __init__(self, file: Path, sounds: int) -> None:
+        header = np.fromfile(file, dtype=np.int64, count=sounds + 1)
+        start = 8 * (sounds + 1)
+        self.lengths = header[1:]
+        self.ends = np.cumsum(self.lengths.clip(min=0))
+        samples = int(self.ends[-1]) if len(header) == sounds + 1 else -1
+        if header[:1].tolist() != [sounds] or file.stat().st_size != start + 4 * samples:
+            raise ValueError("it is damaged or cut short")
+        self.samples = np.memmap(file, np.float32, "r", start, (samples,)) if samples else np.empty(0, np.float32)
+        os.utime(file)  # used now: of what is kept, the oldest goes first
+
+    def sound(self, item: int) -> Tensor | None:
+        """One sound, or None if its file could not be read."""
+        if self.lengths[item] < 0:
+            return None
+        end = self.ends[item]
+        return torch.from_numpy(np.array(self.samples[end - self.lengths[item] : end]))
+
+
+def stream(sounds: Sounds, items: Iterable[int]) -> Iterator[Tensor | None]:
+    """Sounds in the order of `items`, a few read ahead at once: (samples,) float32 each.
+
+    One that cannot be read comes as None, and `sounds.failed` says why.
+    """
+
+    def read(item: int) -> Tensor | None:
+        try:
+            return sounds.read(item)
+        except files.UnreadableAudioError as error:
+            sounds.failed[item] = str(error)
+            return None
+
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="decode") as pool:
+        ahead: deque[Future[Tensor | None]] = deque()
+        for item in items:
+            ahead.append(pool.submit(read, item))
+            if len(ahead) > 4 * THREADS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _make_room(folder: Path, room: int) -> None:
+    """Remove what was used longest ago until `room` bytes hold the rest, and what dead processes were writing."""
+    for partial in folder.glob("*.partial"):
+        if time.time() - _modified(partial) > _ABANDONED:
+            partial.unlink(missing_ok=True)
+    for kept in sorted(folder.glob("*.f32"), key=_modified, reverse=True):
+        try:
+            room -= kept.stat().st_size
+        except FileNotFoundError:  # another process makes room too
+            continue
+        if room < 0:
+            kept.unlink(missing_ok=True)
+
+
+def _modified(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    log.warning(message)

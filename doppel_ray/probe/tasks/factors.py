@@ -1,0 +1,90 @@
+"""The built-in task: what can be heard in unseen synthetic sounds."""
+
+import functools
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from doppel_ray.probe.sounds import Rendered
+from doppel_ray.probe.task import Examples, Questions
+from doppel_ray.probe.tasks.entry import Task, naming
+from doppel_ray.probe.tasks.listing import METRICS, check_metrics, rotated
+from doppel_ray.synth import Synth, SynthConfig, counter
+
+FACTOR_SEED = 0x5EED_FAC7
+"""Seed of the sounds: another stream than any run's, so that none of them was trained on."""
+
+FOLDS = 4
+DURATION = 1.0
+"""Seconds of a sound."""
+
+# What a listener hears in the sounds of the factors task -> the parameter of Voice that makes it, and its range in the
+# parameter's own unit (MIDI note, seconds, Hz, level).
+FACTORS = {
+    "pitch": ("keyboard.midi_f0", 36.0, 96.0),
+    "note_duration": ("keyboard.duration", 0.3, 0.9),
+    "attack": ("adsr_1.attack", 0.0, 0.3),
+    "sustain": ("adsr_1.sustain", 0.0, 1.0),
+    "tremolo_rate": ("lfo_1.frequency", 1.0, 12.0),
+    "oscillator_shape": ("vco_2.shape", 0.0, 1.0),
+    "sine_level": ("mixer.level.0", 0.0, 1.0),
+    "square_saw_level": ("mixer.level.1", 0.0, 1.0),
+    "noise_level": ("mixer.level.2", 0.0, 1.0),
+}
+
+# Everything else is held still, so that each factor can be heard: no pitch modulation, one envelope and one tremolo on
+# all three sources. `mod_matrix.mod` has a row for each of vco_1 pitch and level, vco_2 pitch and level, noise level,
+# and in it adsr_1, adsr_2, lfo_1, lfo_2.
+HELD = {
+    **{f"mod_matrix.mod.{k}": 0.0 for k in range(20)},
+    **{f"mod_matrix.mod.{4 * row}": 1.0 for row in (1, 3, 4)},
+    **{f"mod_matrix.mod.{4 * row + 2}": 0.4 for row in (1, 3, 4)},
+    "adsr_1.decay": 0.15,
+    "adsr_1.release": 0.1,
+    "adsr_1.alpha": 1.5,
+    "lfo_1.mod_depth": 0.0,
+    "lfo_1.sin": 1.0,
+    **{f"lfo_1.{shape}": 0.0 for shape in ("tri", "saw", "rsaw", "sqr")},
+    "lfo_1_amp_adsr.attack": 0.0,
+    "lfo_1_amp_adsr.sustain": 1.0,
+    "lfo_1_amp_adsr.release": 0.1,
+    **{f"vco_{k}.{name}": 0.0 for k in (1, 2) for name in ("tuning", "mod_depth", "initial_phase")},
+}
+
+
+class Factors(Task):
+    """What can be heard in unseen synthetic sounds, predicted from their embeddings; needs no download.
+
+    The sounds are always Voice's, whatever the experiment trains on, so that scores compare across architectures.
+    Targets are in the parameters' own units. Sound i is in fold i mod 4 + 1, and is the same however many there are.
+    """
+
+    kind: Literal["factors"] = "factors"
+    sounds: int = Field(default=1024, ge=128)
+    """How many; with fewer than 128, ridge regression on hundreds of dimensions guesses."""
+
+    def check(self, sample_rate: int = 16000) -> None:
+        with naming(self.name):
+            check_metrics(self.metrics or (), "regression", tuple(FACTORS))
+
+    def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
+        sounds, targets = _rendered(self.sounds, sample_rate)
+        splits = rotated([str(item % FOLDS + 1) for item in range(self.sounds)])
+        questions = Questions("regression", targets, tuple(FACTORS), splits, self.metrics or METRICS["regression"])
+        return Examples(sounds, questions)
+
+
+@functools.lru_cache(maxsize=1)
+def _rendered(count: int, sample_rate: int) -> tuple[Rendered, np.ndarray]:
+    """Sounds, and their factors (count, factors) float64."""
+    synth: Synth = SynthConfig(architecture="voice", sample_rate=sample_rate, duration=DURATION).build()
+    indices = torch.arange(count)
+    draws = counter.uniform(FACTOR_SEED, indices, counter.Stream.PARAMETERS, len(FACTORS)).double().unbind(1)
+    targets = {
+        name: low + (high - low) * draw for (name, (_, low, high)), draw in zip(FACTORS.items(), draws, strict=True)
+    }
+    theta = synth.from_human(HELD | {FACTORS[name][0]: value for name, value in targets.items()})
+    sounds = synth.render(theta, seed=FACTOR_SEED, indices=indices)
+    return Rendered(sounds), torch.stack(list(targets.values()), dim=1).numpy()

@@ -1,0 +1,125 @@
+"""HEAR's task format: the preprocessed releases of the Holistic Evaluation of Audio Representations."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from doppel_ray import tree
+from doppel_ray.probe.tasks.entry import RecordedTask
+from doppel_ray.probe.tasks.listing import SPLITS, Listing
+from doppel_ray.recordings.tables import count, first, need_columns, need_folder, need_known, read_table, text
+from doppel_ray.section import ConfigError
+
+EXPECTED = "a task of HEAR's: task_metadata.json, labelvocabulary.csv, a JSON for each split, and audio by sample rate"
+
+
+class Metadata(BaseModel):
+    """What is read of `task_metadata.json`."""
+
+    embedding_type: Literal["scene", "event"]
+    prediction_type: Literal["multiclass", "multilabel"]
+    split_mode: Literal["trainvaltest", "presplit_kfold", "new_split_kfold"]
+    evaluation: tuple[str, ...]
+    splits: tuple[str, ...] | None = None
+    nfolds: int | None = None
+
+    def parts(self) -> tuple[str, ...]:
+        """Names of the splits or folds, which are those of the JSON files and of the folders of audio."""
+        if self.split_mode == "trainvaltest":
+            return SPLITS
+        return self.splits or tuple(f"fold{fold:02d}" for fold in range(self.nfolds or 0))
+
+
+class Hear(RecordedTask):
+    """A scene-level task of HEAR's (Turian et al., PMLR 176, 2022; hearbenchmark.com).
+
+    `root` is the task's folder, such as `tasks/esc50-v2.0.0-full`: `task_metadata.json`, `labelvocabulary.csv` (`idx`,
+    `label`), a JSON for each split (file name -> labels), and audio in `<sample rate>/<split>/`. Of the rates that are
+    there, the smallest that is not below the one asked for is read, or else the largest, and resampled. Folds are
+    rotated as HEAR rotates them: each is the test set once, and the next one is for validation.
+    """
+
+    kind: Literal["hear"] = "hear"
+
+    @classmethod
+    def _default_name(cls, data: dict[str, Any]) -> str:
+        return Path(data["root"]).expanduser().absolute().name if data.get("root") else ""
+
+    def listing(self, root: Path, sample_rate: int) -> Listing:
+        need_folder(root, EXPECTED)
+        metadata = _metadata(root / "task_metadata.json")
+        names = _vocabulary(root / "labelvocabulary.csv")
+        audio = root / str(_rate(root, sample_rate))
+        paths: list[Path] = []
+        parts: list[str] = []
+        answers: list[list[str]] = []
+        for part in metadata.parts():
+            file = root / f"{part}.json"
+            found = {name: _labels(value) for name, value in _json(file, dict).items()}
+            if not found:
+                raise ConfigError(f"{file}: no files")
+            need_known((label for labels in found.values() for label in labels), names, file)
+            several = [f"{name} ({', '.join(labels)})" for name, labels in found.items() if len(labels) != 1]
+            if metadata.prediction_type == "multiclass" and several:
+                raise ConfigError(f"{file}: {count(several, 'file')} without exactly one label: {first(several)}")
+            paths += [audio / part / name for name in found]
+            parts += [part] * len(found)
+            answers += found.values()
+        number = {name: k for k, name in enumerate(names)}
+        if metadata.prediction_type == "multiclass":
+            targets = np.array([number[label] for (label,) in answers])
+        else:
+            targets = np.zeros((len(answers), len(names)), dtype=bool)
+            for row, labels in enumerate(answers):
+                targets[row, [number[label] for label in labels]] = True
+        return Listing(tuple(paths), metadata.prediction_type, targets, names, tuple(parts), metadata.evaluation)
+
+
+def _metadata(file: Path) -> Metadata:
+    try:
+        found = Metadata.model_validate(_json(file, dict))
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {tree.explain(error, Metadata)}") from None
+    if found.embedding_type == "event":
+        raise ConfigError(f"{file}: embedding_type is event (labels in time); expected scene, one answer for a file")
+    if not found.parts():
+        raise ConfigError(f"{file}: split_mode is {found.split_mode}, but neither splits nor nfolds says what folds")
+    return found
+
+
+def _vocabulary(file: Path) -> tuple[str, ...]:
+    """Labels in the order of their numbers."""
+    columns, rows = read_table(file)
+    need_columns(file, columns, ("idx", "label"))
+    label = {text(row["idx"]): text(row["label"]) for row in rows}
+    wanted = [str(number) for number in range(len(rows))]
+    if not rows or set(label) != set(wanted):
+        raise ConfigError(f"{file}: expected idx from 0 on, each once; found {first(sorted(label)) or 'no rows'}")
+    return tuple(label[number] for number in wanted)
+
+
+def _rate(root: Path, wanted: int) -> int:
+    rates = sorted(int(entry.name) for entry in root.iterdir() if entry.is_dir() and entry.name.isdecimal())
+    if not rates:
+        raise ConfigError(f"{root}: no folder of audio such as {wanted} or 48000; expected {EXPECTED}")
+    return next((rate for rate in rates if rate >= wanted), rates[-1])
+
+
+def _labels(value: Any) -> list[str]:
+    """Labels are a list; pitches are numbers, in the vocabulary as text."""
+    return [text(label) for label in value] if isinstance(value, list) else [text(value)]
+
+
+def _json(file: Path, expected: type) -> Any:
+    try:
+        found = json.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}; expected {EXPECTED}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from None
+    if not isinstance(found, expected):
+        raise ConfigError(f"{file}: expected names with values, found {type(found).__name__}")
+    return found
