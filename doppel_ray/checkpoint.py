@@ -141,16 +141,26 @@ class Recipe:
             classes=len(classes),
         )
 
+    def reading(self) -> tuple[int | None, int]:
+        """Samples of the windows that a recording is read in, None for all of it at once; and of the shortest."""
+        trained = round(self.synth.duration * self.synth.sample_rate)
+        return (None if self.encoder.reading == "whole" else trained), trained
+
     def untrained(self) -> Model:
         """The model as training starts with it."""
         channels = self.frontend.build(self.synth.sample_rate).channels
         return Model(self.encoder, self.head, self.seed, channels, self.classes)
 
 
+def recipe(folder: Path) -> Recipe:
+    """What the model of a checkpoint is and reads."""
+    found = about(folder)
+    return Recipe.of(found["experiment"], found["classes"])
+
+
 def load(folder: Path) -> tuple[Model, Recipe]:
     """The trained model of a checkpoint, in evaluation mode, and its recipe."""
-    found = about(folder)
-    recipe = Recipe.of(found["experiment"], found["classes"])
-    model = recipe.untrained()
+    found = recipe(folder)
+    model = found.untrained()
     load_weights(folder, model)
-    return model.eval(), recipe
+    return model.eval(), found

@@ -86,8 +86,10 @@ class Parser(argparse.ArgumentParser):
         while unknown:
             option = unknown.pop(0)
             key, equals, value = option.removeprefix("--").partition("=")
-            # Keys below a leaf, such as --pairs.delta.pitch or --search.optim.lr, are part of the tree too.
-            if option.startswith("--") and any(key.startswith(f"{known}.") for known in self.keys):
+            # Keys below a leaf, such as --pairs.delta.pitch or --search.optim.lr, are part of the tree too, and so are
+            # whole sections, such as --probes.protocol mlp or --optim '{kind: adamw, lr: 1e-3}'.
+            part = any(key.startswith(f"{known}.") or known.startswith(f"{key}.") for known in self.keys)
+            if option.startswith("--") and part:
                 if not equals and not unknown:
                     raise ConfigError(f"--{key}: expected a value")
                 args.overrides[key] = value if equals else unknown.pop(0)

@@ -76,8 +76,8 @@ class Run:
         for trial in self.trials:
             for row in trial.rows:
                 for name in row:
-                    if name.startswith("probe/") and name.endswith(("/score", "/accuracy")):
-                        names[name] = None
+                    if name.startswith("probe/") and name.endswith("_untrained"):  # only the first metric has baselines
+                        names[name.removesuffix("_untrained")] = None
         return list(names)
 
 
@@ -114,6 +114,10 @@ def read(folder: Path) -> Run:
     return Run(folder, about, trials)
 
 
+BESIDE = ("low", "high", "mel", "untrained")
+"""What stands in a row beside a task's first metric: its interval, and the baselines."""
+
+
 # --- the leaderboard --------------------------------------------------------------------------------------------------
 
 
@@ -127,11 +131,10 @@ def leaderboard_rows(run: Run) -> list[dict[str, Any]]:
         entry |= {"epochs": last.get("epoch", 0), "pairs": last.get("pairs", 0), "best_epoch": best.get("epoch")}
         for score in run.scores:
             entry[score] = best.get(score)
-            entry |= {
-                f"{score}_{which}": best.get(f"{score}_{which}")
-                for which in ("mel", "untrained")
-                if f"{score}_{which}" in best
-            }
+            beside = {which: best[f"{score}_{which}"] for which in BESIDE if f"{score}_{which}" in best}
+            entry |= {f"{score}_{which}": value for which, value in beside.items()}
+            if score in best and {"mel", "untrained"} <= beside.keys():
+                entry[f"{score}_gain"] = best[score] - max(beside["mel"], beside["untrained"])
         entry["loss"] = last.get("loss")
         entry["checkpoint"] = best.get("checkpoint")
         table.append(entry)

@@ -94,7 +94,10 @@ def shares(experiment: "Experiment") -> tuple[Share, ...]:
         ),
     ]
     if probes.tasks:
-        asked.append(Share("probe", "probes.cpus", "", 1, probes.cpus, 0.0))
+        alone = probes.actors == 1
+        asked.append(Share("probe", "probes.cpus", "probes.gpus", 1, probes.cpus, probes.gpus if alone else 0.0))
+        if not alone:
+            asked.append(Share("probe actor", "probes.cpus", "probes.gpus", probes.actors, probes.cpus, probes.gpus))
     return tuple(asked)
 
 

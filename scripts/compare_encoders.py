@@ -20,8 +20,9 @@ from doppel_ray.models.encoders import ENCODERS
 from doppel_ray.objectives import ObjectiveConfig
 from doppel_ray.optim import OptimConfig
 from doppel_ray.pairs import PairMaker, PairsConfig
-from doppel_ray.probe.embed import by_mel_statistics, by_model
-from doppel_ray.probe.evaluate import score, window_of
+from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
+from doppel_ray.probe.evaluate import score
+from doppel_ray.probe.protocols import ProtocolConfig
 from doppel_ray.probe.tasks import Factors, Native, Task
 from doppel_ray.synth import SynthConfig
 
@@ -75,6 +76,14 @@ def train(model: Model, pairs: torch.Tensor, seconds: float, batch: int) -> tupl
     return len(losses), sum(tail) / len(tail)
 
 
+def measure(task: Task, sample_rate: int, embedder: Embedder, window: int | None, least: int) -> str:
+    """The task's first metric, to be shown."""
+    examples = task.load(sample_rate, cache=1.0)
+    vectors = embed(examples.sounds, range(len(examples.sounds)), embedder, window, least)
+    scores = score(task, ProtocolConfig(), examples.questions, (vectors, examples.sounds.failed))
+    return f"{scores[examples.questions.metrics[0]]:.3f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoders", nargs="+", type=encoder, default=[encoder("cnn:32")], metavar="KIND[:WIDTH]")
@@ -104,8 +113,8 @@ def main() -> None:
             maker = PairMaker(synth, PairsConfig(delta=options.delta), reads, GAIN, seed=0)
             made[reads] = maker(torch.arange(options.pairs))
             if config.domain == "spectrogram":
-                recipe, mel = Recipe(synth, reads, config, HEAD, 0), by_mel_statistics(VGGish(synth.sample_rate))
-                scores = [f"{next(iter(score(task, recipe, mel, None).values())):.3f}" for task in tasks]
+                mel = by_mel_statistics(VGGish(synth.sample_rate))
+                scores = [measure(task, synth.sample_rate, mel, None, 1) for task in tasks]
                 print(f"| mel statistics | | | | | | {' | '.join(scores)} |", flush=True)
         pairs = made[reads]
         for seed in range(options.seeds):
@@ -113,7 +122,7 @@ def main() -> None:
             model = Model(config, HEAD, seed, channels=pairs.shape[2]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             steps, loss = train(model, pairs, options.seconds, options.batch)
             embedder = by_model(model, reads.build(synth.sample_rate))
-            scores = [f"{next(iter(score(task, recipe, embedder, window_of(recipe)).values())):.3f}" for task in tasks]
+            scores = [measure(task, synth.sample_rate, embedder, *recipe.reading()) for task in tasks]
             size = sum(p.numel() for p in model.encoder.parameters()) / 1e6
             seen = steps * options.batch
             print(

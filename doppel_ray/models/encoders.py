@@ -57,6 +57,9 @@ class EncoderConfig(Section):
     representation: Literal["pooled", "projected"] = "pooled"
     """What the probes read. pooled: the encoder's output, as in CLAR. projected: the head's, as in the published Audio
     Doppelgängers, whose 512-d output is the last linear layer of its ResNet-18."""
+    reading: Literal["windows", "whole"] = "windows"
+    """How a recording longer than training's sounds is read. windows: in windows of that length, whose representations
+    are averaged. whole: at once, so that what the encoder pools over time is pooled over all of it."""
 
     @property
     def domain(self) -> Domain:

@@ -30,27 +30,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores here too")
     parser.add_argument("--tasks", metavar="LIST", help="short for --probes.tasks")
+    parser.add_argument("--protocol", metavar="KIND", help="short for --probes.protocol.kind")
     parser.add_keys(ProbesConfig, "probes.")
     args = parser.parse(argv)
-    if args.tasks is not None:
-        args.overrides["probes.tasks"] = args.tasks
+    for short, key in (("tasks", "probes.tasks"), ("protocol", "probes.protocol.kind")):
+        if (given := getattr(args, short)) is not None:
+            args.overrides[key] = given
     probes = command.section("probes", ProbesConfig, args.overrides)
-    checkpoint.about(args.checkpoint)
-    probes.check()
+    probes.check(checkpoint.recipe(args.checkpoint).synth.sample_rate)
     if not probes.tasks:
         raise ConfigError("probes.tasks is empty: there is nothing to ask")
     scores = evaluate(args.checkpoint, probes)
     if args.json:
         args.json.write_text(json.dumps(scores, indent=1))
     table = Table(title=str(args.checkpoint), title_justify="left")
-    for name in ("task", "metric", "checkpoint", "untrained", "mel statistics"):
+    for name in ("task", "metric", "checkpoint", "95 %", "untrained", "mel statistics"):
         table.add_column(name, justify="left" if name in ("task", "metric") else "right")
     for name, value in scores.items():
-        if not name.endswith(tuple(f"_{which}" for which in BASELINES)):
-            _, task, metric = name.split("/")
-            table.add_row(
-                task, metric, *(show(v) for v in (value, scores.get(f"{name}_untrained"), scores.get(f"{name}_mel")))
-            )
+        if name.endswith(tuple(f"_{which}" for which in ("low", "high", *BASELINES))):
+            continue
+        _, task, metric = name.split("/")
+        low, high, *baselines = (scores.get(f"{name}_{which}") for which in ("low", "high", "untrained", "mel"))
+        span = f"{show(low)} to {show(high)}" if low is not None else ""
+        table.add_row(task, metric, show(value), span, *("" if given is None else show(given) for given in baselines))
     Console().print(table)
     return 0
 

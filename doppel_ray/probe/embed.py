@@ -18,10 +18,10 @@ Embedder = Callable[[Tensor], Tensor]
 """(windows, samples) float32 -> (windows, size)."""
 
 
-def by_model(model: Model, frontend: Frontend) -> Embedder:
-    """The model's representation (`encoder.representation`), in evaluation mode."""
-    model.eval()
-    return lambda windows: model.represent(frontend(windows))
+def by_model(model: Model, frontend: Frontend, device: torch.device | str = "cpu") -> Embedder:
+    """The model's representation (`encoder.representation`), in evaluation mode, computed on `device`."""
+    model, frontend = model.to(device).eval(), frontend.to(device)
+    return lambda windows: model.represent(frontend(windows.to(device))).cpu()
 
 
 def by_mel_statistics(frontend: VGGish) -> Embedder:
@@ -43,7 +43,14 @@ def by_mel_statistics(frontend: VGGish) -> Embedder:
 
 
 @torch.inference_mode()
-def embed(sounds: Sounds, items: Sequence[int], embedder: Embedder, window: int | None, batch: int = 64) -> np.ndarray:
+def embed(
+    sounds: Sounds,
+    items: Sequence[int],
+    embedder: Embedder,
+    window: int | None,
+    least: int = 1,
+    batch: int = 64,
+) -> np.ndarray:
     """One embedding for each sound: the mean over its windows.
 
     Sounds are read as they are needed; a batch of windows is all that is held.
@@ -54,6 +61,7 @@ def embed(sounds: Sounds, items: Sequence[int], embedder: Embedder, window: int 
         embedder: windows -> embeddings.
         window: samples of a window, or None for each whole sound at once. Windows do not overlap, but for the last one,
             which ends with the sound; a sound shorter than a window is padded with zeros.
+        least: samples of the shortest whole sound; one that is shorter is padded with zeros.
         batch: windows embedded at once; of whole sounds, those in a row that are of one length.
 
     Returns:
@@ -62,7 +70,7 @@ def embed(sounds: Sounds, items: Sequence[int], embedder: Embedder, window: int 
     """
     sums = torch.empty(len(items), 0)
     windows_of = torch.zeros(len(items))
-    for rows, windows in _batches(_windows(sounds, items, window), batch):
+    for rows, windows in _batches(_windows(sounds, items, window, least), batch):
         vectors = embedder(windows).float()
         if sums.shape[1] == 0:
             sums = torch.zeros(len(items), vectors.shape[1])
@@ -71,12 +79,12 @@ def embed(sounds: Sounds, items: Sequence[int], embedder: Embedder, window: int 
     return (sums / windows_of.unsqueeze(1)).numpy()
 
 
-def _windows(sounds: Sounds, items: Sequence[int], window: int | None) -> Iterator[tuple[int, Tensor]]:
+def _windows(sounds: Sounds, items: Sequence[int], window: int | None, least: int) -> Iterator[tuple[int, Tensor]]:
     """Row of its sound, and samples, of each window."""
     for row, sound in enumerate(stream(sounds, items)):
         if sound is None:
             continue
-        size = window or len(sound)
+        size = window or max(len(sound), least)
         sound = pad(sound, (0, max(0, size - len(sound))))
         for start in (*range(0, len(sound) - size, size), len(sound) - size):
             yield row, sound[start : start + size]

@@ -1,22 +1,34 @@
-"""A checkpoint's scores on every task, beside two baselines on the same split."""
+"""A checkpoint's scores on every task, beside two baselines on the same splits."""
 
 import hashlib
 import json
 import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from doppel_ray import checkpoint
 from doppel_ray.audio.frontend import VGGish
-from doppel_ray.probe import fit
+from doppel_ray.checkpoint import Recipe
+from doppel_ray.probe import protocols
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
+from doppel_ray.probe.protocols import NamedProtocol, ProtocolConfig
+from doppel_ray.probe.task import Questions, Split
 from doppel_ray.probe.tasks import TASKS, Factors, Task, TaskConfigs, Unreadable
-from doppel_ray.section import Names, Section
+from doppel_ray.section import ConfigError, Names, Section
 
-BASELINES = ("mel", "untrained")
+Encoding = Literal["trained", "untrained", "mel"]
+"""What turns a sound into a vector: the checkpoint; the same model as training began with it; or the mean and standard
+deviation of its mel bands."""
+BASELINES: tuple[Encoding, ...] = ("mel", "untrained")
+
+Embedded = tuple[np.ndarray, dict[int, str]]
+"""(n, size) float32, and why the sounds that have no embedding could not be read."""
 
 
 class ProbesConfig(Section):
@@ -30,10 +42,10 @@ class ProbesConfig(Section):
     )
     root: Path | None = None
     """Folder of the recordings, where a task does not say its own."""
-    every: int = Field(default=1, ge=1)
-    """Epochs between probes; the last epoch is always probed."""
-    protocol: Literal["linear"] = "linear"
-    """linear: logistic regression for classes, ridge regression for values, on standardised embeddings."""
+    every: int | Literal["best", "last"] = 1
+    """Epochs between probes; or best: those whose loss is the lowest yet; or last. The last epoch is always probed."""
+    protocol: NamedProtocol = ProtocolConfig()
+    """How tasks are asked that do not say it themselves."""
     test_folds: Names | None = Field(default=None, min_length=1)
     """Folds of recordings to test on, each with a probe of all the others; null: every one in turn. [5] keeps
     unseen what source.recordings.folds [1, 2, 3, 4] has left out of training."""
@@ -42,8 +54,12 @@ class ProbesConfig(Section):
     cache: float = Field(default=4.0, ge=0.0)
     """GB of decoded recordings that are kept on disk, in $DOPPEL_RAY_CACHE or the user's cache folder, so that the next
     probe need not decode them; 0: none."""
+    actors: int = Field(default=1, ge=1, le=256)
+    """Processes that share the sounds of a task, each with `cpus` and `gpus`; 1: the probe does it all itself."""
     cpus: float = Field(default=1.0, gt=0.0)
     """CPUs that a probe reserves, outside the trial's own."""
+    gpus: float = Field(default=0.0, ge=0.0)
+    """GPUs that a probe reserves; 0: it runs on the CPU."""
     timeout: float = Field(default=600.0, gt=0.0)
     """Seconds after which a probe is given up, from when it was asked for; the trial goes on, its row is marked."""
 
@@ -61,68 +77,124 @@ class ProbesConfig(Section):
             task.check(sample_rate)
 
 
-def evaluate(folder: Path, probes: ProbesConfig, baselines: Path | None = None) -> dict[str, float]:
+class Encoder:
+    """Embeds the sounds of tasks as a checkpoint, or one of its baselines, hears them.
+
+    Args:
+        folder: the checkpoint.
+        cache: GB of decoded recordings kept on disk.
+        device: where the model runs.
+    """
+
+    def __init__(self, folder: Path, cache: float = 0.0, device: str = "cpu") -> None:
+        self.folder, self.cache, self.device = folder, cache, torch.device(device)
+        self.recipe = checkpoint.recipe(folder)
+        self._embedders: dict[Encoding, Embedder] = {}
+
+    def __call__(self, task: Task, encoding: Encoding, items: Sequence[int] | None = None) -> Embedded:
+        """The embeddings of some sounds of a task, or of all."""
+        sounds = task.load(self.recipe.synth.sample_rate, self.cache).sounds
+        items = range(len(sounds)) if items is None else items
+        if encoding not in self._embedders:
+            self._embedders[encoding] = self._embedder(encoding)
+        window, least = (None, 1) if encoding == "mel" else self.recipe.reading()
+        vectors = embed(sounds, items, self._embedders[encoding], window, least)
+        return vectors, {item: reason for item, reason in sounds.failed.items() if item in items}
+
+    def _embedder(self, encoding: Encoding) -> Embedder:
+        if encoding == "mel":
+            return by_mel_statistics(VGGish(self.recipe.synth.sample_rate))
+        model = checkpoint.load(self.folder)[0] if encoding == "trained" else self.recipe.untrained()
+        return by_model(model, self.recipe.frontend.build(self.recipe.synth.sample_rate), self.device)
+
+
+def evaluate(
+    folder: Path,
+    probes: ProbesConfig,
+    baselines: Path | None = None,
+    encoder: Callable[[Task, Encoding], Embedded] | None = None,
+) -> dict[str, float]:
     """Scores of one checkpoint.
 
     Args:
         folder: the checkpoint.
         probes: what to ask.
         baselines: folder where the baselines' scores are kept between probes; None: compute them again.
+        encoder: what embeds the sounds of a task; None: this process.
 
     Returns:
-        `probe/<task>/<metric>` for the checkpoint, and the task's first metric for each baseline, as
-        `probe/<task>/<metric>_mel` and `probe/<task>/<metric>_untrained`.
+        Of each task `probe/<task>/<metric>` for everything that `protocols.evaluate` gives, and its first metric for
+        each baseline, as `probe/<task>/<metric>_mel` and `probe/<task>/<metric>_untrained`.
+
+    Raises:
+        ConfigError: the checkpoint or a recording cannot be read.
     """
-    model, recipe = checkpoint.load(folder)
+    encoder = encoder or Encoder(folder, probes.cache)
+    recipe = checkpoint.recipe(folder)
     scores: dict[str, float] = {}
     for task in probes.build():
-        found = score(task, recipe, by_model(model, frontend_of(recipe)), window_of(recipe), probes.cache)
-        reference = _baselines(task, recipe, baselines, probes.cache)
+        protocol = task.protocol or probes.protocol
+        questions = task.load(recipe.synth.sample_rate, probes.cache).questions
+        found = score(task, protocol, questions, encoder(task, "trained"))
+        first = questions.metrics[0]
+        reference = _kept(task, protocol, recipe, baselines)
+        if not reference:
+            reference = {which: score(task, protocol, questions, encoder(task, which))[first] for which in BASELINES}
+            _keep(task, protocol, recipe, baselines, reference)
         scores |= {f"probe/{task.name}/{metric}": value for metric, value in found.items()}
-        scores |= {f"probe/{task.name}/{next(iter(found))}_{which}": reference[which] for which in BASELINES}
+        scores |= {f"probe/{task.name}/{first}_{which}": value for which, value in reference.items()}
     return scores
 
 
-def frontend_of(recipe: checkpoint.Recipe) -> Any:
-    return recipe.frontend.build(recipe.synth.sample_rate)
+def score(task: Task, protocol: ProtocolConfig, questions: Questions, embedded: Embedded) -> dict[str, float]:
+    """What embeddings score on a task, without the sounds that could not be read.
+
+    Raises:
+        ConfigError: there are such sounds, and the task is not to skip them.
+    """
+    vectors, failed = embedded
+    if failed and getattr(task, "unreadable", None) != "skip":
+        raise ConfigError(
+            f"probes.tasks, {task.name}: {len(failed)} of {len(vectors)} files cannot be read, first "
+            f"{next(iter(failed.values()))}; mend them, or leave them out with --probes.unreadable skip"
+        )
+    kept = np.array([item not in failed for item in range(len(vectors))])
+    return protocols.evaluate(protocol, vectors[kept], _without(questions, failed))
 
 
-def window_of(recipe: checkpoint.Recipe) -> int:
-    """Samples of the sounds that the model was trained on."""
-    return round(recipe.synth.duration * recipe.synth.sample_rate)
+def _without(questions: Questions, gone: Collection[int]) -> Questions:
+    """What is asked of the examples but these."""
+    if not gone:
+        return questions
+    kept = np.array([item not in gone for item in range(len(questions.targets))])
+    place = np.cumsum(kept) - 1
+
+    def moved(items: np.ndarray) -> np.ndarray:
+        return place[items[kept[items]]]
+
+    splits = (Split(s.name, moved(s.train), moved(s.valid), moved(s.test)) for s in questions.splits)
+    return replace(questions, targets=questions.targets[kept], splits=tuple(splits))
 
 
-def score(
-    task: Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int | None, cache: float = 0.0
-) -> dict[str, float]:
-    """Metrics of one task, the first of which trials are judged by."""
-    sounds, questions = (examples := task.load(recipe.synth.sample_rate, cache)).sounds, examples.questions
-    vectors = embed(sounds, range(len(sounds)), embedder, window)
-    readable = np.array([item not in sounds.failed for item in range(len(sounds))])
-    folds = np.zeros(len(sounds), dtype=np.int64)
-    for number, split in enumerate(questions.splits, start=1):
-        folds[split.test] = number
-    vectors, targets, folds = vectors[readable], questions.targets[readable], folds[readable]
-    if questions.kind == "regression":
-        return fit.regress(vectors, dict(zip(questions.labels, targets.T, strict=True)), folds)
-    return fit.classify(vectors, targets, folds, tuple(np.unique(folds[folds > 0]).tolist()))
+def _file(task: Task, protocol: ProtocolConfig, recipe: Recipe, folder: Path) -> Path:
+    key = hashlib.sha256(repr((task, protocol, recipe)).encode()).hexdigest()[:16]
+    return folder / f"{task.name}-{key}.json"
 
 
-def _baselines(task: Task, recipe: checkpoint.Recipe, kept: Path | None, cache: float) -> dict[str, float]:
-    """The task's first metric for mel statistics and for the same encoder untrained, computed once for each model."""
-    key = hashlib.sha256(repr((task, recipe)).encode()).hexdigest()[:16]
-    file = kept / f"{task.name}-{key}.json" if kept else None
-    if file and file.exists():
-        return json.loads(file.read_text())
-    rate, untrained = recipe.synth.sample_rate, by_model(recipe.untrained(), frontend_of(recipe))
-    mel = score(task, recipe, by_mel_statistics(VGGish(rate)), None, cache)
-    found = {
-        "mel": next(iter(mel.values())),
-        "untrained": next(iter(score(task, recipe, untrained, window_of(recipe), cache).values())),
-    }
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(found))
-        partial.replace(file)
-    return found
+def _kept(task: Task, protocol: ProtocolConfig, recipe: Recipe, folder: Path | None) -> dict[str, float]:
+    """The baselines' scores that an earlier probe has left."""
+    if folder is None or not (file := _file(task, protocol, recipe, folder)).exists():
+        return {}
+    return json.loads(file.read_text())
+
+
+def _keep(
+    task: Task, protocol: ProtocolConfig, recipe: Recipe, folder: Path | None, scores: Mapping[str, float]
+) -> None:
+    if folder is None:
+        return
+    file = _file(task, protocol, recipe, folder)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(scores))
+    partial.replace(file)

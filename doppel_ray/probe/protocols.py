@@ -17,11 +17,11 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from doppel_ray.probe.metrics import METRICS, Metric, check, interval, r2
@@ -47,6 +47,12 @@ class ProtocolConfig(Section):
     that choice, though never in fitting. each_split chooses anew in every fold, and takes as many times longer."""
     seed: int = Field(default=0, ge=0)
     """Of the networks' initial weights, the order of their batches, and the bootstrap."""
+
+
+NamedProtocol = Annotated[
+    ProtocolConfig, BeforeValidator(lambda value: {"kind": value} if isinstance(value, str) else value)
+]
+"""A protocol's settings, or its kind alone."""
 
 
 def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> dict[str, float]:

@@ -6,6 +6,7 @@ for its scores, and hands over one row per checkpoint, in order, with training a
 
 import json
 import logging
+import math
 import tempfile
 import time
 from collections import deque
@@ -64,11 +65,18 @@ def _probe(checkpoint: str, probes: ProbesConfig, baselines: str) -> dict[str, f
     """One checkpoint's scores, in a process of their own."""
     import torch
 
-    from doppel_ray.probe.evaluate import evaluate
+    from doppel_ray.probe.evaluate import Encoder, evaluate
 
     torch.set_num_threads(max(1, round(probes.cpus)))
-    began = time.perf_counter()
-    scores = evaluate(Path(checkpoint), probes, Path(baselines))
+    began, folder = time.perf_counter(), Path(checkpoint)
+    encoder: Any
+    if probes.actors == 1:
+        encoder = Encoder(folder, probes.cache, "cuda" if probes.gpus else "cpu")
+    else:
+        from doppel_ray.probe.pool import Pool
+
+        encoder = Pool(folder, probes)
+    scores = evaluate(folder, probes, Path(baselines), encoder)
     return scores | {"probe/seconds": time.perf_counter() - began}
 
 
@@ -112,7 +120,10 @@ class Rows:
         self.restarts = 0
         self.diverged: str | None = None
         """Why training ended before its last epoch, if it did."""
-        self.sent = {row["epoch"] for row in read_rows(folder)}
+        sent = read_rows(folder)
+        self.sent = {row["epoch"] for row in sent}
+        self.least = min((row["loss"] for row in sent if "loss" in row), default=math.inf)
+        """The lowest loss yet."""
 
     def tell(self, event: str) -> None:
         """Let the next row say this."""
@@ -166,11 +177,17 @@ class Rows:
                 f"a generator died and was started again ({restarts - self.restarts}x); its blocks were made again"
             )
         self.restarts = restarts
-        wanted = bool(self.probes.tasks) and checkpoint is not None
-        wanted = wanted and (epoch % self.probes.every == 0 or epoch == self.epochs)
+        wanted = bool(self.probes.tasks) and checkpoint is not None and self._due(epoch, metrics.get("loss", math.inf))
         events, self.events = self.events, []
         row = {**metrics, "checkpoint": checkpoint}
         self.pending.append(_Pending(row, checkpoint, wanted, events=events))
+
+    def _due(self, epoch: int, loss: float) -> bool:
+        """Whether an epoch is one of those to be probed."""
+        best, self.least = loss < self.least, min(loss, self.least)
+        every = self.probes.every
+        due = best if every == "best" else isinstance(every, int) and epoch % every == 0
+        return due or epoch == self.epochs
 
     def _advance(self) -> None:
         """Start the first pending probe, and send every row that is complete."""
@@ -189,7 +206,11 @@ class Rows:
 
     def _start(self, pending: _Pending) -> None:
         # "DEFAULT": inside a trial a task would inherit the trial's placement group, where it can never fit.
-        options = _probe.options(num_cpus=self.probes.cpus, scheduling_strategy="DEFAULT")
+        # With a pool, the probe itself only waits and fits.
+        alone = self.probes.actors == 1
+        options = _probe.options(
+            num_cpus=self.probes.cpus, num_gpus=self.probes.gpus if alone else 0.0, scheduling_strategy="DEFAULT"
+        )
         assert pending.checkpoint is not None
         pending.probe = options.remote(pending.checkpoint, self.probes, str(self.folder.parent.parent / "baselines"))
         pending.began = time.monotonic()

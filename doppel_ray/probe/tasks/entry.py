@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from doppel_ray.audio import files
+from doppel_ray.probe.protocols import NamedProtocol
 from doppel_ray.probe.sounds import Cached, Recorded
 from doppel_ray.probe.task import Examples
 from doppel_ray.probe.tasks.listing import Listing, gaps
@@ -37,7 +38,7 @@ class Task(Section, ABC):
     kind: str
     name: str = Field(default="", pattern=r"^[A-Za-z0-9_.+-]+$")
     """Of its scores, `probe/<name>/<metric>`; empty: the kind, or for hear and manifest the name of root."""
-    protocol: str | None = None
+    protocol: NamedProtocol | None = None
     """How its embeddings are asked; null: probes.protocol."""
     metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
     """In place of the source's own; trials are judged by the first."""
