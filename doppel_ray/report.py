@@ -133,8 +133,9 @@ def leaderboard_rows(run: Run) -> list[dict[str, Any]]:
             entry[score] = best.get(score)
             beside = {which: best[f"{score}_{which}"] for which in BESIDE if f"{score}_{which}" in best}
             entry |= {f"{score}_{which}": value for which, value in beside.items()}
-            if score in best and {"mel", "untrained"} <= beside.keys():
-                entry[f"{score}_gain"] = best[score] - max(beside["mel"], beside["untrained"])
+            reached, *rest = (best.get(score), beside.get("mel"), beside.get("untrained"))
+            if isinstance(reached, int | float) and all(isinstance(value, int | float) for value in rest):
+                entry[f"{score}_gain"] = reached - max(value for value in rest if value is not None)
         entry["loss"] = last.get("loss")
         entry["checkpoint"] = best.get("checkpoint")
         table.append(entry)
@@ -160,7 +161,7 @@ def show(value: Any) -> str:
 
 
 def leaderboard_table(run: Run) -> Table:
-    """The leaderboard for a terminal; two last rows show the baselines."""
+    """The leaderboard for a terminal; two last rows show the baselines, `gain` what the metric is above the better."""
     rows = leaderboard_rows(run)
     values = list(dict.fromkeys(name for trial in run.trials for name in trial.values))
     table = Table(title=f"{run.folder.name}: best by {run.metric}", title_justify="left")
@@ -168,6 +169,7 @@ def leaderboard_table(run: Run) -> Table:
         "#",
         *values,
         *(score.removeprefix("probe/") for score in run.scores),
+        "gain",
         "loss",
         "epochs",
         "pairs",
@@ -179,6 +181,7 @@ def leaderboard_table(run: Run) -> Table:
             row["rank"],
             *(label(row.get(v)) for v in values),
             *(row[s] for s in run.scores),
+            row.get(f"{run.metric}_gain"),
             row["loss"],
             row["epochs"],
             row["pairs"],
@@ -191,7 +194,7 @@ def leaderboard_table(run: Run) -> Table:
         ]
         if any(value is not None for value in found):
             labels = [name, *[""] * (len(values) - 1)] if values else []
-            table.add_row("", *labels, *map(show, found), *[""] * 3, "baseline", style="dim")
+            table.add_row("", *labels, *map(show, found), *[""] * 4, "baseline", style="dim")
     return table
 
 
@@ -235,6 +238,9 @@ def _panel(axis: Any, run: Run, rows: list[dict[str, Any]], key: str, score: str
     whole = [(x, y) for x, y, status in points if status != "stopped early"]
     early = [(x, y) for x, y, status in points if status == "stopped early"]
     axis.plot([x for x, _, _ in points], [y for _, y, _ in points], color=COLOURS[0], linewidth=1, zorder=1)
+    spans = [(row[key], row[f"{score}_low"], row[f"{score}_high"]) for row in rows if f"{score}_low" in row]
+    if spans:  # the bootstrap interval over test examples
+        axis.vlines(*zip(*spans, strict=True), color=COLOURS[0], linewidth=1, alpha=0.5, zorder=1)
     if whole:
         axis.scatter(*zip(*whole, strict=True), color=COLOURS[0], zorder=2, label="trained to the end")
     if early:

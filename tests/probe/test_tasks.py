@@ -1,146 +1,522 @@
-"""Probe tasks: what they ask, and what they refuse before anything starts."""
+"""Probe tasks: what they ask, how they are divided, and what they refuse before anything starts."""
 
 import csv
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from doppel_ray.audio import files
+from doppel_ray.config import Experiment, read
 from doppel_ray.probe import ProbesConfig
-from doppel_ray.probe.tasks import FACTORS, Esc50, Factors
+from doppel_ray.probe.sounds import Recorded
+from doppel_ray.probe.task import Examples
+from doppel_ray.probe.tasks import FACTORS, TASKS, Factors, Hear, Manifest, Native, Task
 from doppel_ray.section import ConfigError
-from tests.recordings import COLUMNS, write_esc50
+from tests.recordings import (
+    COLUMNS,
+    write_esc50,
+    write_noise,
+    write_nsynth,
+    write_speech_commands,
+    write_table,
+    write_urbansound8k,
+    write_vivae,
+)
 
 
-def refusal(task: Esc50) -> str:
+def refusal(task: Task) -> str:
     with pytest.raises(ConfigError) as refused:
         task.check()
     return str(refused.value)
 
 
+def rows_of(root: Path, esc10: bool = False) -> list[dict[str, str]]:
+    with (root / "meta" / "esc50.csv").open(newline="") as file:
+        return [row for row in csv.DictReader(file) if not esc10 or row["esc10"] == "True"]
+
+
+def write_hear(
+    root: Path, source: Path, esc10: bool = False, rates: tuple[int, ...] = (48000,), **changes: Any
+) -> Path:
+    """The recordings of a folder in ESC-50's layout in HEAR's format, with the same audio (whatever its own rate)."""
+    rows = rows_of(source, esc10)
+    folds = {fold: f"fold{k:02d}" for k, fold in enumerate(sorted({row["fold"] for row in rows}))}
+    for fold, part in folds.items():
+        inside = [row for row in rows if row["fold"] == fold]
+        for rate in rates:
+            (root / str(rate) / part).mkdir(parents=True)
+            for row in inside:
+                shutil.copy(source / "audio" / row["filename"], root / str(rate) / part / row["filename"])
+        labels = {row["filename"]: [row["category"]] for row in inside}
+        (root / f"{part}.json").write_text(json.dumps(labels))
+    names = sorted({row["category"] for row in rows})
+    write_table(root / "labelvocabulary.csv", [{"idx": k, "label": name} for k, name in enumerate(names)])
+    metadata = {
+        "task_name": "esc50",
+        "embedding_type": "scene",
+        "prediction_type": "multiclass",
+        "split_mode": "presplit_kfold",
+        "splits": list(folds.values()),
+        "evaluation": ["top1_acc", "mAP"],
+        "sample_duration": 5.0,
+    }
+    (root / "task_metadata.json").write_text(json.dumps(metadata | changes))
+    return root
+
+
+def by_file(examples: Examples) -> dict[str, tuple[str, str]]:
+    """File -> its class, and the place of the split that it tests."""
+    assert isinstance(examples.sounds, Recorded)
+    asked = examples.questions
+    place = {int(item): k for k, split in enumerate(asked.splits) for item in split.test}
+    return {
+        path.name: (asked.labels[asked.targets[item]], str(place[item]))
+        for item, path in enumerate(examples.sounds.paths)
+    }
+
+
+# ---- factors
+
+
 def test_the_factors_task_is_the_same_every_time_however_many_sounds_it_has() -> None:
-    once = Factors(count=64).load(16000)
-    longer = Factors(count=80).load(16000)
-    torch.testing.assert_close(longer.sounds[:64], once.sounds, rtol=0, atol=1e-4)
-    for name in FACTORS:
-        np.testing.assert_array_equal(longer.targets[name][:64], once.targets[name])
+    once, longer = (Factors(sounds=count).load(16000) for count in (128, 256))
+    for item in (0, 64, 127):
+        torch.testing.assert_close(longer.sounds.read(item), once.sounds.read(item), rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(longer.questions.targets[:128], once.questions.targets)
 
 
-def test_factors_are_in_their_own_units_and_fill_their_ranges() -> None:
-    targets = Factors(count=512).load(16000).targets
-    for name, (_, low, high) in FACTORS.items():
-        assert low <= targets[name].min() < low + 0.05 * (high - low)
-        assert high - 0.05 * (high - low) < targets[name].max() <= high
+def test_factors_are_in_their_own_units_fill_their_ranges_and_are_independent() -> None:
+    asked = Factors(sounds=256).load(16000).questions
+    assert asked.labels == tuple(FACTORS)
+    for values, (_, low, high) in zip(asked.targets.T, FACTORS.values(), strict=True):
+        assert low <= values.min() < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < values.max() <= high
+    columns = np.column_stack([asked.targets, np.arange(256) % 4])
+    assert np.abs(np.corrcoef(columns.T) - np.eye(columns.shape[1])).max() < 0.2
 
 
-def test_factors_are_drawn_independently_of_each_other_and_of_the_folds() -> None:
-    examples = Factors(count=512).load(16000)
-    columns = np.stack([*examples.targets.values(), examples.folds.astype(float)])
-    correlation = np.corrcoef(columns) - np.eye(len(columns))
-    assert np.abs(correlation).max() < 0.2
+# ---- splits
+
+
+def test_each_fold_is_tested_once_and_validated_by_the_next_as_hear_has_it(tmp_path: Path) -> None:
+    asked = Native(kind="urbansound8k", root=write_urbansound8k(tmp_path)).load(16000).questions
+    assert [split.name for split in asked.splits] == [f"fold_{fold}" for fold in range(1, 11)]
+    for split, following in zip(asked.splits, [*asked.splits[1:], asked.splits[0]], strict=True):
+        np.testing.assert_array_equal(split.valid, following.test)
+        assert sorted([*split.train, *split.valid, *split.test]) == list(range(20))
+
+
+def test_of_two_folds_nothing_is_held_back_for_validation(esc50_folder: Path) -> None:
+    for split in Native(kind="esc50", root=esc50_folder).load(16000).questions.splits:
+        assert (len(split.train), len(split.valid), len(split.test)) == (12, 0, 12)
+
+
+def test_the_folds_to_test_on_can_be_chosen_as_numbers(tmp_path: Path) -> None:
+    probes = ProbesConfig.model_validate({"tasks": ["esc10", "factors"], "root": tmp_path, "test_folds": [2]})
+    write_esc50(tmp_path / "again", folds=3)
+    task = probes.build()[0].model_copy(update={"root": tmp_path / "again"})
+    assert [split.name for split in task.load(16000).questions.splits] == ["fold_2"]
+    unknown = Native(kind="esc10", root=tmp_path / "again", test_folds=("7",))
+    assert "esc10: test_folds has 7, and there are folds 1, 2, 3" in refusal(unknown)
+
+
+def test_no_speaker_of_vivae_is_on_both_sides(tmp_path: Path) -> None:
+    examples = Native(kind="vivae", root=write_vivae(tmp_path)).load(16000)
+    assert isinstance(examples.sounds, Recorded)
+    speakers = np.array([path.name[:3] for path in examples.sounds.paths])
+    for split in examples.questions.splits:
+        assert not set(speakers[split.test]) & set(speakers[[*split.train, *split.valid]])
+    assert [split.name for split in examples.questions.splits] == ["fold_S01", "fold_S02", "fold_S11"]
+
+
+# ---- native layouts
 
 
 def test_esc50_reads_every_row_and_esc10_those_with_the_flag(esc50_folder: Path) -> None:
-    whole, subset = (Esc50(esc50_folder, name).load(16000) for name in ("esc50", "esc10"))
-    assert len(whole.sounds) == 24
-    assert sorted(np.unique(whole.targets["class"])) == [0, 1, 2]
-    assert len(subset.sounds) == 16
-    assert sorted(np.unique(subset.targets["class"])) == [0, 1]
-    assert sorted(np.unique(subset.folds)) == [1, 2]
-    assert set(whole.lengths) == {8000}  # half a second, resampled
+    whole, subset = (Native(kind=kind, root=esc50_folder).load(16000) for kind in ("esc50", "esc10"))
+    assert (len(whole.sounds), len(whole.questions.labels)) == (24, 3)
+    assert (len(subset.sounds), len(subset.questions.labels)) == (16, 2)
+    assert len(subset.sounds.read(0)) == 8000  # half a second, resampled
+    assert subset.questions.metrics == ("accuracy",)
+
+
+def test_the_real_esc10_has_ten_classes_in_five_folds(esc10: Path) -> None:
+    task = Native(kind="esc10", root=esc10)
+    task.check()
+    asked = task.load(16000).questions
+    assert [len(split.test) for split in asked.splits] == [80] * 5
+    assert Counter(asked.targets.tolist()) == dict.fromkeys(range(10), 40)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "metrics"),
+    [
+        ("speech_commands", ("bed", "eight", "five", "four", "nine", "one"), ("accuracy",)),
+        ("sc09", ("zero", "one", "two"), ("accuracy",)),
+        ("nsynth_family", ("bass", "brass"), ("accuracy",)),
+        ("nsynth_pitch", ("36", "60"), ("pitch_acc", "chroma_acc")),
+    ],
+)
+def test_official_splits_make_one_split_called_test(
+    kind: str, labels: tuple[str, ...], metrics: tuple[str, ...], tmp_path: Path
+) -> None:
+    digits = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    root = write_nsynth(tmp_path) if "nsynth" in kind else write_speech_commands(tmp_path, (*digits, "bed"))
+    task = Native.model_validate({"kind": kind, "root": root})
+    task.check()
+    asked = task.load(16000).questions
+    assert asked.labels[: len(labels)] == labels
+    assert asked.metrics == metrics
+    (split,) = asked.splits
+    assert split.name == "test"
+    assert len(split.train) == len(split.valid) == len(split.test) > 0
+    for part in (split.train, split.valid, split.test):
+        assert len(set(asked.targets[part])) == len(part)
+
+
+# ---- HEAR's format
+
+
+def test_a_hear_copy_of_esc50_is_the_same_task(tmp_path: Path) -> None:
+    source = write_esc50(tmp_path / "esc", folds=3)
+    native = Native(kind="esc50", root=source).load(16000)
+    hear = Hear(root=write_hear(tmp_path / "esc50-v2.0.0-full", source))
+    hear.check()
+    copy = hear.load(16000)
+    assert hear.name == "esc50-v2.0.0-full"
+    assert copy.questions.metrics == ("top1_acc", "mAP")
+    assert [split.name for split in copy.questions.splits] == ["fold_00", "fold_01", "fold_02"]
+    assert by_file(copy) == by_file(native)
+    for one, other in zip(copy.questions.splits, native.questions.splits, strict=True):
+        np.testing.assert_array_equal(one.valid, other.valid)
+    for item in range(len(native.sounds)):
+        torch.testing.assert_close(copy.sounds.read(item), native.sounds.read(item), rtol=0, atol=0)
+
+
+def test_a_hear_copy_of_the_real_esc10_is_the_same_task(tmp_path: Path, esc10: Path) -> None:
+    copy = Hear(root=write_hear(tmp_path / "esc10", esc10, esc10=True)).load(16000)
+    native = Native(kind="esc10", root=esc10).load(16000)
+    assert len(copy.sounds) == 400
+    assert by_file(copy) == by_file(native)
+    torch.testing.assert_close(copy.sounds.read(399), native.sounds.read(399), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("asked", "read"), [(16000, "16000"), (22050, "48000"), (8000, "16000"), (96000, "48000")])
+def test_the_smallest_rate_that_loses_nothing_is_read(tmp_path: Path, asked: int, read: str) -> None:
+    root = write_hear(tmp_path / "task", write_esc50(tmp_path / "esc"), rates=(16000, 48000))
+    sounds = Hear(root=root).load(asked).sounds
+    assert isinstance(sounds, Recorded)
+    assert {path.parent.parent.name for path in sounds.paths} == {read}
+
+
+def test_a_multilabel_task_in_train_valid_and_test(tmp_path: Path) -> None:
+    root = tmp_path / "fsd"
+    labels = {"train": [["3", 5], ["5"], [3]], "valid": [["3"]], "test": [["5"], []]}
+    for part, answers in labels.items():
+        found = {f"{k}.wav": answer for k, answer in enumerate(answers)}
+        for name in found:
+            write_noise(root / "16000" / part / name)
+        root.mkdir(exist_ok=True)
+        (root / f"{part}.json").write_text(json.dumps(found))
+    write_table(root / "labelvocabulary.csv", [{"idx": 1, "label": 5}, {"idx": 0, "label": 3}])
+    metadata = {"embedding_type": "scene", "prediction_type": "multilabel", "split_mode": "trainvaltest"}
+    (root / "task_metadata.json").write_text(json.dumps({**metadata, "evaluation": ["mAP", "d_prime", "aucroc"]}))
+    asked = Hear(root=root).load(16000).questions
+    assert (asked.kind, asked.labels) == ("multilabel", ("3", "5"))
+    assert asked.targets.tolist() == [
+        [True, True],
+        [False, True],
+        [True, False],
+        [True, False],
+        [False, True],
+        [False] * 2,
+    ]
+    assert [split.test.tolist() for split in asked.splits] == [[4, 5]]
+    (root / "valid.json").unlink()
+    assert "valid.json: No such file or directory" in refusal(Hear(root=root))
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("task_metadata.json", {"embedding_type": "event"}, "embedding_type is event (labels in time); expected scene"),
+        ("task_metadata.json", {"prediction_type": "song"}, "prediction_type is 'song': input should be 'multiclass'"),
+        ("task_metadata.json", {"splits": None}, "neither splits nor nfolds says what folds"),
+        ("task_metadata.json", {"splits": ["fold00", "fold07"]}, "fold07.json: No such file"),
+        (
+            "task_metadata.json",
+            {"evaluation": ["event_fms"]},
+            "there is no 'event_fms'; a multiclass task has",
+        ),
+        ("task_metadata.json", {"evaluation": ["pitch_acc"]}, "is no MIDI note"),
+        ("task_metadata.json", "{", "is not JSON"),
+        ("fold00.json", "[]", "expected names with values, found list"),
+        ("fold00.json", "{}", "fold00.json: no files"),
+        ("fold00.json", '{"a.wav": ["tone_7"]}', "1 label not among the 3 classes: 'tone_7' (1); did you mean tone_"),
+        ("fold00.json", '{"a.wav": []}', "1 file without exactly one label: a.wav ()"),
+        ("labelvocabulary.csv", "idx,name\n0,a\n", "no column label; it has idx, name"),
+        ("labelvocabulary.csv", "idx,label\n1,a\n", "expected idx from 0 on, each once; found 1"),
+    ],
+)
+def test_what_is_wrong_with_a_hear_task_is_named(tmp_path: Path, file: str, content: Any, message: str) -> None:
+    source = write_esc50(tmp_path / "esc")
+    root = write_hear(tmp_path / "task", source, **(content if isinstance(content, dict) else {}))
+    if isinstance(content, str):
+        (root / file).write_text(content)
+    told = refusal(Hear(root=root))
+    assert "probes.tasks, task: " in told
+    assert message in told
+
+
+# ---- manifests
+
+LABELS = [{"path": f"{k}.wav", "label": "dog" if k % 2 else "cat"} for k in range(20)]
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Callable[..., Manifest]:
+    def write(rows: list[dict[str, Any]], kind: str = "csv", **settings: Any) -> Manifest:
+        for k in range(20):
+            write_noise(tmp_path / f"{k}.wav", seconds=0.01)
+        return Manifest(root=write_table(tmp_path / f"my sounds.{kind}", rows), **settings)
+
+    return write
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_manifest_without_folds_is_divided_alike_in_each_class_whatever_its_order(
+    manifest: Callable[..., Manifest], kind: str
+) -> None:
+    task = manifest(LABELS, kind)
+    task.check()
+    assert task.name == "my-sounds"
+    first, again = by_file(task.load(16000)), by_file(manifest(LABELS[::-1], kind).load(16000))
+    assert first == again
+    assert Counter(first.values()) == {(label, str(fold)): 2 for label in ("cat", "dog") for fold in range(5)}
+    assert task.load(16000).questions.metrics == ("accuracy",)
+
+
+@pytest.mark.parametrize("names", [("train", "valid", "test"), ("Training", "val", "testing")])
+def test_a_manifest_with_splits_is_one_split(manifest: Callable[..., Manifest], names: tuple[str, ...]) -> None:
+    task = manifest([row | {"split": names[min(k // 8, 2)]} for k, row in enumerate(LABELS)])
+    task.check()
+    (split,) = task.load(16000).questions.splits
+    assert (split.name, len(split.train), len(split.valid), len(split.test)) == ("test", 8, 8, 4)
+
+
+def test_labels_of_a_manifest_are_in_columns_or_in_one(manifest: Callable[..., Manifest]) -> None:
+    rows = [
+        {"path": f"{k}.wav", "a": k % 2, "b": float(k < 10), "tags": ";".join(["a"] * (k % 2) + ["b"] * (k < 10))}
+        for k in range(20)
+    ]
+    columns = manifest(rows, "parquet", target="multilabel", label_columns=("a", "b")).load(16000).questions
+    one = manifest(rows, target="multilabel", label_columns="tags").load(16000).questions
+    assert columns.labels == one.labels == ("a", "b")
+    np.testing.assert_array_equal(columns.targets, one.targets)
+    assert columns.targets.dtype == bool
+    for split, other in zip(columns.splits, one.splits, strict=True):
+        np.testing.assert_array_equal(split.test, other.test)
+
+
+def test_a_manifest_of_values(manifest: Callable[..., Manifest]) -> None:
+    rows = [{"path": f"{k}.wav", "loudness": k / 7, "pitch": -k, "fold": "ab"[k % 2]} for k in range(20)]
+    task = manifest(rows, target="regression", label_columns=("loudness", "pitch"))
+    task.check()
+    asked = task.load(16000).questions
+    assert (asked.kind, asked.labels, asked.metrics) == ("regression", ("loudness", "pitch"), ("score",))
+    assert sorted(asked.targets[:, 1]) == sorted(-np.arange(20))
+    assert [split.name for split in asked.splits] == ["fold_a", "fold_b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        ([{"file": "a.wav", "label": "x"}], {}, "no column path; it has file, label"),
+        ([{"path": "a.wav"}], {}, "no column label; it has path"),
+        (LABELS, {"fold_column": "part"}, "no column part; it has path, label"),
+        ([*LABELS, {"path": "", "label": "dog"}], {}, "row 21 () has no path"),
+        ([*LABELS, {"path": "x.wav", "label": ""}], {}, "row 21 (x.wav) has no label"),
+        ([*LABELS, LABELS[0]], {}, "1 file listed more than once"),
+        ([row | {"fold": 1} for row in LABELS], {}, "all 20 files are in fold 1; cross-validation needs at least 2"),
+        ([row | {"fold": k or ""} for k, row in enumerate(LABELS)], {}, "1 file in no split or fold"),
+        ([row | {"split": "train"} for row in LABELS], {}, "no file is in split test; there is train"),
+        (
+            [row | {"split": "ab"[k % 2] if k else "train"} for k, row in enumerate(LABELS)],
+            {},
+            "a, b is among the splits",
+        ),
+        (
+            [row | {"label": "x"} for row in LABELS],
+            {},
+            "fold_1: all 16 files to fit are x; expected at least 2 classes",
+        ),
+        (LABELS, {"target": "regression"}, "20 cells not a number: label of 0.wav is 'cat'"),
+        (LABELS, {"target": "multilabel", "label_columns": ("label", "path")}, "40 cells not 0 or 1"),
+        (LABELS, {"label_columns": ("label", "path")}, "label_columns has 2 columns; a multiclass target has one"),
+        (LABELS, {"metrics": ("mAPP",)}, "there is no 'mAPP'; a multiclass task has"),
+        ([row | {"label": 1} for row in LABELS], {"target": "regression"}, "fold_1: label is 1 in all 4 files"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_named(
+    manifest: Callable[..., Manifest], rows: list[dict[str, Any]], settings: dict[str, Any], message: str
+) -> None:
+    assert message in refusal(manifest(rows, **settings))
+
+
+def test_a_table_that_is_not_there_or_has_no_rows_is_refused(tmp_path: Path) -> None:
+    assert "there is no such file" in refusal(Manifest(root=tmp_path / "gone.csv"))
+    (tmp_path / "none.csv").write_text("path,label\n")
+    assert "no rows" in refusal(Manifest(root=tmp_path / "none.csv"))
+
+
+def test_classes_with_gaps_are_told_and_measured(
+    manifest: Callable[..., Manifest], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [row | {"split": "train" if k < 12 else "test"} for k, row in enumerate(LABELS)]
+    rows[0]["label"], rows[19]["label"] = "owl", "fox"
+    manifest(rows).check()
+    assert "1 of 4 classes tested, but not in training: fox (1)" in caplog.text
+    assert "1 of 4 classes never tested: owl (1)" in caplog.text
+
+
+def test_an_empty_class_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_speech_commands(tmp_path, ("bed", "cat", "dog"))
+    for name in ("validation", "testing"):
+        file = root / f"{name}_list.txt"
+        file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if "dog/" not in line))
+    shutil.rmtree(root / "dog")
+    (root / "dog").mkdir()
+    Native(kind="speech_commands", root=root).check()
+    assert "1 of 3 classes without any file: dog (0)" in caplog.text
+
+
+# ---- files
 
 
 def test_a_missing_folder_is_refused_by_name(tmp_path: Path) -> None:
-    message = refusal(Esc50(tmp_path / "nowhere"))
-    assert str(tmp_path / "nowhere") in message
-    assert "there is no such folder" in message
-
-
-def test_an_empty_folder_is_refused_by_name(tmp_path: Path) -> None:
-    message = refusal(Esc50(tmp_path))
-    assert str(tmp_path) in message
-    assert "meta/esc50.csv is missing" in message
+    for kind in ("esc50", "urbansound8k", "vivae", "sc09", "nsynth_pitch", "hear"):
+        (task,) = ProbesConfig.model_validate({"tasks": [{"kind": kind, "root": tmp_path / "nowhere"}]}).tasks
+        assert f"{tmp_path / 'nowhere'}: there is no such folder; expected" in refusal(task)
 
 
 def test_no_folder_at_all_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"esc10, which needs its recordings: .* --probes\.root DIR"):
-        ProbesConfig(tasks=("esc10",)).check()
+    with pytest.raises(ConfigError, match=r"esc10: it needs its recordings: .* --probes\.root DIR"):
+        ProbesConfig.model_validate({"tasks": ["esc10"]}).check()
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    root = write_esc50(
-        tmp_path / "recordings", columns=tuple(name for name in COLUMNS if name not in ("fold", "target"))
-    )
-    assert "esc50.csv: column fold, target is missing" in refusal(Esc50(root))
+    columns = tuple(name for name in COLUMNS if name not in ("fold", "target"))
+    root = write_esc50(tmp_path / "recordings", columns=columns)
+    assert "esc50.csv: no column target, fold; it has filename, category" in refusal(Native(kind="esc50", root=root))
 
 
 def test_a_table_without_a_row_of_the_task_is_refused(esc50_folder: Path) -> None:
     table = esc50_folder / "meta" / "esc50.csv"
     table.write_text(table.read_text().replace("True", "False"))
-    assert "no row for esc10" in refusal(Esc50(esc50_folder, "esc10"))
-
-
-def test_a_single_fold_is_refused(tmp_path: Path) -> None:
-    assert "all rows are in fold 1; cross-validation needs at least 2 folds" in refusal(
-        Esc50(write_esc50(tmp_path / "recordings", folds=1))
-    )
+    assert "no row for esc10" in refusal(Native(kind="esc10", root=esc50_folder))
 
 
 @pytest.mark.parametrize("column", ["fold", "target"])
 def test_a_fold_or_class_that_is_no_number_is_refused_before_anything_starts(esc50_folder: Path, column: str) -> None:
-    table = esc50_folder / "meta" / "esc50.csv"
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(esc50_folder)
     rows[5][column] = "x"
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    message = refusal(Esc50(esc50_folder))
-    assert str(table) in message
-    assert column in message
+    table = write_table(esc50_folder / "meta" / "esc50.csv", rows)
+    message = refusal(Native(kind="esc50", root=esc50_folder))
+    assert f"{table}: {column} of {rows[5]['filename']} is 'x'; expected a whole number" in message
 
 
-def test_missing_and_unreadable_files_are_counted_and_named(esc50_folder: Path) -> None:
+def test_missing_and_unreadable_files_are_counted_and_named_and_skipped_only_if_asked(
+    esc50_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (esc50_folder / "audio" / "1-0-A-0.wav").unlink()
     (esc50_folder / "audio" / "2-3-A-1.wav").write_bytes(b"no sound")
-    message = refusal(Esc50(esc50_folder))
+    message = refusal(Native(kind="esc50", root=esc50_folder))
     assert "2 of 24 files cannot be read" in message
-    assert "1-0-A-0.wav" in message
+    assert "1-0-A-0.wav: no such file" in message
     assert "2-3-A-1.wav" in message
     assert "--probes.unreadable skip" in message
+    Native(kind="esc50", root=esc50_folder, unreadable="skip").check()
+    assert "2 of 24 files are left out" in caplog.text
 
 
-def test_unreadable_files_are_skipped_only_if_asked(esc50_folder: Path) -> None:
-    (esc50_folder / "audio" / "1-0-A-0.wav").unlink()
-    (esc50_folder / "audio" / "2-3-A-1.wav").write_bytes(b"no sound")
-    task = Esc50(esc50_folder, unreadable="skip")
-    task.check()
-    examples = task.load(16000)
-    assert len(examples.sounds) == len(examples.folds) == len(examples.targets["class"]) == 22
-    assert [name for skipped in examples.skipped for name in ("1-0-A-0.wav", "2-3-A-1.wav") if name in skipped] == [
-        "1-0-A-0.wav",
-        "2-3-A-1.wav",
-    ]
-
-
-def test_skipping_all_that_there_is_is_refused(esc50_folder: Path) -> None:
-    for file in (esc50_folder / "audio").iterdir():
-        file.unlink()
-    assert "none of the 24 files can be read" in refusal(Esc50(esc50_folder, unreadable="skip"))
-
-
-def test_skipping_a_whole_fold_of_two_is_refused(esc50_folder: Path) -> None:
+def test_skipping_all_that_there_is_or_a_whole_fold_of_two_is_refused(esc50_folder: Path) -> None:
+    task = Native(kind="esc50", root=esc50_folder, unreadable="skip")
     for file in (esc50_folder / "audio").glob("2-*"):
         file.unlink()
-    assert "at least 2 folds" in refusal(Esc50(esc50_folder, unreadable="skip"))
+    assert "all 12 files are in fold 1; cross-validation needs at least 2 folds" in refusal(task)
+    for file in (esc50_folder / "audio").iterdir():
+        file.unlink()
+    assert "none of the 24 files can be read" in refusal(task)
 
 
-def test_the_real_esc10_has_ten_classes_in_five_folds(esc10: Path) -> None:
-    task = Esc50(esc10, "esc10")
-    task.check()
-    rows = task.rows()
-    assert len(rows) == 400
-    assert len({row["target"] for row in rows}) == 10
-    assert sorted({row["fold"] for row in rows}) == ["1", "2", "3", "4", "5"]
+def test_loading_opens_no_file(esc50_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "opened", None)
+    monkeypatch.setattr(files, "length", None)
+    assert len(Native(kind="esc50", root=esc50_folder).load(16000, cache=1.0).sounds) == 24
+
+
+# ---- entries of probes.tasks
+
+
+def test_tasks_are_kinds_or_mappings_typed_or_in_yaml(tmp_path: Path) -> None:
+    for text in ("[esc10, factors]", "esc10,factors", "[{kind: esc10}, {kind: factors, sounds: 1024}]"):
+        tasks = read(None, {"probes.tasks": text}).probes.tasks
+        assert tasks == (Native(kind="esc10"), Factors()), text
+    assert read(None, {"probes.tasks": "[]"}).probes.tasks == ()
+    text = f"[{{kind: hear, root: {tmp_path}/libricount-v1.0.0, test_folds: [1]}}, {{kind: manifest, root: my.csv}}]"
+    hear, manifest = read(None, {"probes.tasks": text}).probes.tasks
+    assert (hear.name, manifest.name) == ("libricount-v1.0.0", "my")
+
+
+def test_an_experiment_with_every_kind_of_task_survives_yaml() -> None:
+    tasks = [{"kind": kind} for kind in TASKS] + [{"kind": "hear", "root": "a/b", "test_folds": [1, 2], "name": "c"}]
+    experiment = Experiment.model_validate({"probes": {"tasks": tasks}})
+    again = Experiment.model_validate(yaml.safe_load(yaml.safe_dump(experiment.plain())))
+    assert again == experiment
+    assert [hash(task) for task in again.probes.tasks] == [hash(task) for task in experiment.probes.tasks]
+    assert str(experiment.located().probes.tasks[-1].model_dump()["root"]) == str(Path("a/b").absolute())
+
+
+def test_an_entry_has_what_probes_has_where_it_says_nothing(tmp_path: Path) -> None:
+    tasks = ["esc10", {"kind": "esc50", "root": "other", "unreadable": "refuse"}]
+    probes = {"tasks": tasks, "root": tmp_path, "unreadable": "skip", "test_folds": [5]}
+    first, second = ProbesConfig.model_validate(probes).build()
+    assert first == Native(kind="esc10", name="esc10", root=tmp_path, unreadable="skip", test_folds=("5",))
+    assert second == Native(kind="esc50", root=Path("other"), unreadable="refuse", test_folds=("5",))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("[esc11]", "probes.tasks.0 is 'esc11': there is no task 'esc11'; expected one of factors, esc10"),
+        ("[esc11]", "did you mean esc1"),
+        ("[{kind: hera, root: x}]", "there is no task 'hera'"),
+        ("[{root: x}]", "there is no task None"),
+        ("[3]", "there is no task None"),
+        ("[esc10, esc10]", "two tasks have the name 'esc10'"),
+        ("[{kind: esc50, name: esc10}, esc10]", "two tasks have the name 'esc10'"),
+        ("[{kind: esc10, name: a/b}]", "probes.tasks.0.name is 'a/b'"),
+        ("[{kind: factors, root: x}]", "probes.tasks.0.root: unknown key"),
+        ("[{kind: factors, sounds: 64}]", "probes.tasks.0.sounds is 64: input should be greater than or equal to 128"),
+        ("[{kind: hear, target: regression}]", "probes.tasks.0.target: unknown key"),
+        ("[{kind: manifest, target: song}]", "probes.tasks.0.target is 'song'"),
+    ],
+)
+def test_a_faulty_entry_is_refused_by_its_place(tasks: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read(None, {"probes.tasks": tasks})
+    assert message in str(refused.value)
+
+
+def test_a_metric_that_the_factors_do_not_have_is_refused() -> None:
+    assert "factors: metrics: 'accuracy' is for multiclass tasks; a regression task has score" in refusal(
+        Factors(metrics=("accuracy",))
+    )

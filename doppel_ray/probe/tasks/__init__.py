@@ -12,7 +12,6 @@ from doppel_ray import tree
 from doppel_ray.probe.tasks.entry import RecordedTask, Task, Unreadable
 from doppel_ray.probe.tasks.factors import FACTORS, Factors
 from doppel_ray.probe.tasks.hear import Hear
-from doppel_ray.probe.tasks.listing import METRICS
 from doppel_ray.probe.tasks.manifest import Manifest
 from doppel_ray.probe.tasks.native import SOURCES, Native
 from doppel_ray.section import kind_of
@@ -71,7 +70,6 @@ TaskConfigs = Annotated[tuple[TaskConfig, ...], BeforeValidator(_listed), AfterV
 
 __all__ = [
     "FACTORS",
-    "METRICS",
     "TASKS",
     "Factors",
     "Hear",

@@ -7,15 +7,17 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from doppel_ray.probe.metrics import check
 from doppel_ray.probe.sounds import Rendered
 from doppel_ray.probe.task import Examples, Questions
 from doppel_ray.probe.tasks.entry import Task, naming
-from doppel_ray.probe.tasks.listing import METRICS, check_metrics, rotated
+from doppel_ray.probe.tasks.listing import rotated
 from doppel_ray.synth import Synth, SynthConfig, counter
 
 FACTOR_SEED = 0x5EED_FAC7
 """Seed of the sounds: another stream than any run's, so that none of them was trained on."""
 
+METRICS = ("score",)
 FOLDS = 4
 DURATION = 1.0
 """Seconds of a sound."""
@@ -67,12 +69,12 @@ class Factors(Task):
 
     def check(self, sample_rate: int = 16000) -> None:
         with naming(self.name):
-            check_metrics(self.metrics or (), "regression", tuple(FACTORS))
+            check(self.metrics or METRICS, "regression")
 
     def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
         sounds, targets = _rendered(self.sounds, sample_rate)
         splits = rotated([str(item % FOLDS + 1) for item in range(self.sounds)])
-        questions = Questions("regression", targets, tuple(FACTORS), splits, self.metrics or METRICS["regression"])
+        questions = Questions("regression", targets, tuple(FACTORS), splits, self.metrics or METRICS)
         return Examples(sounds, questions)
 
 

@@ -58,7 +58,7 @@ class Hear(RecordedTask):
         answers: list[list[str]] = []
         for part in metadata.parts():
             file = root / f"{part}.json"
-            found = {name: _labels(value) for name, value in _json(file, dict).items()}
+            found = {name: _labels(value) for name, value in sorted(_json(file, dict).items())}
             if not found:
                 raise ConfigError(f"{file}: no files")
             need_known((label for labels in found.values() for label in labels), names, file)

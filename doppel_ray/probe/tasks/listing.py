@@ -9,20 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from doppel_ray import tree
+from doppel_ray.probe.metrics import check
 from doppel_ray.probe.task import Kind, Questions, Split
 from doppel_ray.recordings.tables import count, first, in_order
 from doppel_ray.section import ConfigError
-
-METRICS: dict[Kind, tuple[str, ...]] = {
-    "multiclass": ("accuracy", "top1_acc", "mAP", "d_prime", "aucroc", "pitch_acc", "chroma_acc"),
-    "multilabel": ("mAP", "d_prime", "aucroc"),
-    "regression": ("score",),
-}
-"""The metrics that fit each kind of task; those of HEAR by HEAR's names."""
-
-PITCH_METRICS = ("pitch_acc", "chroma_acc")
-"""Those that need MIDI notes for labels."""
 
 SPLITS = ("train", "valid", "test")
 
@@ -75,7 +65,7 @@ class Listing:
         if twice:
             raise ConfigError(f"{count(twice, 'file')} listed more than once: {first(twice)}")
         metrics = metrics or self.metrics
-        check_metrics(metrics, self.kind, self.labels)
+        check(metrics, self.kind, self.labels)
         found = Questions(self.kind, self.targets, self.labels, self._splits(test_folds), metrics)
         for split in found.splits:
             _check_split(found, split)
@@ -176,20 +166,6 @@ def _membership(questions: Questions) -> np.ndarray:
     if questions.kind == "multilabel":
         return questions.targets
     return questions.targets[:, None] == np.arange(len(questions.labels))
-
-
-def check_metrics(metrics: Sequence[str], kind: Kind, labels: Sequence[str]) -> None:
-    """Refuse a metric that does not fit the kind of task, or its labels."""
-    for metric in metrics:
-        if metric not in METRICS[kind]:
-            known = ", ".join(METRICS[kind])
-            raise ConfigError(
-                f"metrics has {metric}, which a {kind} task does not have; expected {known}"
-                f"{tree.suggestion(metric, METRICS[kind])}"
-            )
-        if metric in PITCH_METRICS and not all(label.isdecimal() for label in labels):
-            strange = next(label for label in labels if not label.isdecimal())
-            raise ConfigError(f"metrics has {metric}, which needs MIDI notes for labels; {strange!r} is none")
 
 
 def _check_split(questions: Questions, split: Split) -> None:

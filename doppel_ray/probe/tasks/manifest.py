@@ -59,17 +59,19 @@ class Manifest(RecordedTask):
             raise ConfigError(f"{root}: no rows")
         if self.target == "multiclass" and len(self.label_columns) > 1:
             raise ConfigError(f"label_columns has {len(self.label_columns)} columns; a multiclass target has one")
+        needed = [self.path_column]
+        if self.target != "multilabel" or len(self.label_columns) > 1:  # in one column, no labels are an answer
+            needed += self.label_columns
+        for number, row in enumerate(rows, start=1):
+            for column in needed:
+                if not text(row[column]):
+                    raise ConfigError(f"{root}: row {number} ({text(row[self.path_column])}) has no {column}")
+        rows = sorted(rows, key=lambda row: text(row[self.path_column]))
         paths = [text(row[self.path_column]) for row in rows]
         cells = [[text(row[column]) for column in self.label_columns] for row in rows]
-        several = self.target == "multilabel" and len(self.label_columns) == 1
-        for number, (path, answers) in enumerate(zip(paths, cells, strict=True), start=1):
-            if not path or not (several or all(answers)):
-                column = self.path_column if not path else self.label_columns[answers.index("")]
-                raise ConfigError(f"{root}: row {number}{f' ({path})' if path else ''} has no {column}")
         labels, targets = self._answers(root, paths, cells)
         if fold_column:
-            parts = tuple(ALIASES.get(part.lower(), part) for part in (text(row[fold_column]) for row in rows))
-            parts = tuple(part.lower() if part.lower() in SPLITS else part for part in parts)
+            parts = tuple(_part(text(row[fold_column])) for row in rows)
         else:
             parts = divided(paths, _groups(self.target, targets))
         return Listing(
@@ -100,6 +102,12 @@ class Manifest(RecordedTask):
             expected = "0 or 1" if self.target == "multilabel" else "a number"
             raise ConfigError(f"{table}: {count(wrong, 'cell')} not {expected}: {first(wrong)}")
         return self.label_columns, np.array(values, dtype=bool if self.target == "multilabel" else np.float64)
+
+
+def _part(name: str) -> str:
+    """A split by the name it has here, or a fold by its own."""
+    plain = ALIASES.get(name.lower(), name.lower())
+    return plain if plain in SPLITS else name
 
 
 def _flag(cell: str) -> bool | None:
