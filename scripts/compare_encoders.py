@@ -20,7 +20,7 @@ from doppel_ray.objectives import ObjectiveConfig
 from doppel_ray.optim import OptimConfig
 from doppel_ray.pairs import PairMaker, PairsConfig
 from doppel_ray.probe.embed import by_mel_statistics, by_model
-from doppel_ray.probe.evaluate import score, window_of
+from doppel_ray.probe.evaluate import score
 from doppel_ray.probe.tasks import Task, make
 from doppel_ray.synth import SynthConfig
 
@@ -112,7 +112,7 @@ def main() -> None:
             model = Model(config, HEAD, seed, channels=pairs.shape[2]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             steps, loss = train(model, pairs, options.seconds, options.batch)
             embedder = by_model(model, reads.build(synth.sample_rate))
-            scores = [f"{score(task, recipe, embedder, window_of(recipe))[task.metric]:.3f}" for task in tasks]
+            scores = [f"{score(task, recipe, embedder, recipe.samples)[task.metric]:.3f}" for task in tasks]
             size = sum(p.numel() for p in model.encoder.parameters()) / 1e6
             seen = steps * options.batch
             print(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -78,20 +78,11 @@ def evaluate(folder: Path, probes: ProbesConfig, baselines: Path | None = None) 
     model, recipe = checkpoint.load(folder)
     scores: dict[str, float] = {}
     for task in probes.build():
-        found = score(task, recipe, by_model(model, frontend_of(recipe)), window_of(recipe))
+        found = score(task, recipe, by_model(model, recipe.build_frontend()), recipe.samples)
         reference = _baselines(task, recipe, baselines)
         scores |= {f"probe/{task.name}/{metric}": value for metric, value in found.items()}
         scores |= {f"probe/{task.name}/{task.metric}_{which}": reference[which] for which in BASELINES}
     return scores
-
-
-def frontend_of(recipe: checkpoint.Recipe) -> Any:
-    return recipe.frontend.build(recipe.synth.sample_rate)
-
-
-def window_of(recipe: checkpoint.Recipe) -> int:
-    """Samples of the sounds that the model was trained on."""
-    return round(recipe.synth.duration * recipe.synth.sample_rate)
 
 
 def score(task: Task, recipe: checkpoint.Recipe, embedder: Embedder, window: int | None) -> dict[str, float]:
@@ -109,12 +100,12 @@ def _baselines(task: Task, recipe: checkpoint.Recipe, kept: Path | None) -> dict
     file = kept / f"{task.name}-{key}.json" if kept else None
     if file and file.exists():
         return json.loads(file.read_text())
-    frontend = frontend_of(recipe)
+    frontend = recipe.build_frontend()
     found = {
         "mel": score(task, recipe, by_mel_statistics(FrontendConfig().build(recipe.synth.sample_rate)), None)[
             task.metric
         ],
-        "untrained": score(task, recipe, by_model(recipe.untrained(), frontend), window_of(recipe))[task.metric],
+        "untrained": score(task, recipe, by_model(recipe.untrained(), frontend), recipe.samples)[task.metric],
     }
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from doppel_ray.checkpoint import Position, Recipe
 from doppel_ray.config import Experiment
 from doppel_ray.probe import ProbesConfig
 from doppel_ray.probe.embed import by_mel_statistics, embed
-from doppel_ray.probe.evaluate import evaluate, frontend_of, score
+from doppel_ray.probe.evaluate import evaluate, score
 from doppel_ray.probe.tasks import Esc50, Examples, Factors
 
 SMALL = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}})
@@ -50,7 +50,7 @@ def test_baselines_are_computed_once_for_all_checkpoints_of_a_model(untrained: P
 def test_factors_can_be_heard_in_mel_statistics_as_far_as_these_can_tell() -> None:
     """Statistics over time know how much there was of each band, and nothing of when."""
     recipe = Recipe.of(SMALL.plain())
-    scores = score(Factors(count=512), recipe, by_mel_statistics(frontend_of(recipe)), None)
+    scores = score(Factors(count=512), recipe, by_mel_statistics(recipe.build_frontend()), None)
     for name in ("score", "pitch", "note_duration", "sustain", "noise_level"):
         assert scores[name] > 0.05, name
     assert min(scores.values()) > -0.05, "what cannot be told should be guessed to be its mean"
@@ -69,6 +69,6 @@ def test_a_long_sound_is_the_mean_of_its_windows_and_a_short_one_is_filled_up_wi
 def test_mel_statistics_reach_the_measured_figure_on_the_real_esc10(esc10: Path) -> None:
     """79.8 % in five folds, as measured before there was any code here; 30 s, most of it reading 400 files."""
     recipe = Recipe.of(SMALL.plain())
-    scores = score(Esc50(esc10, "esc10"), recipe, by_mel_statistics(frontend_of(recipe)), None)
+    scores = score(Esc50(esc10, "esc10"), recipe, by_mel_statistics(recipe.build_frontend()), None)
     assert scores["accuracy"] == pytest.approx(0.798, abs=0.02)
     assert len([name for name in scores if name.startswith("fold_")]) == 5
