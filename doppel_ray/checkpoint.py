@@ -208,11 +208,11 @@ def load(folder: Path) -> tuple[Model, Recipe]:
     found = about(folder)
     try:
         recipe = Recipe.of(found["experiment"], found["classes"])
-    except ConfigError as error:
+        model = recipe.untrained()
+    except ValueError as error:
         raise ConfigError(
             f"{folder}/checkpoint.json holds no experiment that this version reads: {error}; "
             "another version of doppel_ray wrote it, or it was changed since"
         ) from None
-    model = recipe.untrained()
     load_weights(folder, model)
     return model.eval(), recipe

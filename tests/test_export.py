@@ -18,12 +18,12 @@ from doppel_ray.section import ConfigError
 from tests.conftest import REPOSITORY
 from tests.test_hear import noise, write_checkpoint
 
-FRONTENDS = {"spectrogram": ("vggish", "clar"), "waveform": ("raw",)}
+FRONTENDS = {"spectrogram": "vggish", "waveform": "raw"}
 MODELS = {
     f"{frontend}-{encoder}": {"encoder": {"kind": encoder, "width": 8}, "frontend": {"kind": frontend}}
-    for encoder, kind in ENCODERS.items()
-    for frontend in FRONTENDS[kind.domain]
+    for encoder, frontend in [*((name, FRONTENDS[kind.domain]) for name, kind in ENCODERS.items()), ("cnn", "clar")]
 }
+"""Every encoder and every frontend."""
 SMALL = MODELS["vggish-cnn"]
 DESCRIBED = {"sample_rate": 16000, "samples": 16000, "size": 128, "encoder": "cnn", "frontend": "vggish"}
 
@@ -42,8 +42,8 @@ def test_a_safetensors_folder_is_read_where_there_is_no_ray_and_trains_no_more(t
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_becomes_a_program_of_pytorch_for_any_batch(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["vggish-framenet", "clar-cnn"])
+def test_a_model_becomes_a_program_of_pytorch_for_any_batch(tmp_path: Path, name: str) -> None:
     folder = write_checkpoint(tmp_path / "here", MODELS[name])
     assert run(folder, "torch", tmp_path / "away.pt2") == 0
     about = {export.METADATA: ""}
@@ -54,7 +54,7 @@ def test_every_model_becomes_a_program_of_pytorch_for_any_batch(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_becomes_onnx_for_any_batch(tmp_path: Path, name: str) -> None:
+def test_every_model_becomes_a_program_and_that_onnx_for_any_batch(tmp_path: Path, name: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs doppel_ray[export]")
     pytest.importorskip("onnxscript", reason="needs doppel_ray[export]")
     folder = write_checkpoint(tmp_path / "here", MODELS[name])

@@ -66,6 +66,9 @@ def test_a_window_around_a_moment_holds_the_sound_around_it(samples: int, size: 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_length_has_a_scene_embedding_and_evenly_spaced_timestamps(tmp_path: Path, kind: str) -> None:
     model = load_model(str(write_checkpoint(tmp_path / "here", KINDS[kind])))
+    assert model.sample_rate == 16000
+    assert isinstance(model.scene_embedding_size, int)
+    assert isinstance(model.timestamp_embedding_size, int)
     for samples in (1, 800, 16000, 20001):
         audio = noise(2, samples)
         scenes = get_scene_embeddings(audio, model)
