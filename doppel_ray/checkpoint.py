@@ -8,20 +8,28 @@ A checkpoint is a folder:
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from doppel_ray.audio import FrontendConfig
+from doppel_ray import tree
+from doppel_ray.audio import Frontend, FrontendConfig
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
-from doppel_ray.section import ConfigError
+from doppel_ray.section import ConfigError, Section
 from doppel_ray.synth import SynthConfig
 
+S = TypeVar("S", bound=Section)
+
 FORMAT = 1
+WEIGHTS, DESCRIPTION, RESUME = "model.safetensors", "checkpoint.json", "resume.pt"
+FIELDS: dict[str, type] = {"position": dict, "metrics": dict, "classes": list, "experiment": dict}
+"""What `checkpoint.json` holds beside its format."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,8 @@ def save(
     classes: Sequence[str] = (),
 ) -> None:
     """Write a checkpoint into an existing folder."""
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
-    torch.save(resume, folder / "resume.pt")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / WEIGHTS)
+    torch.save(resume, folder / RESUME)
     about = {
         "format": FORMAT,
         "position": asdict(position),
@@ -56,7 +64,7 @@ def save(
         "experiment": experiment,
     }
     # Last, so that a folder with this file is a whole checkpoint.
-    (folder / "checkpoint.json").write_text(json.dumps(about, indent=1))
+    (folder / DESCRIPTION).write_text(json.dumps(about, indent=1))
 
 
 def about(folder: Path) -> dict[str, Any]:
@@ -66,16 +74,32 @@ def about(folder: Path) -> dict[str, Any]:
         ConfigError: the folder holds no checkpoint, a damaged one, or one of an unknown format.
     """
     try:
-        found = json.loads((folder / "checkpoint.json").read_text())
+        found = json.loads((folder / DESCRIPTION).read_text())
     except FileNotFoundError:
         raise ConfigError(f"{folder} holds no checkpoint: checkpoint.json is missing") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{folder} holds no checkpoint: {error.strerror or error}") from None
+    except ValueError as error:  # no JSON, or no text at all
         raise ConfigError(f"{folder}/checkpoint.json is damaged: {error}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{folder}/checkpoint.json is damaged: it holds a {type(found).__name__}")
     if found.get("format") != FORMAT:
         raise ConfigError(f"{folder} has checkpoint format {found.get('format')!r}; this version reads {FORMAT}")
+    for field, kind in FIELDS.items():
+        if field not in found:
+            raise ConfigError(f"{folder}/checkpoint.json lacks the field {field!r}: {_remedy(field)}")
+        if not isinstance(found[field], kind):
+            raise ConfigError(
+                f"{folder}/checkpoint.json is damaged: {field} is {found[field]!r}, expected a {kind.__name__}"
+            )
     return found
+
+
+def _remedy(field: str) -> str:
+    older = "an older version of doppel_ray wrote it"
+    if field == "classes":
+        return f'{older}, which knew no labels; add "classes": [] to the file'
+    return f"{older}, or it was changed since; take another checkpoint, or train again"
 
 
 def position(folder: Path) -> Position:
@@ -88,7 +112,7 @@ def load_weights(folder: Path, model: Model) -> None:
     Raises:
         ConfigError: the weights are truncated, or belong to another architecture.
     """
-    file = folder / "model.safetensors"
+    file = folder / WEIGHTS
     try:
         weights = load_file(file)
     except Exception as error:
@@ -115,7 +139,7 @@ def load_encoder(folder: Path, model: Model) -> None:
 
 
 def load_resume(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "resume.pt", weights_only=True, map_location="cpu")
+    return torch.load(folder / RESUME, weights_only=True, map_location="cpu")
 
 
 @dataclass(frozen=True)
@@ -131,36 +155,87 @@ class Recipe:
 
     @classmethod
     def of(cls, experiment: dict[str, Any], classes: Sequence[str] = ()) -> "Recipe":
-        """From an experiment as a plain dictionary, such as a checkpoint holds, and the classes of its labels."""
+        """From an experiment as a plain dictionary, such as a checkpoint holds, and the classes of its labels.
+
+        Raises:
+            ConfigError: a section or a key is missing, unknown or not allowed.
+        """
+        seed = experiment.get("run", {}).get("seed")
+        if not isinstance(seed, int):
+            raise ConfigError(f"run.seed is {seed!r}: expected a whole number")
         return cls(
-            synth=SynthConfig.model_validate(experiment["synth"]),
-            frontend=FrontendConfig.model_validate(experiment["frontend"]),
-            encoder=EncoderConfig.model_validate(experiment["encoder"]),
-            head=HeadConfig.model_validate(experiment["head"]),
-            seed=experiment["run"]["seed"],
+            synth=_section(experiment, "synth", SynthConfig),
+            frontend=_section(experiment, "frontend", FrontendConfig),
+            encoder=_section(experiment, "encoder", EncoderConfig),
+            head=_section(experiment, "head", HeadConfig),
+            seed=seed,
             classes=len(classes),
         )
 
-    def reading(self) -> tuple[int | None, int]:
-        """Samples of the windows that a recording is read in, None for all of it at once; and of the shortest."""
-        trained = round(self.synth.duration * self.synth.sample_rate)
-        return (None if self.encoder.reading == "whole" else trained), trained
+    @property
+    def sample_rate(self) -> int:
+        """Of the sounds that the model reads, in Hz."""
+        return self.synth.sample_rate
+
+    @property
+    def samples(self) -> int:
+        """Length of the sounds that the model was trained on; a shorter one is filled up with silence."""
+        return round(self.synth.duration * self.synth.sample_rate)
+
+    @property
+    def window(self) -> int | None:
+        """Samples of the windows that a longer sound is read in; None: it is read whole."""
+        return None if self.encoder.reading == "whole" else self.samples
+
+    def build_frontend(self) -> Frontend:
+        return self.frontend.build(self.sample_rate)
 
     def untrained(self) -> Model:
         """The model as training starts with it."""
-        channels = self.frontend.build(self.synth.sample_rate).channels
-        return Model(self.encoder, self.head, self.seed, channels, self.classes)
+        return Model(self.encoder, self.head, self.seed, self.build_frontend().channels, self.classes)
+
+
+def _section(experiment: dict[str, Any], name: str, model: type[S]) -> S:
+    """One section of an experiment as a checkpoint holds it."""
+    if name not in experiment:
+        raise ConfigError(f"the section {name!r} is missing")
+    try:
+        return model.model_validate(experiment[name])
+    except ValidationError as error:
+        raise ConfigError(tree.explain(error, model, prefix=f"{name}.")) from None
 
 
 def recipe(folder: Path) -> Recipe:
-    """What the model of a checkpoint is and reads."""
+    """What the model of a checkpoint is and reads.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or it is damaged.
+    """
     found = about(folder)
-    return Recipe.of(found["experiment"], found["classes"])
+    with _naming(folder):
+        return Recipe.of(found["experiment"], found["classes"])
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Whatever is wrong with an experiment is said of this checkpoint."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(
+            f"{folder}/{DESCRIPTION} holds no experiment that this version reads: {error}; "
+            "another version of doppel_ray wrote it, or it was changed since"
+        ) from None
 
 
 def load(folder: Path) -> tuple[Model, Recipe]:
-    """The trained model of a checkpoint, in evaluation mode, and its recipe."""
+    """The trained model of a checkpoint, in evaluation mode, and its recipe.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or it is damaged, or its weights are not those of its recipe.
+    """
     found = recipe(folder)
-    model = found.untrained()
+    with _naming(folder):
+        model = found.untrained()
     load_weights(folder, model)
     return model.eval(), found

@@ -122,7 +122,7 @@ def main() -> None:
             model = Model(config, HEAD, seed, channels=pairs.shape[2]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             steps, loss = train(model, pairs, options.seconds, options.batch)
             embedder = by_model(model, reads.build(synth.sample_rate))
-            scores = [measure(task, synth.sample_rate, embedder, *recipe.reading()) for task in tasks]
+            scores = [measure(task, synth.sample_rate, embedder, recipe.window, recipe.samples) for task in tasks]
             size = sum(p.numel() for p in model.encoder.parameters()) / 1e6
             seen = steps * options.batch
             print(

@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,50 @@ def test_weights_of_another_architecture_are_refused_by_name(folder: Path, chang
     about["experiment"] |= change
     (folder / "checkpoint.json").write_text(json.dumps(about))
     assert "model.safetensors belongs to another architecture" in refusal(folder)
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """The checkpoint with another description."""
+    about = json.loads((folder / "checkpoint.json").read_text())
+    change(about)
+    (folder / "checkpoint.json").write_text(json.dumps(about))
+    return folder
+
+
+@pytest.mark.parametrize("field", ["classes", "experiment", "position", "metrics"])
+def test_a_description_without_one_of_its_fields_says_which_and_what_to_do(folder: Path, field: str) -> None:
+    message = refusal(changed(folder, lambda about: about.pop(field)))
+    assert f"{folder}/checkpoint.json lacks the field '{field}': an older version of doppel_ray wrote it" in message
+
+
+def test_what_a_description_without_classes_asks_for_makes_it_whole(folder: Path) -> None:
+    """`classes` came after the first checkpoints, none of which has labels."""
+    assert 'add "classes": [] to the file' in refusal(changed(folder, lambda about: about.pop("classes")))
+    checkpoint.load(changed(folder, lambda about: about.update(classes=[])))
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda about: about.update(classes=3), "classes is 3, expected a list"),
+        (lambda about: about["experiment"].pop("head"), "the section 'head' is missing"),
+        (lambda about: about["experiment"].pop("run"), "run.seed is None"),
+        (lambda about: about["experiment"]["encoder"].update(kind="transformer"), "encoder.kind is 'transformer'"),
+        (lambda about: about["experiment"]["frontend"].update(melz=3), "frontend.melz: unknown key"),
+        (lambda about: about["experiment"]["synth"].update(sample_rate=8000), "sample_rate is 8000 Hz"),
+    ],
+)
+def test_an_experiment_that_this_version_does_not_read_is_refused_by_name(
+    folder: Path, change: Callable[[dict[str, Any]], Any], part: str
+) -> None:
+    message = refusal(changed(folder, change))
+    assert message.startswith(f"{folder}/checkpoint.json ")
+    assert part in message
+
+
+def test_a_file_in_the_place_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"\x80")
+    assert refusal(tmp_path / "model.pt").startswith(f"{tmp_path / 'model.pt'} holds no checkpoint: ")
 
 
 def test_resume_state_that_could_run_code_is_not_unpickled(folder: Path, tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ class Frontend(nn.Module):
         Returns:
             (batch, channels, frames, bins) or (batch, channels, samples) float32.
         """
-        if sound.device.type != "cpu" or len(sound) <= self.chunk:
+        # A program that is exported takes its batch whole, since it must hold for batches of any size.
+        if torch.compiler.is_exporting() or sound.device.type != "cpu" or len(sound) <= self.chunk:
             return self.features(sound)
         return torch.cat([self.features(part) for part in sound.split(self.chunk)])
 
@@ -88,8 +89,11 @@ class Raw(Frontend):
         """The samples themselves."""
         return samples
 
-    def forward(self, sound: Tensor) -> Tensor:
+    def features(self, sound: Tensor) -> Tensor:
         return sound.unsqueeze(1)
+
+    def forward(self, sound: Tensor) -> Tensor:
+        return self.features(sound)  # in one piece: there are no spectra to keep small
 
 
 def power(spectrum: Tensor) -> Tensor:
@@ -232,7 +236,7 @@ class Clar(Frontend):
         half = self.window_length // 2
         padded = F.pad(sound.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
         framed = padded.unfold(-1, self.window_length, self.hop_length)
-        out = sound.new_empty(len(sound), 3, frames, self.BINS)
+        out = sound.new_empty(sound.shape[0], 3, frames, self.BINS)
         real, imaginary = (framed @ self.kernels).split(self.BINS, dim=-1)
         out[:, 0] = torch.addcmul(real * real, imaginary, imaginary).add_(1e-8).log10_().mul_(10.0).sub_(20.0)
         out[:, 1] = torch.atan2(imaginary + 0.0, real)  # + 0.0: the phase of silence is 0, not that of a negative zero

@@ -22,7 +22,7 @@ class Output(NamedTuple):
 
 
 class Model(nn.Module):
-    """Features into the space of the objective; `represent` gives what the probes read.
+    """Features into the space of the objective; `represent` gives what the probes read, `size` numbers for each sound.
 
     Args:
         encoder: its configuration.
@@ -43,6 +43,7 @@ class Model(nn.Module):
             self.encoder = encoder.build(channels)
             self.head = head.build(self.encoder.size)
             self.classifier = nn.Linear(head.outputs(self.encoder.size), classes) if classes else None
+        self.size = head.outputs(self.encoder.size) if self.representation == "projected" else self.encoder.size
 
     def forward(self, features: Tensor) -> Output:
         """Features as the encoder's domain has them -> embeddings and class logits.

@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from doppel_ray.audio import Frontend
 from doppel_ray.audio.frontend import VGGish
+from doppel_ray.audio.windows import windows
 from doppel_ray.models import Model
 from doppel_ray.probe.sounds import stream
 from doppel_ray.probe.task import Sounds
@@ -70,8 +71,8 @@ def embed(
     """
     sums = torch.empty(len(items), 0)
     windows_of = torch.zeros(len(items))
-    for rows, windows in _batches(_windows(sounds, items, window, least), batch):
-        vectors = embedder(windows).float()
+    for rows, parts in _batches(_windows(sounds, items, window, least), batch):
+        vectors = embedder(parts).float()
         if sums.shape[1] == 0:
             sums = torch.zeros(len(items), vectors.shape[1])
         sums.index_add_(0, rows, vectors)
@@ -84,10 +85,8 @@ def _windows(sounds: Sounds, items: Sequence[int], window: int | None, least: in
     for row, sound in enumerate(stream(sounds, items)):
         if sound is None:
             continue
-        size = window or max(len(sound), least)
-        sound = pad(sound, (0, max(0, size - len(sound))))
-        for start in (*range(0, len(sound) - size, size), len(sound) - size):
-            yield row, sound[start : start + size]
+        for part in windows(sound, window or max(len(sound), least)):
+            yield row, part
 
 
 def _batches(windows: Iterator[tuple[int, Tensor]], batch: int) -> Iterator[tuple[Tensor, Tensor]]:

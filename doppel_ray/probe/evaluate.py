@@ -93,19 +93,19 @@ class Encoder:
 
     def __call__(self, task: Task, encoding: Encoding, items: Sequence[int] | None = None) -> Embedded:
         """The embeddings of some sounds of a task, or of all."""
-        sounds = task.load(self.recipe.synth.sample_rate, self.cache).sounds
+        sounds = task.load(self.recipe.sample_rate, self.cache).sounds
         items = range(len(sounds)) if items is None else items
         if encoding not in self._embedders:
             self._embedders[encoding] = self._embedder(encoding)
-        window, least = (None, 1) if encoding == "mel" else self.recipe.reading()
+        window, least = (None, 1) if encoding == "mel" else (self.recipe.window, self.recipe.samples)
         vectors = embed(sounds, items, self._embedders[encoding], window, least)
         return vectors, {item: reason for item, reason in sounds.failed.items() if item in items}
 
     def _embedder(self, encoding: Encoding) -> Embedder:
         if encoding == "mel":
-            return by_mel_statistics(VGGish(self.recipe.synth.sample_rate))
+            return by_mel_statistics(VGGish(self.recipe.sample_rate))
         model = checkpoint.load(self.folder)[0] if encoding == "trained" else self.recipe.untrained()
-        return by_model(model, self.recipe.frontend.build(self.recipe.synth.sample_rate), self.device)
+        return by_model(model, self.recipe.build_frontend(), self.device)
 
 
 def evaluate(
@@ -134,7 +134,7 @@ def evaluate(
     scores: dict[str, float] = {}
     for task in probes.build():
         protocol = task.protocol or probes.protocol
-        questions = task.load(recipe.synth.sample_rate, probes.cache).questions
+        questions = task.load(recipe.sample_rate, probes.cache).questions
         found = score(task, protocol, questions, encoder(task, "trained"))
         first = questions.metrics[0]
         reference = _kept(task, protocol, recipe, baselines)

@@ -44,7 +44,7 @@ class Pool:
 
     def __init__(self, folder: Path, probes: ProbesConfig) -> None:
         self.folder, self.probes = folder, probes
-        self.sample_rate = Encoder(folder).recipe.synth.sample_rate
+        self.sample_rate = Encoder(folder).recipe.sample_rate
 
     def __call__(self, task: Task, encoding: Encoding) -> Embedded:
         """The embeddings of all sounds of a task."""

@@ -1,0 +1,340 @@
+"""Audio files into vectors: `python -m doppel_ray.embed --checkpoint DIR FILES... --out embeddings.parquet`.
+
+Files of any format, rate, number of channels and length, in the order given, folders with everything in them. They are
+decoded in threads, ahead of the encoder, and held in memory a batch of windows at a time.
+"""
+
+import csv
+import json
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from doppel_ray import command, provenance
+from doppel_ray.audio import files
+from doppel_ray.audio.files import UnreadableAudioError
+from doppel_ray.audio.windows import centred, cut, tiles
+from doppel_ray.hear import BATCH, HOP, WaveformEncoder, describe, load_model
+from doppel_ray.output import written
+from doppel_ray.section import ConfigError
+
+T = TypeVar("T")
+
+ROWS = 1024
+"""Rows that are written at a time."""
+
+PLAIN_SECONDS = 10.0
+"""Seconds between lines of progress where there is no terminal."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive windows of one file, or why there are none.
+
+    Attributes:
+        path: the file.
+        windows: (n, samples) float32.
+        seconds: duration of the whole file.
+        last: no more pieces of this file follow.
+        fault: why the file cannot be read, if it cannot; then the piece is its last.
+    """
+
+    path: Path
+    windows: Tensor
+    seconds: float = 0.0
+    last: bool = True
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A file's embeddings.
+
+    Attributes:
+        path: the file.
+        seconds: its duration.
+        embeddings: (windows, size) float32, of all its windows in order; none if there is a fault.
+        fault: why the file cannot be read, if it cannot.
+    """
+
+    path: Path
+    seconds: float
+    embeddings: np.ndarray
+    fault: str | None
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and the audio files in the folders named and below, each once.
+
+    Raises:
+        ConfigError: a path does not exist, or a folder has no audio in it.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in files.SUFFIXES)
+            if not inside:
+                endings = ", ".join(sorted(files.SUFFIXES))
+                raise ConfigError(f"{path} holds no audio: expected files that end in {endings}")
+            found.update(dict.fromkeys(inside))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise ConfigError(f"{path}: no such file or folder")
+    return list(found)
+
+
+def embed(
+    paths: Iterable[Path], model: WaveformEncoder, hop: float | None = None, threads: int = 2
+) -> Iterator[Embedded]:
+    """Embeddings of files, in their order.
+
+    Args:
+        paths: the files.
+        model: on the device where it shall work.
+        hop: milliseconds between the windows, centred on the timestamps; None: windows side by side, as for scenes.
+        threads: files decoded at once.
+    """
+    batch: list[Piece] = []
+    vectors: list[np.ndarray] = []  # of the file that is being read
+    for piece in ahead((pieces(path, model, hop) for path in paths), threads):
+        batch.append(piece)
+        if sum(len(waiting.windows) for waiting in batch) >= BATCH:
+            yield from _finish(batch, vectors, model)
+            batch = []
+    yield from _finish(batch, vectors, model)
+
+
+@torch.inference_mode()
+def _finish(batch: list[Piece], vectors: list[np.ndarray], model: WaveformEncoder) -> Iterator[Embedded]:
+    """Embed the windows of some pieces together; `vectors` carries a file's over to the next batch."""
+    counts = [len(piece.windows) for piece in batch]
+    embedded = torch.empty(0, model.scene_embedding_size)
+    if sum(counts):
+        embedded = model(torch.cat([piece.windows for piece in batch]).to(model.device)).cpu()
+    for piece, part in zip(batch, embedded.split(counts), strict=True):
+        vectors.append(part.numpy())
+        if piece.last:
+            whole = np.concatenate(vectors) if piece.fault is None else vectors[0][:0]
+            vectors.clear()
+            yield Embedded(piece.path, piece.seconds, whole, piece.fault)
+
+
+def pieces(path: Path, model: WaveformEncoder, hop: float | None) -> Iterator[Piece]:
+    """A file as pieces of up to a batch of windows, read as they are asked for."""
+    size, rate = model.samples, model.sample_rate
+    try:
+        with files.opened(path, rate) as clip:
+            starts = tiles(clip.samples, size) if hop is None else centred(clip.samples, size, hop * rate / 1000)
+            for i in range(0, len(starts), BATCH):
+                part = starts[i : i + BATCH]
+                begin = max(part[0], 0)
+                sound = clip.read(begin, part[-1] + size - begin)
+                windows = cut(sound, [start - begin for start in part], size)
+                yield Piece(path, windows, clip.samples / rate, last=i + BATCH >= len(starts))
+    except UnreadableAudioError as error:
+        yield Piece(path, torch.empty(0, size), fault=error.reason)
+
+
+def ahead(streams: Iterable[Iterator[T]], threads: int) -> Iterator[T]:
+    """The items of streams, one stream after another, the next of each already under way in a thread.
+
+    Twice as many streams as threads are under way, each with one item at most, which bounds what is in memory.
+    """
+    streams = iter(streams)
+    waiting: deque[tuple[Iterator[T], Future[T | None]]] = deque()
+    pool = ThreadPoolExecutor(threads)
+
+    def begin() -> None:
+        for stream in streams:
+            waiting.append((stream, pool.submit(next, stream, None)))
+            return
+
+    try:
+        for _ in range(2 * threads):
+            begin()
+        while waiting:
+            stream, coming = waiting.popleft()
+            begin()
+            while (item := coming.result()) is not None:
+                coming = pool.submit(next, stream, None)
+                yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# --- what is written ---
+
+Write = Callable[[Path, np.ndarray, np.ndarray], None]
+"""Takes the rows of one file: its path, positions (rows,) float64, embeddings (rows, size) float32."""
+
+
+@contextmanager
+def parquet_rows(out: Path, position: str, size: int, metadata: dict[str, Any]) -> Iterator[Write]:
+    """Columns `path`, `position` and `embedding`, a list of fixed size; the metadata are JSON under `doppel_ray`."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    schema = pa.schema(
+        {"path": pa.string(), position: pa.float64(), "embedding": pa.list_(pa.float32(), size)},
+        metadata={"doppel_ray": json.dumps(metadata)},
+    )
+    paths: list[str] = []
+    positions: list[np.ndarray] = []
+    embeddings: list[np.ndarray] = []
+
+    with pyarrow.parquet.ParquetWriter(out, schema) as file:
+
+        def flush() -> None:
+            if paths:
+                vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(embeddings).ravel()), size)
+                columns = [pa.array(paths), pa.array(np.concatenate(positions)), vectors]
+                file.write_table(pa.Table.from_arrays(columns, schema=schema))
+            for waiting in (paths, positions, embeddings):
+                waiting.clear()
+
+        def write(path: Path, where: np.ndarray, vectors: np.ndarray) -> None:
+            paths.extend([str(path)] * len(where))
+            positions.append(where)
+            embeddings.append(vectors)
+            if len(paths) >= ROWS:
+                flush()
+
+        yield write
+        flush()
+
+
+@contextmanager
+def csv_rows(out: Path, position: str, size: int, metadata: dict[str, Any]) -> Iterator[Write]:
+    """Columns `path`, `position`, and one for each number of an embedding; CSV has no place for metadata."""
+    with out.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", position, *(f"embedding_{k}" for k in range(size))])
+
+        def write(path: Path, where: np.ndarray, vectors: np.ndarray) -> None:
+            rows.writerows([path, t, *map("{:.9g}".format, v)] for t, v in zip(where.tolist(), vectors, strict=True))
+
+        yield write
+
+
+WRITERS = {".parquet": parquet_rows, ".csv": csv_rows}
+"""Ending of --out -> what writes it."""
+
+
+# --- the command line ---
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse(argv)
+    command.stop_on_sigterm()
+    if args.out.suffix not in WRITERS:
+        raise ConfigError(f"--out {args.out} ends in {args.out.suffix!r}; expected {' or '.join(WRITERS)}")
+    if args.threads < 1 or not 0.0 < args.hop < math.inf:
+        raise ConfigError(f"--threads is {args.threads} and --hop is {args.hop}: both must be more than 0")
+    model = load_model(args.checkpoint).to(_device(args.device))
+    paths = find(args.files)
+    if args.unreadable == "refuse" and (unreadable := files.scan(paths)):
+        raise ConfigError(_unreadable(unreadable, len(paths)) + "\n--unreadable skip goes on without them")
+    metadata = {
+        "checkpoint": str(args.checkpoint.absolute()),
+        **describe(args.checkpoint, model),
+        "hop_milliseconds": args.hop if args.timestamps else None,
+        "origin": provenance.gather(),
+    }
+    began, seconds, unreadable = time.monotonic(), 0.0, {}
+    position = "milliseconds" if args.timestamps else "seconds"
+    with (
+        written(args.out, args.overwrite) as partial,
+        WRITERS[args.out.suffix](partial, position, model.scene_embedding_size, metadata) as write,
+    ):
+        found = embed(paths, model, args.hop if args.timestamps else None, args.threads)
+        for sound in _watched(found, len(paths)):
+            if sound.fault is not None:
+                unreadable[sound.path] = sound.fault
+                if args.unreadable == "refuse" or len(unreadable) == len(paths):
+                    raise ConfigError(_unreadable(unreadable, len(paths)) + "\nnothing was written")
+                continue
+            seconds += sound.seconds
+            if args.timestamps:
+                write(sound.path, args.hop * np.arange(len(sound.embeddings)), sound.embeddings)
+            else:
+                write(sound.path, np.array([sound.seconds]), sound.embeddings.mean(axis=0, keepdims=True))
+    if unreadable:
+        print(_unreadable(unreadable, len(paths)), file=sys.stderr)
+    took = time.monotonic() - began
+    print(f"{len(paths) - len(unreadable)} of {len(paths)} files, {seconds:.0f} s of sound, in {took:.1f} s")
+    print(args.out)
+    return 1 if unreadable else 0
+
+
+def _unreadable(unreadable: dict[Path, str], total: int) -> str:
+    named = "".join(f"\n  {path}: {reason}" for path, reason in unreadable.items())
+    return f"{len(unreadable)} of {total} files cannot be read:{named}"
+
+
+def _device(name: str | None) -> torch.device:
+    """The device asked for, or the GPU if there is one."""
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch that was built without CUDA
+        raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _watched(results: Iterator[T], total: int) -> Iterator[T]:
+    """The results, with a progress bar in a terminal, or a line every ten seconds elsewhere."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(results, "embedding", total, console=console)
+        return
+    said = time.monotonic()
+    for done, result in enumerate(results, start=1):
+        yield result
+        if time.monotonic() - said > PLAIN_SECONDS:
+            said = time.monotonic()
+            print(f"{done} of {total} files", file=sys.stderr, flush=True)
+
+
+def _parser() -> command.Parser:
+    parser = command.Parser("embed", "Embed audio files of any format, rate and length.")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILES", help="files, and folders of files")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint, or an exported safetensors folder"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help=f"what to write: {' or '.join(WRITERS)}, by its ending"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    parser.add_argument(
+        "--timestamps", action="store_true", help="a row for every timestamp, and not the mean over each file"
+    )
+    parser.add_argument("--hop", type=float, default=HOP, help=f"milliseconds between timestamps (default: {HOP:g})")
+    parser.add_argument(
+        "--unreadable",
+        choices=("skip", "refuse"),
+        default="skip",
+        help="what to do about files that cannot be read: name them at the end and exit with 1 (skip), or write "
+        "nothing and exit with 2 (default: skip)",
+    )
+    parser.add_argument("--threads", type=int, default=2, help="files decoded at once (default: 2)")
+    parser.add_argument("--device", help="such as cpu or cuda:1 (default: the GPU if there is one)")
+    return parser
+
+
+if __name__ == "__main__":
+    command.run(main)

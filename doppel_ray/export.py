@@ -1,0 +1,159 @@
+"""Takes a model away: `python -m doppel_ray.export --checkpoint DIR --to safetensors|torch|onnx --out PATH`.
+
+    safetensors   a folder of model.safetensors and checkpoint.json: `doppel_ray.hear.load_model` reads it without Ray
+    torch         a program of torch.export: `torch.export.load(PATH).module()(sound)`, without doppel_ray
+    onnx          a model for onnxruntime and whatever else reads ONNX: input `sound`, output `embedding`
+
+The last two take sound (batch, samples) float32 in [-1, 1], of any batch size and of the one length that the model was
+trained on, and give embeddings (batch, size) float32; the frontend is inside. Sample rate, samples and size are written
+into them. What was written is read again and compared with the model before it is said to be there.
+
+A .pt2 file is a zip of the program's graph as JSON and of its weights; `torch.export.load` is PyTorch's own and may
+unpickle parts of it, so load only those that you trust. safetensors and ONNX hold nothing that runs.
+"""
+
+import importlib.util
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from doppel_ray import checkpoint, command
+from doppel_ray.hear import WaveformEncoder, describe, load_model
+from doppel_ray.output import written
+from doppel_ray.section import ConfigError
+
+TOLERANCE = 1e-4
+"""Largest difference from the model, of embeddings whose largest number is up to 1; of larger ones, in proportion."""
+
+KEPT = (checkpoint.WEIGHTS, checkpoint.DESCRIPTION)
+"""What it takes to use a checkpoint's model; the rest is what training goes on from."""
+
+METADATA = "doppel_ray.json"
+ONNX = ("onnx", "onnxruntime", "onnxscript")
+
+
+class ExportError(RuntimeError):
+    """What was exported does not give what the model gives."""
+
+
+def to_safetensors(folder: Path, out: Path) -> None:
+    """A new folder of what it takes to use the model."""
+    model = load_model(folder)
+    out.mkdir()
+    for name in KEPT:
+        shutil.copyfile(folder / name, out / name)
+    _compare(load_model(out), model)
+
+
+def to_torch(folder: Path, out: Path) -> None:
+    """A .pt2 file of torch.export, whose extra file `doppel_ray.json` holds the metadata."""
+    model = load_model(folder)
+    with out.open("wb") as file:  # by its name PyTorch would ask for an ending
+        torch.export.save(traced(model), file, extra_files={METADATA: json.dumps(describe(folder, model))})
+    with out.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, about how it reads its own weights
+        program = torch.export.load(file)
+    _compare(program.module(), model)
+
+
+def to_onnx(folder: Path, out: Path) -> None:
+    """An ONNX file, opset 20, whose `metadata_props` hold the metadata."""
+    import onnxruntime
+
+    model = load_model(folder)
+    # ONNX has no atan2, and what the exporter puts in its place is not a number where both sides are zero.
+    table = torch.export.default_decompositions()
+    table[torch.ops.aten.atan2.default] = atan2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's, about itself
+        made = torch.onnx.export(
+            traced(model).run_decompositions(table),
+            dynamo=True,
+            optimize=False,  # onnxscript 0.7 takes CLAR's + 1e-8 for + 0 and drops it; runtimes optimize for themselves
+            opset_version=20,
+            input_names=["sound"],
+            output_names=["embedding"],
+            verbose=False,
+        )
+    assert made is not None
+    made.model.metadata_props.update({name: str(value) for name, value in describe(folder, model).items()})
+    made.save(out)
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    _compare(lambda sound: torch.from_numpy(session.run(None, {"sound": sound.numpy()})[0]), model)
+
+
+FORMATS: dict[str, Callable[[Path, Path], None]] = {"safetensors": to_safetensors, "torch": to_torch, "onnx": to_onnx}
+"""`--to` -> what writes a checkpoint's model to a path, and raises `ExportError` if it then gives something else."""
+
+
+def traced(model: WaveformEncoder) -> torch.export.ExportedProgram:
+    """The model as a program for batches of any size: (batch, samples) -> (batch, size)."""
+    example = torch.zeros(2, model.samples)
+    return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+
+
+def atan2(y: Tensor, x: Tensor) -> Tensor:
+    """`torch.atan2` by operations that ONNX has, but that a negative zero counts as zero."""
+    vertical = x == 0
+    slope = torch.atan(y / torch.where(vertical, 1.0, x))
+    half_turn = torch.where(y < 0, -torch.pi, torch.pi)
+    return torch.where(vertical, torch.sign(y) * (torch.pi / 2), torch.where(x < 0, slope + half_turn, slope))
+
+
+@torch.inference_mode()
+def _compare(exported: Callable[[Tensor], Tensor], model: WaveformEncoder) -> None:
+    """Hold what was exported against the model: noise, faint noise, noise that stops, silence, and a batch of one.
+
+    Noise, since where a spectrum is empty CLAR's phases are those of rounding errors, in PyTorch too.
+
+    Raises:
+        ExportError: they differ.
+    """
+    noise = torch.empty(3, model.samples).uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(0))
+    stopping = noise.clone()
+    stopping[:, model.samples // 2 :] = 0.0
+    for sound in (noise, 1e-3 * noise, stopping, torch.zeros_like(noise), noise[:1]):
+        expected = model(sound)
+        difference = (exported(sound) - expected).abs().amax().item()
+        allowed = TOLERANCE * max(1.0, expected.abs().amax().item())
+        if not difference <= allowed:  # nor a number that is none
+            raise ExportError(f"what was exported differs from the model by {difference:.2g}, more than {allowed:.2g}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = command.Parser("export", "Take the model of a checkpoint into other tools.")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint's folder")
+    parser.add_argument(
+        "--to",
+        choices=FORMATS,
+        required=True,
+        help="safetensors: a folder for doppel_ray.hear. torch: a program of torch.export. onnx: for onnxruntime",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="PATH", help="the file to write, or the folder (safetensors)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    args = parser.parse(argv)
+    command.stop_on_sigterm()
+    checkpoint.load(args.checkpoint)
+    missing = [name for name in ONNX if importlib.util.find_spec(name) is None]
+    if args.to == "onnx" and missing:
+        raise ConfigError(f"--to onnx needs {', '.join(missing)}: pip install 'doppel_ray[export]'")
+    try:
+        with written(args.out, args.overwrite, folder_of=KEPT if args.to == "safetensors" else ()) as partial:
+            FORMATS[args.to](args.checkpoint, partial)
+    except ExportError as error:
+        print(f"error: {error}; nothing was written", file=sys.stderr)
+        return 1
+    print(args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,203 @@
+"""Files of all kinds become vectors, one for each or one for each moment, or are named."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import soundfile
+import torch
+
+from doppel_ray import embed
+from doppel_ray.audio import files
+from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load_model
+from doppel_ray.section import ConfigError
+from tests.conftest import REPOSITORY
+from tests.recordings import write_noise
+from tests.test_hear import KINDS, write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "here", KINDS["mel"])
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    """Six files, of five formats, five rates, one and two channels, and from 10 ms to over a minute."""
+    random = np.random.default_rng(0)
+    root = tmp_path / "sounds"
+    (root / "deeper").mkdir(parents=True)
+    for name, rate, seconds, channels in (
+        ("a.wav", 16000, 0.01, 1),
+        ("b.AIFF", 44100, 2.7, 2),
+        ("c.ogg", 48000, 1.0, 1),
+        ("d.mp3", 22050, 1.5, 2),
+        ("e.flac", 8000, 67.3, 1),
+        ("deeper/f.wav", 16000, 3.0, 2),
+    ):
+        noise = random.uniform(-0.5, 0.5, (round(rate * seconds), channels))
+        soundfile.write(root / name, noise, rate)
+    (root / "notes.txt").write_text("no sound")
+    return root
+
+
+def run(*arguments: object) -> int:
+    return embed.main([*map(str, arguments)])
+
+
+def rows(file: Path) -> list[dict[str, object]]:
+    return pyarrow.parquet.read_table(file).to_pylist()
+
+
+def test_a_folder_of_mixed_files_becomes_one_row_each(folder: Path, sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out.parquet"
+    assert run("--checkpoint", folder, sounds / "b.AIFF", sounds, "--out", out) == 0
+    found = rows(out)
+    names = [str(Path(str(row["path"])).relative_to(sounds)) for row in found]
+    assert names == ["b.AIFF", "a.wav", "c.ogg", "d.mp3", "deeper/f.wav", "e.flac"], "each once"
+    assert [round(float(str(row["seconds"])), 1) for row in found] == [2.7, 0.0, 1.0, 1.5, 3.0, 67.3]
+    model = load_model(folder)
+    for row in found:
+        sound = files.read(Path(str(row["path"])), 16000).unsqueeze(0)
+        expected = get_scene_embeddings(sound, model)[0]
+        np.testing.assert_allclose(row["embedding"], expected, rtol=1e-4, atol=1e-5)
+    schema = pyarrow.parquet.read_schema(out)
+    assert str(schema.field("embedding").type) == "fixed_size_list<element: float>[128]"
+    about = json.loads(schema.metadata[b"doppel_ray"])
+    assert about["checkpoint"] == str(folder)
+    assert (about["sample_rate"], about["encoder"], about["size"]) == (16000, "cnn", 128)
+    assert "torch" in about["origin"]["versions"]
+    assert [path.name for path in out.parent.iterdir()] == ["out.parquet"]
+
+
+def test_timestamps_are_those_of_the_hear_api(folder: Path, sounds: Path, tmp_path: Path) -> None:
+    """The long file takes many batches, each of which reads its own part of the file."""
+    out = tmp_path / "out.parquet"
+    assert run("--checkpoint", folder, sounds, "--timestamps", "--hop", 250, "--out", out) == 0
+    found, model = rows(out), load_model(folder)
+    for path in (sounds / "a.wav", sounds / "b.AIFF", sounds / "e.flac"):
+        mine = [row for row in found if row["path"] == str(path)]
+        sound = files.read(path, 16000).unsqueeze(0)
+        embeddings, timestamps = get_timestamp_embeddings(sound, model, hop=250.0)
+        assert [row["milliseconds"] for row in mine] == timestamps[0].tolist()
+        np.testing.assert_allclose([row["embedding"] for row in mine], embeddings[0], rtol=1e-3, atol=1e-4)
+
+
+def test_csv_has_the_same_numbers(folder: Path, sounds: Path, tmp_path: Path) -> None:
+    for out in (tmp_path / "out.csv", tmp_path / "out.parquet"):
+        assert run("--checkpoint", folder, sounds / "deeper", "--out", out) == 0
+    with (tmp_path / "out.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    (expected,) = rows(tmp_path / "out.parquet")
+    assert row["path"] == expected["path"]
+    assert np.float32([row[f"embedding_{k}"] for k in range(128)]).tolist() == expected["embedding"]
+
+
+def damage(sounds: Path) -> None:
+    """One file that is no sound, and one that ends before its header says."""
+    (sounds / "bad.wav").write_bytes(b"no sound")
+    whole = (sounds / "e.flac").read_bytes()
+    (sounds / "e.flac").write_bytes(whole[: len(whole) // 2])
+
+
+def test_what_cannot_be_read_is_named_and_counted_and_the_rest_is_written(
+    folder: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(sounds)
+    assert run("--checkpoint", folder, sounds, "--out", tmp_path / "out.parquet") == 1
+    assert "2 of 7 files cannot be read:" in capsys.readouterr().err
+    names = [Path(str(row["path"])).name for row in rows(tmp_path / "out.parquet")]
+    assert names == ["a.wav", "b.AIFF", "c.ogg", "d.mp3", "f.wav"]
+
+
+def refusal(*arguments: object) -> str:
+    with pytest.raises(ConfigError) as refused:
+        run(*arguments)
+    return str(refused.value)
+
+
+def test_what_cannot_be_read_is_refused_if_asked(folder: Path, sounds: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    damage(sounds)
+    arguments = ("--checkpoint", folder, sounds, "--unreadable", "refuse", "--out", out)
+    assert "bad.wav" in refusal(*arguments)
+    (sounds / "bad.wav").unlink()
+    assert "e.flac" in refusal(*arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["sounds"]
+
+
+def test_if_nothing_can_be_read_nothing_is_written(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    message = refusal("--checkpoint", folder, tmp_path / "bad.wav", "--out", tmp_path / "out.parquet")
+    assert message.startswith("1 of 1 files cannot be read:")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.wav"]
+
+
+def test_bad_arguments_are_refused_with_what_is_allowed(folder: Path, sounds: Path, tmp_path: Path) -> None:
+    given = ("--checkpoint", folder, "--out", tmp_path / "out.parquet", sounds / "a.wav")
+    (tmp_path / "out.parquet").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    assert "out.parquet exists; choose another name, or --overwrite it" in refusal(*given)
+    assert (tmp_path / "out.parquet").read_text() == "mine"
+    assert "expected .parquet or .csv" in refusal(*given, "--out", tmp_path / "out.npy")
+    assert "nowhere.wav: no such file or folder" in refusal(*given, tmp_path / "nowhere.wav", "--overwrite")
+    assert "holds no audio" in refusal(*given, tmp_path / "empty", "--overwrite")
+    assert "--device tpu cannot be used" in refusal(*given, "--overwrite", "--device", "tpu")
+    assert "both must be more than 0" in refusal(*given, "--overwrite", "--threads", 0)
+    assert "holds no checkpoint" in refusal("--checkpoint", sounds, sounds, "--out", tmp_path / "new.parquet")
+    assert run(*given, "--overwrite") == 0
+    assert len(rows(tmp_path / "out.parquet")) == 1
+
+
+def test_few_items_are_ever_made_ahead_and_they_come_in_order() -> None:
+    made, lock = [0], threading.Lock()
+
+    def stream(name: int) -> Iterator[tuple[int, int]]:
+        for item in range(3):
+            with lock:
+                made[0] += 1
+            yield name, item
+
+    for taken, item in enumerate(embed.ahead((stream(name) for name in range(50)), threads=3), start=1):
+        assert item == divmod(taken - 1, 3)
+        time.sleep(0.001)
+        assert made[0] <= taken + 2 * 3 + 1
+
+
+def test_ctrl_c_leaves_nothing_half(folder: Path, tmp_path: Path) -> None:
+    write_noise(tmp_path / "sounds" / "0.wav", seconds=30.0)
+    for k in range(1, 500):
+        (tmp_path / "sounds" / f"{k}.wav").hardlink_to(tmp_path / "sounds" / "0.wav")
+    command = [sys.executable, "-m", "doppel_ray.embed", "--checkpoint", folder, "--timestamps", "--device", "cpu"]
+    process = subprocess.Popen(
+        [*command, tmp_path / "sounds", "--out", tmp_path / "out" / "embeddings.parquet"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.glob("out/.*.parquet")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_batch_of_windows_is_the_most_that_is_decoded_of_a_long_file(folder: Path, sounds: Path) -> None:
+    model = load_model(folder)
+    found = list(embed.pieces(sounds / "e.flac", model, hop=None))
+    assert [len(piece.windows) for piece in found] == [64, 4]
+    assert [piece.last for piece in found] == [False, True]
+    assert all(piece.windows.dtype == torch.float32 for piece in found)

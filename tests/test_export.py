@@ -1,0 +1,119 @@
+"""A model taken away gives what it gave here, and says what it needs to be used."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doppel_ray import checkpoint, export
+from doppel_ray.hear import describe, load_model
+from doppel_ray.models.encoders import ENCODERS
+from doppel_ray.section import ConfigError
+from tests.conftest import REPOSITORY
+from tests.test_hear import noise, write_checkpoint
+
+FRONTENDS = {"spectrogram": "vggish", "waveform": "raw"}
+MODELS = {
+    f"{frontend}-{encoder}": {"encoder": {"kind": encoder, "width": 8}, "frontend": {"kind": frontend}}
+    for encoder, frontend in [*((name, FRONTENDS[kind.domain]) for name, kind in ENCODERS.items()), ("cnn", "clar")]
+}
+"""Every encoder and every frontend."""
+SMALL = MODELS["vggish-cnn"]
+DESCRIBED = {"sample_rate": 16000, "samples": 16000, "size": 128, "encoder": "cnn", "frontend": "vggish"}
+
+
+def run(folder: Path, to: str, out: Path, *more: str) -> int:
+    return export.main(["--checkpoint", str(folder), "--to", to, "--out", str(out), *more])
+
+
+def test_a_safetensors_folder_is_read_where_there_is_no_ray_and_trains_no_more(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "here", SMALL, classes=("dog", "rain"))
+    assert run(folder, "safetensors", tmp_path / "away") == 0
+    assert {file.name for file in (tmp_path / "away").iterdir()} == {"model.safetensors", "checkpoint.json"}
+    for name, value in checkpoint.load(folder)[0].state_dict().items():
+        assert torch.equal(checkpoint.load(tmp_path / "away")[0].state_dict()[name], value), name
+    code = f"import sys; sys.modules['ray'] = None; from doppel_ray.hear import load_model; load_model({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+@pytest.mark.parametrize("name", ["vggish-framenet", "clar-cnn"])
+def test_a_model_becomes_a_program_of_pytorch_for_any_batch(tmp_path: Path, name: str) -> None:
+    folder = write_checkpoint(tmp_path / "here", MODELS[name])
+    assert run(folder, "torch", tmp_path / "away.pt2") == 0
+    about = {export.METADATA: ""}
+    program = torch.export.load(tmp_path / "away.pt2", extra_files=about).module()
+    model, sound = load_model(folder), noise(5, 16000)
+    torch.testing.assert_close(program(sound), model(sound), rtol=1e-4, atol=1e-4)
+    assert json.loads(about[export.METADATA])["size"] == model.scene_embedding_size
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_becomes_a_program_and_that_onnx_for_any_batch(tmp_path: Path, name: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs doppel_ray[export]")
+    pytest.importorskip("onnxscript", reason="needs doppel_ray[export]")
+    folder = write_checkpoint(tmp_path / "here", MODELS[name])
+    assert run(folder, "onnx", tmp_path / "away.onnx") == 0
+    session = onnxruntime.InferenceSession(tmp_path / "away.onnx", providers=["CPUExecutionProvider"])
+    model, sound = load_model(folder), noise(5, 16000)
+    expected = model(sound)
+    (found,) = session.run(["embedding"], {"sound": sound.numpy()})
+    scale = max(1.0, expected.abs().amax().item())
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0.0, atol=1e-4 * scale)
+    about = session.get_modelmeta().custom_metadata_map
+    assert about["samples"] == about["sample_rate"] == "16000"
+    assert about["size"] == str(expected.shape[1])
+
+
+def test_the_metadata_say_what_an_exported_model_reads(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "here", SMALL)
+    assert DESCRIBED.items() <= describe(folder, load_model(folder)).items()
+
+
+@given(st.lists(st.floats(-2.0, 2.0, width=32) | st.sampled_from([0.0, -1.0, 1.0]), min_size=2, max_size=2))
+def test_the_arc_tangent_for_onnx_is_that_of_pytorch(point: list[float]) -> None:
+    y, x = torch.tensor(point) + 0.0
+    torch.testing.assert_close(export.atan2(y, x), torch.atan2(y, x))
+
+
+def test_what_gives_other_numbers_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_checkpoint(tmp_path / "here", SMALL)
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    assert run(folder, "torch", tmp_path / "away.pt2") == 1
+    assert "differs from the model by" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def refusal(*arguments: Any) -> str:
+    with pytest.raises(ConfigError) as refused:
+        run(*arguments)
+    return str(refused.value)
+
+
+def test_nothing_is_overwritten_unasked_and_no_folder_of_other_things_ever(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "here", SMALL)
+    assert "--overwrite" in refusal(folder, "safetensors", folder)
+    assert "not overwritten" in refusal(folder, "safetensors", folder, "--overwrite")
+    assert "not overwritten" in refusal(folder, "torch", folder, "--overwrite")
+    assert (folder / "resume.pt").exists()
+    for more in ([], ["--overwrite"]):
+        assert run(folder, "safetensors", tmp_path / "away", *more) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "here"]
+
+
+def test_onnx_without_its_packages_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_checkpoint(tmp_path / "here", SMALL)
+    monkeypatch.setattr(export, "ONNX", ("onnx_that_is_not_there",))
+    message = refusal(folder, "onnx", tmp_path / "away.onnx")
+    assert message == "--to onnx needs onnx_that_is_not_there: pip install 'doppel_ray[export]'"
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    assert "holds no checkpoint" in refusal(tmp_path, "torch", tmp_path / "away.pt2")
