@@ -179,4 +179,8 @@ class Live(Callback):
 
 def screen(plain: bool) -> Console:
     """The terminal. What Ray prints of its own accord goes to `ray.log` meanwhile: see `doppel_ray.cluster.hush`."""
-    return Console(file=sys.__stdout__, force_terminal=False if plain else None, highlight=False, soft_wrap=True)
+    # Where there is no terminal there is no width either, and tables need some.
+    width = None if sys.__stdout__ is not None and sys.__stdout__.isatty() else 160
+    return Console(
+        file=sys.__stdout__, force_terminal=False if plain else None, highlight=False, soft_wrap=True, width=width
+    )
