@@ -1,9 +1,9 @@
 """What each ingredient of a configuration gives: `python scripts/ablate.py --esc10 DIR`.
 
 Trains `tune_configs/best.yaml` as it is, and again with one thing changed at a time, each on the same number of pairs,
-in one process without Ray. An ingredient is to be judged by the second column, which never sees fold 5: cross-validation
-within folds 1 to 4. Fold 5, and the built-in factors, then say whether that was more than choosing. One seed moves a
-score by about 1.5 points, one clip of fold 5 by 1.25.
+in one process without Ray. An ingredient is to be judged by the second column, which never sees fold 5:
+cross-validation within folds 1 to 4. Fold 5, and the built-in factors, then say whether that was more than choosing.
+One seed moves a score by about 1.5 points, one clip of fold 5 by 1.25.
 """
 
 import argparse

@@ -180,3 +180,36 @@ def test_trials_that_do_not_fit_side_by_side_wait_their_turn(sweep: Sweep) -> No
     assert process.returncode == 0, output
     assert "1 trial side by side" in output
     assert [trial["status"] for trial in sweep.trials()] == ["finished", "finished"]
+
+
+def test_the_weakest_of_a_population_goes_on_from_the_strongest(sweep: Sweep) -> None:
+    """With δ = 0.25 the loss is higher: that trial takes up the other's weights at epoch 2; a minute and a half."""
+    process = sweep.start_tiny(
+        tune__scheduler="pbt",
+        tune__interval=2,
+        tune__grace=2,
+        tune__quantile=0.5,
+        tune__concurrent=2,
+        tune__metric="loss",
+        tune__mode="min",
+        train__epochs=6,
+        train__pairs_per_epoch=2048,
+        train__cpus_per_worker=0.3,
+        generators__0__num_cpus=0.3,
+        probes__tasks="[]",
+    )
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, output
+    forked = [folder.parent for folder in sweep.run.glob("trials/*/lineage.json")]
+    assert forked, output
+    assert "goes on from epoch" in output
+    assert {trial["status"] for trial in sweep.trials()} == {"finished"}
+    for folder in forked:
+        assert list(folder.glob("checkpoints_1/epoch_*")), "its later checkpoints are in a run of their own"
+    for trial in sweep.trials():
+        rows = read_rows(sweep.run / "trials" / trial["name"])
+        epochs = [row["epoch"] for row in rows]
+        assert epochs[-1] == 6
+        assert epochs == sorted(set(epochs)), "every epoch once"
+        assert rows[-1]["search/pairs.delta"] == trial["values"]["pairs.delta"]
+    assert sweep.leaves_nothing_behind()
