@@ -8,13 +8,16 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
 from doppel_ray import tree
 from doppel_ray.section import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -97,6 +100,22 @@ class Parser(argparse.ArgumentParser):
             known = [*self.keys, *(name.lstrip("-") for action in self._actions for name in action.option_strings)]
             raise ConfigError(f"{option}: unknown option{tree.suggestion(key, known, prefix='--')}")
         return args
+
+
+def screen(plain: bool = False, file: IO[str] | None = None) -> "Console":
+    """Where tables and lines are printed.
+
+    Args:
+        plain: print lines, even in a terminal.
+        file: in place of standard output; a sweep prints to the terminal itself, while what Ray writes goes elsewhere
+            (see `doppel_ray.cluster.hush`).
+    """
+    from rich.console import Console
+
+    file = file or sys.stdout
+    # Where there is no terminal there is no width either, and tables need some.
+    width = None if file.isatty() else 160
+    return Console(file=file, force_terminal=False if plain else None, highlight=False, soft_wrap=True, width=width)
 
 
 def stop_on_sigterm() -> None:

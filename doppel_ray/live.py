@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live as Screen
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from doppel_ray import report
+from doppel_ray import command, report
 from doppel_ray.train import bound, waits_for
 
 
@@ -47,7 +47,7 @@ class Live(Callback):
     # --- Ray Tune's events ---
 
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
-        self.console = screen(self.plain)
+        self.console = command.screen(self.plain, sys.__stdout__)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -175,12 +175,3 @@ class Live(Callback):
                 style="dim" if entry["status"] in ("finished", "stopped early", "waiting") else None,
             )
         return Group(table, self.progress)
-
-
-def screen(plain: bool) -> Console:
-    """The terminal. What Ray prints of its own accord goes to `ray.log` meanwhile: see `doppel_ray.cluster.hush`."""
-    # Where there is no terminal there is no width either, and tables need some.
-    width = None if sys.__stdout__ is not None and sys.__stdout__.isatty() else 160
-    return Console(
-        file=sys.__stdout__, force_terminal=False if plain else None, highlight=False, soft_wrap=True, width=width
-    )

@@ -164,12 +164,13 @@ def leaderboard_table(run: Run) -> Table:
     """The leaderboard for a terminal; two last rows show the baselines, `gain` what the metric is above the better."""
     rows = leaderboard_rows(run)
     values = list(dict.fromkeys(name for trial in run.trials for name in trial.values))
+    gain = run.metric.startswith("probe/")  # there are baselines
     table = Table(title=f"{run.folder.name}: best by {run.metric}", title_justify="left")
     for name in (
         "#",
         *values,
         *(score.removeprefix("probe/") for score in run.scores),
-        "gain",
+        *(["gain"] if gain else []),
         "loss",
         "epochs",
         "pairs",
@@ -181,7 +182,7 @@ def leaderboard_table(run: Run) -> Table:
             row["rank"],
             *(label(row.get(v)) for v in values),
             *(row[s] for s in run.scores),
-            row.get(f"{run.metric}_gain"),
+            *([row.get(f"{run.metric}_gain")] if gain else []),
             row["loss"],
             row["epochs"],
             row["pairs"],
@@ -194,7 +195,7 @@ def leaderboard_table(run: Run) -> Table:
         ]
         if any(value is not None for value in found):
             labels = [name, *[""] * (len(values) - 1)] if values else []
-            table.add_row("", *labels, *map(show, found), *[""] * 4, "baseline", style="dim")
+            table.add_row("", *labels, *map(show, found), *[""] * (3 + gain), "baseline", style="dim")
     return table
 
 
@@ -214,7 +215,7 @@ def plot_scores(run: Run) -> list[Path]:
     rows = [row for row in leaderboard_rows(run) if row[run.metric] is not None]
     pictures = []
     for key in dict.fromkeys(name for trial in run.trials for name in trial.values):
-        numeric = all(isinstance(row.get(key), int | float) for row in rows)
+        numeric = key != "run.seed" and all(isinstance(row.get(key), int | float) for row in rows)
         if not rows or not numeric:
             continue
         figure, axes = plt.subplots(
@@ -265,6 +266,39 @@ def _panel(axis: Any, run: Run, rows: list[dict[str, Any]], key: str, score: str
     axis.legend(fontsize=7)
 
 
+def plot_curves(run: Run) -> list[Path]:
+    """Loss and scores of every trial along the way, a panel for each; returns the picture, if there is anything yet."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(["loss", *run.scores]))
+    if not any(trial.rows for trial in run.trials):
+        return []
+    figure, axes = plt.subplots(1, len(names), figsize=(4.6 * len(names), 3.6), squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], names, strict=True):
+        for number, trial in enumerate(run.trials):
+            points = [(row["pairs"], row[name]) for row in trial.rows if isinstance(row.get(name), int | float)]
+            if points:
+                values = ", ".join(f"{key.rpartition('.')[2]} {label(value)}" for key, value in trial.values.items())
+                colour = COLOURS[number % len(COLOURS)]
+                axis.plot(*zip(*points, strict=True), ".-", color=colour, linewidth=1, label=values or trial.name)
+        for which, colour, style in (("untrained", "#000000", "--"), ("mel", "#000000", ":")):
+            levels = [row[f"{name}_{which}"] for trial in run.trials for row in trial.rows if f"{name}_{which}" in row]
+            if levels:
+                axis.axhline(levels[0], color=colour, linestyle=style, linewidth=1, label=which)
+        axis.set_xlabel("pairs")
+        axis.set_ylabel(name.removeprefix("probe/").replace("/", " "))
+        axis.grid(alpha=0.3)
+        if len(run.trials) <= len(COLOURS):
+            axis.legend(fontsize=7)
+    file = run.folder / "curves.png"
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+    return [file]
+
+
 # --- the end of a sweep -----------------------------------------------------------------------------------------------
 
 
@@ -275,7 +309,7 @@ def publish(folder: Path, console: Console) -> None:
     if shrunk := run.about.get("shrunk"):
         changes = ", ".join(f"{key} {label(full)} → {label(small)}" for key, (full, small) in shrunk.items())
         console.print(f"scaled down (--scale small): {changes}")
-    for file in (write_leaderboard(run), *plot_scores(run)):
+    for file in (write_leaderboard(run), *plot_curves(run), *plot_scores(run)):
         console.print(f"wrote {file}")
     ranked = run.ranked()
     best = ranked[0].best(run.metric, run.mode) if ranked else None
@@ -294,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder of a sweep")
     args = parser.parse_args(argv)
     for folder in args.runs:
-        publish(folder, Console(highlight=False, soft_wrap=True))
+        publish(folder, command.screen())
     return 0
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -123,7 +124,9 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
             )
         check(experiment)
         folder = new_folder(experiment, args.config, config.shrunk(args.config) if args.scale == "small" else {})
-    return sweep(experiment, folder, live.screen(args.plain), resume=bool(args.resume), plain=args.plain)
+    return sweep(
+        experiment, folder, command.screen(args.plain, sys.__stdout__), resume=bool(args.resume), plain=args.plain
+    )
 
 
 def new_folder(experiment: Experiment, file: Path | None, shrunk: Mapping[str, tuple[Any, Any]]) -> Path:

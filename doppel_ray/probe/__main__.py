@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from doppel_ray import checkpoint, command
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         low, high, *baselines = (scores.get(f"{name}_{which}") for which in ("low", "high", "untrained", "mel"))
         span = f"{show(low)} to {show(high)}" if low is not None else ""
         table.add_row(task, metric, show(value), span, *("" if given is None else show(given) for given in baselines))
-    Console().print(table)
+    command.screen().print(table)
     return 0
 
 
