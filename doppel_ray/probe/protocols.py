@@ -149,15 +149,24 @@ def _guarded(predictions: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     return np.clip(predictions, low - (high - low), high + (high - low))
 
 
+LARGE = 10_000_000
+"""Numbers in the embeddings of a task from which on linear models are fitted with more than one thread."""
+
+
 def _linear(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list[np.ndarray]:
     """Answers of a linear model to each split's test examples. It has nothing to choose on `valid`: that is fitted on
     as well.
     """
+    from threadpoolctl import threadpool_limits
+
     found = []
-    for split in questions.splits:
-        rows = np.concatenate([split.train, split.valid])
-        fitted, tested = _standardised(embeddings[rows], embeddings[split.test])
-        found.append(_FIT_LINEAR[questions.kind](fitted, questions.targets[rows], tested, len(questions.labels)))
+    # The threads of small products wait for each other longer than they work: on a busy machine, ten times as long.
+    threads = torch.get_num_threads() if embeddings.size > LARGE else 1
+    with threadpool_limits(threads, user_api="blas"):
+        for split in questions.splits:
+            rows = np.concatenate([split.train, split.valid])
+            fitted, tested = _standardised(embeddings[rows], embeddings[split.test])
+            found.append(_FIT_LINEAR[questions.kind](fitted, questions.targets[rows], tested, len(questions.labels)))
     return found
 
 
