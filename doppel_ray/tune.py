@@ -14,7 +14,7 @@ from typing import Any, get_args
 from rich.console import Console
 
 import doppel_ray.environment  # noqa: F401  # before anything of Ray's
-from doppel_ray import command, config, environment, live, provenance, report, steer
+from doppel_ray import command, config, environment, live, provenance, report, steer, tree
 from doppel_ray.config import Experiment
 from doppel_ray.section import ConfigError
 
@@ -33,21 +33,37 @@ def check(experiment: Experiment) -> None:
     """
     from doppel_ray import cluster, resources
 
-    metric = experiment.tune.metric
-    if metric.startswith("probe/") and steer.trial_count(experiment) > 1:
-        task = metric.split("/")[1]
-        asked = [entry.name for entry in experiment.probes.tasks]
-        if task not in asked:
-            raise ConfigError(
-                f"tune.metric is {metric!r}, but probes.tasks are {', '.join(asked) or 'none'}: "
-                f"add {task}, or choose another metric such as loss"
-            )
     experiment.probes.check(experiment.synth.sample_rate)
+    check_metric(experiment)
     check_source(experiment)
     concurrent = None
     if environment.address() is None:
         concurrent = resources.plan(experiment, cluster.local_node()).concurrent
     steer.check(experiment, concurrent)
+
+
+def check_metric(experiment: Experiment) -> None:
+    """Refuse to judge trials by a score that no probe gives.
+
+    Raises:
+        ConfigError: names the metric, and those that there are.
+    """
+    from doppel_ray.probe.protocols import columns
+
+    metric = experiment.tune.metric
+    if not metric.startswith("probe/") or steer.trial_count(experiment) == 1:
+        return
+    _, task, *rest = metric.split("/")
+    tasks = {entry.name: entry for entry in experiment.probes.build()}
+    if task not in tasks:
+        raise ConfigError(
+            f"tune.metric is {metric!r}, but probes.tasks are {', '.join(tasks) or 'none'}: "
+            f"add {task}, or choose another metric such as loss"
+        )
+    known = columns(tasks[task].questions(experiment.synth.sample_rate))
+    if "/".join(rest) not in known:
+        near = tree.suggestion(metric, [f"probe/{task}/{name}" for name in known])
+        raise ConfigError(f"tune.metric is {metric!r}, but {task} gives {', '.join(known)}{near}")
 
 
 def check_source(experiment: Experiment) -> None:
@@ -61,8 +77,8 @@ def check_source(experiment: Experiment) -> None:
 
     train, synth = experiment.train, experiment.synth
     if train.init is not None:
-        encoder = checkpoint.Recipe.of(checkpoint.about(train.init)["experiment"]).encoder
-        if encoder != experiment.encoder:
+        encoder = checkpoint.recipe(train.init).encoder
+        if (encoder.kind, encoder.width) != (experiment.encoder.kind, experiment.encoder.width):
             raise ConfigError(
                 f"train.init is {train.init}, whose encoder is {encoder}; encoder is {experiment.encoder}"
             )

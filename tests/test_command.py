@@ -67,6 +67,7 @@ def test_every_command_has_help(module: str) -> None:
         (["--augment", "[{kind: fde}]"], ["augment.0", "fade"]),
         (["--probes.tasks", "[factors, esc10]", "--probes.root", "nowhere"], ["nowhere", "no such folder"]),
         (["--tune.metric", "probe/esc10/accuracy"], ["tune.metric", "probes.tasks"]),
+        (["--tune.metric", "probe/factors/scor"], ["factors gives score", "did you mean probe/factors/score?"]),
         (["--resume", "nowhere"], ["nowhere", "run.json is missing"]),
         (["--resume", "nowhere", "--pairs.delta", "0.1"], ["leave out --config and every other setting"]),
     ],

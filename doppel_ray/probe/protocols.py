@@ -103,6 +103,15 @@ def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questi
     return scores | of_splits if len(questions.splits) > 1 else scores
 
 
+def columns(questions: Questions) -> tuple[str, ...]:
+    """Names of the scores that `evaluate` gives."""
+    first, *_ = questions.metrics
+    parts = tuple(split.name for split in questions.splits) if len(questions.splits) > 1 else ()
+    regression = questions.kind == "regression"
+    extra = ("score", *questions.labels) if regression else parts
+    return tuple(dict.fromkeys((*questions.metrics, f"{first}_low", f"{first}_high", *extra)))
+
+
 def _check(embeddings: np.ndarray, questions: Questions) -> None:
     check(questions.metrics, questions.kind, questions.labels)
     first = questions.metrics[0]

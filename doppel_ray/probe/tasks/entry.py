@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from doppel_ray.audio import files
 from doppel_ray.probe.protocols import NamedProtocol
 from doppel_ray.probe.sounds import Cached, Recorded
-from doppel_ray.probe.task import Examples
+from doppel_ray.probe.task import Examples, Questions
 from doppel_ray.probe.tasks.listing import Listing, gaps
 from doppel_ray.section import ConfigError, Names, Section
 
@@ -75,6 +75,14 @@ class Task(Section, ABC):
         """
 
     @abstractmethod
+    def questions(self, sample_rate: int) -> Questions:
+        """What is asked; opens no audio.
+
+        Raises:
+            ConfigError: the data is missing, or not as its source has it.
+        """
+
+    @abstractmethod
     def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
         """The examples, at `sample_rate` Hz.
 
@@ -126,6 +134,10 @@ class RecordedTask(Task):
             told = [f"{len(broken)} of {len(listing)} files are left out, first {named[0]}"] if broken else []
             for line in told + gaps(rest.questions(self.test_folds, self.metrics)):
                 log.warning("probes.tasks, %s: %s", self.name, line)
+
+    def questions(self, sample_rate: int) -> Questions:
+        with naming(self.name):
+            return self._listed(sample_rate).questions(self.test_folds, self.metrics)
 
     def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
         with naming(self.name):

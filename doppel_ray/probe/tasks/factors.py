@@ -3,9 +3,9 @@
 import functools
 from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from doppel_ray.probe.metrics import check
 from doppel_ray.probe.sounds import Rendered
@@ -71,22 +71,26 @@ class Factors(Task):
         with naming(self.name):
             check(self.metrics or METRICS, "regression")
 
-    def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
-        sounds, targets = _rendered(self.sounds, sample_rate)
+    def questions(self, sample_rate: int) -> Questions:
+        targets = torch.stack(list(_factors(self.sounds).values()), dim=1).numpy()
         splits = rotated([str(item % FOLDS + 1) for item in range(self.sounds)])
-        questions = Questions("regression", targets, tuple(FACTORS), splits, self.metrics or METRICS)
-        return Examples(sounds, questions)
+        return Questions("regression", targets, tuple(FACTORS), splits, self.metrics or METRICS)
+
+    def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
+        return Examples(_rendered(self.sounds, sample_rate), self.questions(sample_rate))
+
+
+def _factors(count: int) -> dict[str, Tensor]:
+    """Of each sound: name -> (count,) float64, in the parameter's own unit."""
+    draws = counter.uniform(FACTOR_SEED, torch.arange(count), counter.Stream.PARAMETERS, len(FACTORS))
+    return {
+        name: low + (high - low) * draw
+        for (name, (_, low, high)), draw in zip(FACTORS.items(), draws.double().unbind(1), strict=True)
+    }
 
 
 @functools.lru_cache(maxsize=1)
-def _rendered(count: int, sample_rate: int) -> tuple[Rendered, np.ndarray]:
-    """Sounds, and their factors (count, factors) float64."""
+def _rendered(count: int, sample_rate: int) -> Rendered:
     synth: Synth = SynthConfig(architecture="voice", sample_rate=sample_rate, duration=DURATION).build()
-    indices = torch.arange(count)
-    draws = counter.uniform(FACTOR_SEED, indices, counter.Stream.PARAMETERS, len(FACTORS)).double().unbind(1)
-    targets = {
-        name: low + (high - low) * draw for (name, (_, low, high)), draw in zip(FACTORS.items(), draws, strict=True)
-    }
-    theta = synth.from_human(HELD | {FACTORS[name][0]: value for name, value in targets.items()})
-    sounds = synth.render(theta, seed=FACTOR_SEED, indices=indices)
-    return Rendered(sounds), torch.stack(list(targets.values()), dim=1).numpy()
+    theta = synth.from_human({**HELD, **{FACTORS[name][0]: value for name, value in _factors(count).items()}})
+    return Rendered(synth.render(theta, seed=FACTOR_SEED, indices=torch.arange(count)))
