@@ -51,8 +51,8 @@ class EncoderConfig(Section):
 
     kind: Literal["resnet18", "resnet18_1d", "cnn", "framenet"] = "resnet18"
     """resnet18: He et al. (2016), without its last layer. resnet18_1d: CLAR's, with kernels of 9, on waveforms.
-    cnn: four strided convolutions, for quick runs. framenet: the same, read at two scales and through a layer over all
-    bands of a frame, as in BYOL-A."""
+    cnn: four strided convolutions, for quick runs. framenet: the same, all of them read, and a layer over all bands of
+    a frame, as in BYOL-A."""
     width: int = Field(default=64, ge=8, le=1024)
     """Channels of the first stage (each later stage doubles them); 64 is ResNet-18's own."""
     representation: Literal["pooled", "projected"] = "pooled"
@@ -189,10 +189,11 @@ class ResNet18Waveform(Encoder):
 
 def _strided(channels: int, width: int) -> nn.Sequential:
     """Four 3 × 3 convolutions of stride 2; the last has 8 · width channels."""
-    layers: list[nn.Module] = []
+    layers = []
     for stage in range(4):
         outputs = width << stage
-        layers += [Conv2d(channels, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        convolution = Conv2d(channels, outputs, 3, stride=2, padding=1, bias=False)
+        layers.append(nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU()))
         channels = outputs
     return nn.Sequential(*layers)
 
@@ -220,20 +221,20 @@ class ConvNet(Encoder):
 
 
 class FrameNet(Encoder):
-    """`cnn` with a richer reading of the same convolutions: what is heard in a frame as a whole, and at two scales.
+    """`cnn` with a richer reading of the same convolutions: every one is heard, and each frame as a whole.
 
     A mean over frequency forgets in which band a pattern stood, and pitch with it. BYOL-A (Niizumi et al. 2023, "BYOL
     for Audio", IEEE/ACM TASLP 31) adds a fully connected layer over the channels of all bands of a frame, lays its
     output beside the convolutions' own, and pools mean and maximum over time. So here, where that layer is a
-    convolution as high as the map, and the third convolution is heard beside the fourth.
+    convolution as high as the map, and all four convolutions are heard: what recordings differ in is often found early.
 
     The trunk stays dense and shallow. On a CPU depthwise convolutions (ConvNeXt, EfficientNet) train far more slowly
     than their few operations promise, and a narrow ResNet-18 at equal time hears less in recordings.
 
     Args:
         channels: input channels.
-        width: channels of the first convolution; the representation is 40 times as wide: two poolings of the third
-            convolution's 4 · width, the fourth's 8 · width, and the frame layer's 8 · width.
+        width: channels of the first convolution; the representation is 46 times as wide: two poolings of each of the
+            convolutions' 1, 2, 4 and 8 · width, and of the frame layer's 8 · width.
     """
 
     BANDS = 4
@@ -241,23 +242,20 @@ class FrameNet(Encoder):
 
     def __init__(self, channels: int = 1, width: int = 64) -> None:
         super().__init__()
-        self.size = 40 * width
-        layers = _strided(channels, width)
-        self.trunk, self.last = layers[:-3], layers[-3:]
+        self.size = 46 * width
+        self.layers = _strided(channels, width)
         self.frame = nn.Sequential(
             Conv2d(8 * width, 8 * width, (1, self.BANDS), bias=False), nn.BatchNorm2d(8 * width), nn.ReLU()
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        fine = self.trunk(features)
-        coarse = self.last(fine)
-        bands = coarse
-        if coarse.shape[3] != self.BANDS:
-            bands = F.adaptive_avg_pool2d(coarse, (coarse.shape[2], self.BANDS))
-        return torch.cat(
-            [_over_time(fine.mean(dim=3)), _over_time(coarse.mean(dim=3)), _over_time(self.frame(bands).squeeze(3))],
-            dim=1,
-        )
+        x, heard = features, []
+        for layer in self.layers:
+            x = layer(x)
+            heard.append(_over_time(x.mean(dim=3)))
+        if x.shape[3] != self.BANDS:
+            x = F.adaptive_avg_pool2d(x, (x.shape[2], self.BANDS))
+        return torch.cat([*heard, _over_time(self.frame(x).squeeze(3))], dim=1)
 
 
 ENCODERS: dict[str, type[Encoder]] = {
