@@ -19,7 +19,7 @@ def test_resnet18_has_the_published_size() -> None:
 @pytest.mark.parametrize("frames", [96, 40])
 @pytest.mark.parametrize(
     ("kind", "width", "size"),
-    [("resnet18", 64, 512), ("resnet18", 8, 64), ("cnn", 32, 512), ("cnn", 8, 128), ("framenet", 32, 1280)],
+    [("resnet18", 64, 512), ("resnet18", 8, 64), ("cnn", 32, 512), ("cnn", 8, 128), ("framenet", 32, 1472)],
 )
 def test_an_encoder_gives_one_vector_whatever_the_length(kind: str, width: int, size: int, frames: int) -> None:
     encoder = EncoderConfig.model_validate({"kind": kind, "width": width}).build().eval()
