@@ -74,6 +74,9 @@ class EncoderConfig(Section):
 class Encoder(nn.Module):
     """What every encoder offers: `size`, the width of its representation, and `domain`, what it reads.
 
+    The first `early` numbers of the representation are of layers that are heard but not asked: probes read them, the
+    head does not, so that the objective does not make them forget what differs between the views of a pair.
+
     Args:
         channels: input channels.
         width: channels of the first stage.
@@ -81,6 +84,7 @@ class Encoder(nn.Module):
 
     domain: ClassVar[Domain] = "spectrogram"
     size: int
+    early: int = 0
 
     def __init__(self, channels: int = 1, width: int = 64) -> None:
         super().__init__()
@@ -226,7 +230,7 @@ class FrameNet(Encoder):
     A mean over frequency forgets in which band a pattern stood, and pitch with it. BYOL-A (Niizumi et al. 2023, "BYOL
     for Audio", IEEE/ACM TASLP 31) adds a fully connected layer over the channels of all bands of a frame, lays its
     output beside the convolutions' own, and pools mean and maximum over time. So here, where that layer is a
-    convolution as high as the map, and all four convolutions are heard: what recordings differ in is often found early.
+    convolution as high as the map, and all four convolutions are heard, the first two by probes alone.
 
     The trunk stays dense and shallow. On a CPU depthwise convolutions (ConvNeXt, EfficientNet) train far more slowly
     than their few operations promise, and a narrow ResNet-18 at equal time hears less in recordings.
@@ -242,7 +246,7 @@ class FrameNet(Encoder):
 
     def __init__(self, channels: int = 1, width: int = 64) -> None:
         super().__init__()
-        self.size = 46 * width
+        self.size, self.early = 46 * width, 6 * width
         self.layers = _strided(channels, width)
         self.frame = nn.Sequential(
             Conv2d(8 * width, 8 * width, (1, self.BANDS), bias=False), nn.BatchNorm2d(8 * width), nn.ReLU()

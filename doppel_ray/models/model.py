@@ -41,9 +41,11 @@ class Model(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.encoder = encoder.build(channels)
-            self.head = head.build(self.encoder.size)
-            self.classifier = nn.Linear(head.outputs(self.encoder.size), classes) if classes else None
-        self.size = head.outputs(self.encoder.size) if self.representation == "projected" else self.encoder.size
+            inputs = self.encoder.size - self.encoder.early
+            self.head = head.build(inputs)
+            self.classifier = nn.Linear(head.outputs(inputs), classes) if classes else None
+        self.size = head.outputs(inputs) if self.representation == "projected" else self.encoder.size
+        """Width of what the probes read."""
 
     def forward(self, features: Tensor) -> Output:
         """Features as the encoder's domain has them -> embeddings and class logits.
@@ -51,13 +53,16 @@ class Model(nn.Module):
         Args:
             features: (batch, channels, frames, mels), or (batch, 1, samples) for an encoder of waveforms.
         """
-        embeddings = self.head(self.encoder(_laid_out(features)))
+        embeddings = self._project(self.encoder(_laid_out(features)))
         return Output(embeddings, None if self.classifier is None else self.classifier(embeddings))
 
     def represent(self, features: Tensor) -> Tensor:
         """Features -> the representation, (batch, encoder.size) if pooled, (batch, size of the head) if projected."""
         pooled = self.encoder(_laid_out(features))
-        return self.head(pooled) if self.representation == "projected" else pooled
+        return self._project(pooled) if self.representation == "projected" else pooled
+
+    def _project(self, pooled: Tensor) -> Tensor:
+        return self.head(pooled[:, self.encoder.early :])
 
 
 def _laid_out(features: Tensor) -> Tensor:

@@ -125,3 +125,16 @@ def test_a_convolution_of_a_small_map_is_the_library_s(size: tuple[int, int], st
     for layer in (ours, theirs):
         layer(x).square().sum().backward()
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_the_head_does_not_read_early_layers_and_probes_do() -> None:
+    config, head = EncoderConfig(kind="framenet", width=8), HeadConfig(kind="linear", size=16)
+    model = Model(config, head, seed=0).train()
+    features = torch.randn(4, 1, 96, 64)
+    assert model.represent(features).shape == (4, model.encoder.size)
+    pooled = model.encoder(features)
+    pooled.retain_grad()
+    model.head(pooled[:, model.encoder.early :]).square().sum().backward()
+    assert model.encoder.early == 48
+    assert (pooled.grad[:, :48] == 0).all()
+    torch.testing.assert_close(model(features).embeddings, model.head(pooled[:, 48:]))
