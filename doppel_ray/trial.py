@@ -4,7 +4,8 @@ import json
 import logging
 import tempfile
 import threading
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,19 @@ POINTER = "checkpoint.txt"
 NOT_SCALARS = ("epoch", "step", "pairs")
 
 
-def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> None:
+def run(
+    experiment: "Experiment",
+    folder: Path,
+    send: Callable[[Row], None],
+    also: Mapping[str, Any] = types.MappingProxyType({}),
+) -> None:
     """Train, probe and record one point of the search; goes on where an earlier life of the same folder stopped.
 
     Args:
         experiment: the point.
         folder: the trial's folder: `experiment.json`, `trial.log`, `rows.jsonl`, `checkpoints/`, TensorBoard's events.
         send: takes every row, in order, each once in the trial's whole life.
+        also: what every row says beside its metrics.
 
     Raises:
         ray.train.TrainingFailedError: training failed more than `train.max_failures` times.
@@ -58,7 +65,7 @@ def run(experiment: "Experiment", folder: Path, send: Callable[[Row], None]) -> 
         send(row)
 
     try:
-        rows = Rows(experiment.probes, experiment.train.epochs, folder, record)
+        rows = Rows(experiment.probes, experiment.train.epochs, folder, record, also)
         known = snapshot(folder)
         if past and not known:
             rows.tell(
@@ -115,8 +122,8 @@ def trainable(base: dict[str, Any], run_folder: Path) -> Callable[[dict[str, Any
                 source = Path((Path(pointer) / POINTER).read_text())
             if folder not in source.parents:
                 lineage.fork(folder, source, config)
-        values = {f"search/{key}": value for key, value in config.items()}
-        run(experiment, folder, lambda row: _send_with_pointer(row | values))
+        # They change while it runs, so that each row says which were in force.
+        run(experiment, folder, _send_with_pointer, {f"search/{key}": value for key, value in config.items()})
 
     return trial
 

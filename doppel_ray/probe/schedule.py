@@ -9,8 +9,9 @@ import logging
 import math
 import tempfile
 import time
+import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,18 @@ class Rows:
         epochs: the trial's last epoch, which is always probed.
         folder: the trial's folder; `rows.jsonl` there remembers what was sent, also across an interruption.
         send: takes a row.
+        also: what every row says beside that.
     """
 
-    def __init__(self, probes: ProbesConfig, epochs: int, folder: Path, send: Callable[[Row], None]) -> None:
+    def __init__(
+        self,
+        probes: ProbesConfig,
+        epochs: int,
+        folder: Path,
+        send: Callable[[Row], None],
+        also: Mapping[str, Any] = types.MappingProxyType({}),
+    ) -> None:
+        self.also = also
         self.probes = probes
         self.epochs = epochs
         self.folder = folder
@@ -179,7 +189,7 @@ class Rows:
         self.restarts = restarts
         wanted = bool(self.probes.tasks) and checkpoint is not None and self._due(epoch, metrics.get("loss", math.inf))
         events, self.events = self.events, []
-        row = {**metrics, "checkpoint": checkpoint}
+        row = {**metrics, **self.also, "checkpoint": checkpoint}
         self.pending.append(_Pending(row, checkpoint, wanted, events=events))
 
     def _due(self, epoch: int, loss: float) -> bool:
