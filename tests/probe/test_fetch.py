@@ -113,6 +113,14 @@ def handler(mirror: Mirror) -> type[BaseHTTPRequestHandler]:
 
 
 @pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heard, also where the shell that started these tests in the background has shut it out."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def mirror() -> Iterator[Mirror]:
     mirror = Mirror()
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(mirror))
@@ -456,6 +464,7 @@ def test_the_second_of_two_is_told_and_a_dead_ones_lock_is_no_hindrance(
     assert not (root / fetch.WORK).exists()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_keeps_what_has_arrived(
     mirror: Mirror, esc50: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
