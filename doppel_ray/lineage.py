@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from doppel_ray import checkpoint
+from doppel_ray.rows import ROWS, read_rows
 
 LINEAGE = "lineage.json"
-ROWS = "rows.jsonl"
-"""The rows that a trial has sent, a line of JSON each."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def fork(folder: Path, source: Path, values: Mapping[str, Any]) -> Fork | None:
         return None
     rows = folder / ROWS
     if rows.exists():
-        kept = [line for line in rows.read_text().splitlines() if json.loads(line)["epoch"] <= fresh.epoch]
+        kept = [json.dumps(row) for row in read_rows(folder) if row["epoch"] <= fresh.epoch]
         rows.rename(folder / f"rows_{len(known)}.jsonl")
         rows.write_text("".join(f"{line}\n" for line in kept))
     partial = folder / f"{LINEAGE}.partial"

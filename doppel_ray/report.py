@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from doppel_ray import command
+from doppel_ray.rows import read_rows
 from doppel_ray.search import label
 from doppel_ray.section import ConfigError
 
@@ -87,8 +88,6 @@ def read(folder: Path) -> Run:
     Raises:
         ConfigError: it is not one, or is damaged; the message names what is missing.
     """
-    from doppel_ray.probe.schedule import read_rows
-
     try:
         about = json.loads((folder / RUN).read_text())
     except FileNotFoundError:

@@ -14,7 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from doppel_ray import lineage
 from doppel_ray.checkpoint import position
 from doppel_ray.learner import DivergedError
-from doppel_ray.probe.schedule import Reports, Row, Rows, read_rows
+from doppel_ray.probe.schedule import Reports, Rows
+from doppel_ray.rows import Row, read_rows
 from doppel_ray.search import label
 from doppel_ray.train import log_to, snapshot, trainer
 

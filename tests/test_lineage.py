@@ -8,6 +8,7 @@ import pytest
 from doppel_ray import checkpoint, lineage
 from doppel_ray.checkpoint import Position, Recipe
 from doppel_ray.config import Experiment
+from doppel_ray.rows import ROWS
 from doppel_ray.section import ConfigError
 from doppel_ray.train import next_index
 
@@ -28,7 +29,7 @@ def other(tmp_path: Path) -> Path:
 def own(tmp_path: Path) -> Path:
     folder = tmp_path / "000"
     folder.mkdir()
-    (folder / lineage.ROWS).write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 2, 3)))
+    (folder / ROWS).write_text("".join(json.dumps({"epoch": epoch}) + "\n" for epoch in (1, 2, 3)))
     return folder
 
 
@@ -40,7 +41,7 @@ def test_rows_past_the_fork_are_put_aside_and_training_begins_at_the_others_inde
     assert (lineage.train_run(own), next_index(own)) == ("checkpoints", 0)
     assert lineage.fork(own, other, {"pairs.delta": 0.1}) == lineage.Fork(str(other), 2, {"pairs.delta": 0.1})
     assert (lineage.train_run(own), next_index(own)) == ("checkpoints_1", 640)
-    assert epochs(own / lineage.ROWS) == [1, 2]
+    assert epochs(own / ROWS) == [1, 2]
     assert epochs(own / "rows_0.jsonl") == [1, 2, 3]
 
 
@@ -56,4 +57,4 @@ def test_a_checkpoint_that_is_gone_is_named_and_nothing_changes(own: Path, tmp_p
     with pytest.raises(ConfigError, match="epoch_0009 holds no checkpoint"):
         lineage.fork(own, tmp_path / "epoch_0009", {})
     assert lineage.forks(own) == []
-    assert epochs(own / lineage.ROWS) == [1, 2, 3]
+    assert epochs(own / ROWS) == [1, 2, 3]

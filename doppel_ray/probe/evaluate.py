@@ -134,7 +134,7 @@ def evaluate(
     scores: dict[str, float] = {}
     for task in probes.build():
         protocol = task.protocol or probes.protocol
-        questions = task.load(recipe.sample_rate, probes.cache).questions
+        questions = task.questions(recipe.sample_rate)
         found = score(task, protocol, questions, encoder(task, "trained"))
         first = questions.metrics[0]
         reference = _kept(task, protocol, recipe, baselines)

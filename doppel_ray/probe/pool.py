@@ -49,7 +49,7 @@ class Pool:
     def __call__(self, task: Task, encoding: Encoding) -> Embedded:
         """The embeddings of all sounds of a task."""
         probes = self.probes
-        count = len(task.load(self.sample_rate, probes.cache).sounds)
+        count = len(task.questions(self.sample_rate).targets)
         shares = [pa.table({"item": np.arange(start, min(start + SHARE, count))}) for start in range(0, count, SHARE)]
         rows = (
             ray.data.from_arrow(shares)

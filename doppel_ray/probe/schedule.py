@@ -19,12 +19,11 @@ from typing import Any
 import ray
 from ray.train import Checkpoint, UserCallback
 
-from doppel_ray.lineage import ROWS
 from doppel_ray.probe.evaluate import ProbesConfig
+from doppel_ray.rows import ROWS, Row, read_rows
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 SILENCE = 120.0
 """Seconds without a report after which the trial's log says so, and again each time they have passed."""
 
@@ -245,15 +244,3 @@ class Rows:
         pending.events.append(trouble)
         pending.row["probe/failed"] = 1
         return True
-
-
-def read_rows(folder: Path) -> list[Row]:
-    """The rows that a trial has sent, oldest first; a line that was cut short by a crash is left out."""
-    file = folder / ROWS
-    rows = []
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            log.warning("%s: a damaged line is left out", file)
-    return rows

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from doppel_ray.probe.schedule import read_rows
+from doppel_ray.rows import read_rows
 from tests.conftest import REPOSITORY
 from tests.integration.processes import eventually, marked
 

@@ -16,7 +16,7 @@ import ray.train
 from doppel_ray import checkpoint, trial
 from doppel_ray.config import Experiment
 from doppel_ray.learner import DivergedError
-from doppel_ray.probe.schedule import read_rows
+from doppel_ray.rows import read_rows
 from tests.integration.processes import descendants, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
