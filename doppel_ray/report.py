@@ -26,7 +26,8 @@ class Trial:
 
     Attributes:
         name: its folder's name.
-        values: what the search gave it.
+        values: what the search gave it; with population-based training those that are in force.
+        point: what it began with.
         status: "running", "finished", "stopped early", "failed" or "interrupted".
         rows: one per reported checkpoint, oldest first.
     """
@@ -34,6 +35,7 @@ class Trial:
     name: str
     folder: Path
     values: dict[str, Any]
+    point: dict[str, Any]
     status: str
     rows: list[dict[str, Any]]
 
@@ -105,6 +107,7 @@ def read(folder: Path) -> Run:
             entry["name"],
             folder / "trials" / entry["name"],
             entry["values"],
+            entry.get("point", entry["values"]),
             entry["status"],
             read_rows(folder / "trials" / entry["name"]),
         )

@@ -10,7 +10,7 @@ from doppel_ray.section import Section
 PAUSING = ("hyperband", "pbt")
 """Schedulers whose trials wait for each other, so that all must fit side by side."""
 OPTUNA = "doppel_ray[optuna]"
-MUTABLE = ("pairs.delta", "source.mix", "objective.", "optim.", "augment", "train.clip")
+MUTABLE = ("pairs.delta", "pairs.layers", "source.mix", "objective.", "optim.", "augment", "train.clip")
 """Keys, or how they begin, that a trial may be given other values of while it runs."""
 
 
@@ -108,7 +108,14 @@ class TuneConfig(Section):
     """random: grids in full, everything else drawn at random from run.seed. optuna: values that did well guide the
     next ones (tree-structured Parzen estimators; the extra `optuna`)."""
     samples: int = Field(default=1, ge=1)
-    """Times that the whole grid is run, with fresh random draws each time."""
+    """Times that the whole grid is run, with fresh random draws each time; trials, where there is no grid."""
+    repeats: int = Field(default=1, ge=1)
+    """Seeds that each point of the search is run with: run.seed and those after it. Reported as mean and interval."""
+    minutes: float | None = Field(default=None, gt=0.0)
+    """Budget of time: after so many minutes no trial starts, and those that run end with their next row."""
+    pairs: int | None = Field(default=None, ge=1)
+    """Budget of pairs, of all trials together: once they are trained no trial starts, and those that run end with
+    their next row."""
     concurrent: int | None = Field(default=None, ge=1)
     """Trials side by side, at most; null: as many as fit."""
     max_failures: int = Field(default=0, ge=0)
@@ -120,6 +127,15 @@ class TuneConfig(Section):
         Raises:
             ValueError: names the key.
         """
+        if self.repeats > 1 and "run.seed" in search:
+            raise ValueError(
+                f"repeats is {self.repeats}, which gives each point seeds of its own, but search.run.seed does"
+            )
+        if self.repeats > 1 and (self.searcher == "optuna" or self.scheduler == "pbt"):
+            steered = "tune.searcher optuna" if self.searcher == "optuna" else "tune.scheduler pbt"
+            raise ValueError(
+                f"repeats is {self.repeats}, but {steered} gives each trial values that no other has; use 1"
+            )
         for key, space in search.items():
             if self.searcher == "optuna" and space.kind == "grid":
                 raise ValueError(f"search.{key} is a grid, which tune.searcher optuna cannot guide; write choice")

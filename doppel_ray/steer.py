@@ -1,21 +1,17 @@
 """What chooses, stops and changes trials: Ray Tune's parts, as the `search` and `tune` sections ask for them."""
 
-import re
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from doppel_ray.search import OPTUNA, PAUSING, label
+from doppel_ray.points import left, trial_count
+from doppel_ray.search import OPTUNA, PAUSING
 from doppel_ray.section import ConfigError
 
 if TYPE_CHECKING:
+    from doppel_ray.agenda import Agenda, Budget
     from doppel_ray.config import Experiment
-
-
-def trial_name(tune_trial: Any) -> str:
-    """`003_delta=0.05`: the trial's number (or what a searcher calls it) and what the search gave it."""
-    number = tune_trial.trial_id.rpartition("_")[2]
-    number = f"{int(number):03d}" if number.isdecimal() else number
-    values = "_".join(f"{key.rpartition('.')[2]}={label(value)}" for key, value in tune_trial.config.items())
-    return re.sub(r"[^A-Za-z0-9=._+-]", "-", f"{number}_{values}".rstrip("_"))[:80]
+    from doppel_ray.report import Trial
 
 
 def space(experiment: "Experiment") -> dict[str, Any]:
@@ -31,14 +27,6 @@ def space(experiment: "Experiment") -> dict[str, Any]:
     return found
 
 
-def trial_count(experiment: "Experiment") -> int:
-    """Trials of the whole sweep."""
-    grid = 1
-    for values in experiment.search.values():
-        grid *= len(values.grid) if values.grid is not None else 1
-    return grid * experiment.tune.samples
-
-
 def scheduler(experiment: "Experiment") -> Any:
     """What stops, pauses or changes trials while they run."""
     from ray.tune import schedulers
@@ -49,11 +37,9 @@ def scheduler(experiment: "Experiment") -> Any:
     if tune.scheduler == "fifo":
         return schedulers.FIFOScheduler()
     if tune.scheduler == "asha":
-        return schedulers.ASHAScheduler(
-            **judged, max_t=epochs, grace_period=grace, reduction_factor=tune.reduction, brackets=1
-        )
+        return _asha()(**judged, max_t=epochs, grace_period=grace, reduction_factor=tune.reduction, brackets=1)
     if tune.scheduler == "median":
-        return schedulers.MedianStoppingRule(**judged, grace_period=grace, min_samples_required=2)
+        return _median()(**judged, grace_period=grace, min_samples_required=2, min_time_slice=math.inf)  # never pauses
     if tune.scheduler == "hyperband":
         return _hyperband()(**judged, max_t=epochs, reduction_factor=tune.reduction)
     return schedulers.PopulationBasedTraining(
@@ -65,6 +51,37 @@ def scheduler(experiment: "Experiment") -> Any:
         log_config=False,
         require_attrs=False,  # a row without the metric changes nothing
     )
+
+
+def _asha() -> Any:
+    from ray.tune.schedulers import ASHAScheduler
+
+    class Asha(ASHAScheduler):
+        """Ray Tune's, which can also learn what trials of an earlier life of the sweep have reached."""
+
+        def recall(self, trial: Any, rows: Sequence[dict[str, Any]]) -> None:
+            nobody: Any = None  # it asks its controller for nothing
+            self.on_trial_add(nobody, trial)
+            for row in rows:
+                self.on_trial_result(nobody, trial, row)
+
+    return Asha
+
+
+def _median() -> Any:
+    from ray.tune.schedulers import MedianStoppingRule
+
+    class Median(MedianStoppingRule):
+        """Ray Tune's, with the same memory, and without its fault at a trial whose last row lacks the metric."""
+
+        def recall(self, trial: Any, rows: Sequence[dict[str, Any]]) -> None:
+            if having := [row for row in rows if self._metric in row]:
+                self._results[trial] = having
+
+        def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+            """Every row has been taken in when it came."""
+
+    return Median
 
 
 def _hyperband() -> Any:
@@ -92,23 +109,39 @@ def _mutations(experiment: "Experiment") -> dict[str, Any]:
     }
 
 
-def searcher(experiment: "Experiment", concurrent: int) -> Any:
-    """What chooses the values of trials.
+def agenda(
+    experiment: "Experiment", run: str, past: "Sequence[Trial]", concurrent: int, scheduler: Any, budget: "Budget"
+) -> "Agenda":
+    """The trials that are to run.
 
     Args:
         experiment: what is swept.
+        run: the sweep's name.
+        past: trials of an earlier life of the sweep.
         concurrent: trials side by side, at most.
+        scheduler: which learns what the past has reached.
+        budget: which ends the sweep.
     """
-    from ray.tune.search import ConcurrencyLimiter
-    from ray.tune.search.basic_variant import BasicVariantGenerator
+    from doppel_ray.agenda import Agenda
 
-    tune, seed = experiment.tune, experiment.run.seed % 2**32
-    if tune.searcher == "random":
-        return BasicVariantGenerator(random_state=seed, max_concurrent=concurrent)
+    recall = getattr(scheduler, "recall", lambda trial, rows: None)
+    points = [trial.point for trial in past]
+    if experiment.tune.searcher == "optuna":
+        return Agenda(run, past, optuna(experiment, past), trial_count(experiment), concurrent, budget, recall)
+    rest = left(experiment, points)
+    return Agenda(run, past, rest, len(past) + len(rest), concurrent, budget, recall)
+
+
+def optuna(experiment: "Experiment", past: "Sequence[Trial]" = ()) -> Any:
+    """A searcher that learns from the trials so far, those of an earlier life of the sweep included."""
     from ray.tune.search.optuna import OptunaSearch
 
-    found = OptunaSearch(space(experiment), metric=tune.metric, mode=tune.mode, seed=seed)
-    return ConcurrencyLimiter(found, max_concurrent=concurrent)
+    metric, mode = experiment.tune.metric, experiment.tune.mode
+    found = OptunaSearch(space(experiment), metric=metric, mode=mode, seed=experiment.run.seed % 2**32)
+    for trial in past:
+        if trial.rows and metric in trial.rows[-1]:
+            found.add_evaluated_point(trial.point, trial.rows[-1][metric])
+    return found
 
 
 def check(experiment: "Experiment", concurrent: int | None) -> None:

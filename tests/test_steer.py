@@ -69,7 +69,7 @@ def test_a_population_that_has_nothing_to_change_is_refused() -> None:
 
 def test_optuna_draws_from_the_space_and_learns() -> None:
     pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
-    searcher = steer.searcher(experiment(scheduler="fifo", searcher="optuna", metric="loss", mode="min"), concurrent=2)
+    searcher = steer.optuna(experiment(scheduler="fifo", searcher="optuna", metric="loss", mode="min"))
     given = searcher.suggest("a")
     assert given["pairs.delta"] in (0.1, 0.2, 0.4)
     searcher.on_trial_complete("a", {"loss": 1.0, "epoch": 9})

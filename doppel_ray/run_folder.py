@@ -1,0 +1,128 @@
+"""A run's folder: made once, held by one process at a time, gone on with or extended from what it says of itself."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from doppel_ray import config, provenance, report, tree
+from doppel_ray.config import Experiment
+from doppel_ray.search import PAUSING
+from doppel_ray.section import ConfigError
+
+LOCK = "lock"
+MORE = ("search", "tune.samples", "tune.repeats", "tune.minutes", "tune.pairs", "tune.concurrent", "tune.max_failures")
+"""Keys, or how they begin, that --extend may change: they say which trials there are, and nothing of what each is."""
+
+
+def make(experiment: Experiment, file: Path | None, shrunk: Mapping[str, tuple[Any, Any]]) -> Path:
+    """Make the run's folder and write what it is.
+
+    Args:
+        experiment: what will run in it.
+        file: where that was read from.
+        shrunk: what --scale small changed.
+
+    Raises:
+        ConfigError: it already holds something, or cannot be made.
+    """
+    stem = file.stem if file else "defaults"
+    name = experiment.run.name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = experiment.run.dir / name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        _write(folder, provenance.gather() | {"experiment": experiment.plain(), "shrunk": dict(shrunk)})
+    except FileExistsError:
+        raise ConfigError(
+            f"run.name is {name!r}: {folder} already holds a run; "
+            f"choose another --run.name, or go on with it: --resume {folder}"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be made: {error.strerror}"
+        ) from None
+    return folder
+
+
+def recorded(folder: Path) -> Experiment:
+    """The experiment that a folder says it is.
+
+    Raises:
+        ConfigError: it is no run's folder, or is damaged.
+    """
+    about = report.read(folder).about
+    if "experiment" not in about:
+        raise ConfigError(f"{folder / report.RUN} does not say what was run: it has no `experiment`")
+    return config.validate(about["experiment"], dict.fromkeys(about["experiment"], str(folder / report.RUN)))
+
+
+def more(folder: Path, overrides: Mapping[str, str]) -> Experiment:
+    """What a folder's experiment becomes with more trials.
+
+    Args:
+        folder: the run's.
+        overrides: dotted key -> text as typed.
+
+    Raises:
+        ConfigError: a key would change the trials that there are; or a value is not allowed.
+    """
+    plain = recorded(folder).plain()
+    if plain["tune"]["scheduler"] in PAUSING:
+        raise ConfigError(
+            f"--extend: trials of tune.scheduler {plain['tune']['scheduler']} wait for each other; none can join"
+        )
+    for key, text in overrides.items():
+        if not key.startswith(MORE):
+            raise ConfigError(
+                f"--extend adds trials to a sweep, and --{key} would change those that there are; "
+                f"it takes {', '.join(f'--{name}' for name in MORE)}"
+            )
+        tree.assign(plain, key, tree.typed(text))
+    return config.validate(plain, {key: f"--{key}" for key in overrides})
+
+
+def extend(folder: Path, experiment: Experiment) -> None:
+    """Let a run's folder say that it is to have more trials."""
+    about = report.read(folder).about
+    now = provenance.gather()
+    told = {name: now[name] for name in ("time", "command", "commit")}
+    note(folder, experiment=experiment.plain(), extended=[*about.get("extended", []), told])
+
+
+def note(folder: Path, **more: Any) -> None:
+    """Let a run's folder say more of what it is."""
+    _write(folder, report.read(folder).about | more)
+
+
+def _write(folder: Path, about: dict[str, Any]) -> None:
+    file = folder / report.RUN
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(about, indent=1))
+    partial.replace(file)
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other processes from running what is in a folder; the hold ends with this process, however it ends.
+
+    Raises:
+        ConfigError: another process is at it.
+    """
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ConfigError(
+                f"{folder} is being run by {file.read() or 'another process'}; wait for it, or stop it first"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
