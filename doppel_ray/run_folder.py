@@ -1,11 +1,7 @@
-"""A run's folder: made once, held by one process at a time, gone on with or extended from what it says of itself."""
+"""A run's folder: made once, gone on with or extended from what it says of itself."""
 
-import contextlib
-import fcntl
 import json
-import os
-import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,6 @@ from doppel_ray.config import Experiment
 from doppel_ray.search import PAUSING
 from doppel_ray.section import ConfigError
 
-LOCK = "lock"
 MORE = ("search", "tune.samples", "tune.repeats", "tune.minutes", "tune.pairs", "tune.concurrent", "tune.max_failures")
 """Keys, or how they begin, that --extend may change: they say which trials there are, and nothing of what each is."""
 
@@ -105,24 +100,3 @@ def _write(folder: Path, about: dict[str, Any]) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(about, indent=1))
     partial.replace(file)
-
-
-@contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Keep other processes from running what is in a folder; the hold ends with this process, however it ends.
-
-    Raises:
-        ConfigError: another process is at it.
-    """
-    with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ConfigError(
-                f"{folder} is being run by {file.read() or 'another process'}; wait for it, or stop it first"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield

@@ -2,6 +2,7 @@
 
 import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
 
+import contextlib
 import json
 import logging
 import math
@@ -26,6 +27,7 @@ from torch import Tensor
 from doppel_ray import checkpoint, environment, lineage
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
+from doppel_ray.hold import ORPHANS, hold
 from doppel_ray.learner import DivergedError, Learner
 from doppel_ray.section import Section
 
@@ -249,11 +251,16 @@ def train_loop(config: dict[str, Any]) -> None:
     """
     from doppel_ray.config import Experiment
 
-    experiment = Experiment.model_validate(config["experiment"])
-    train = experiment.train
-    context = ray.train.get_context()
-    workers, rank = context.get_world_size(), context.get_world_rank()
-    log_to(Path(config["folder"]) / f"worker_{rank}.log")
+    experiment, folder = Experiment.model_validate(config["experiment"]), Path(config["folder"])
+    rank = ray.train.get_context().get_world_rank()
+    log_to(folder / f"worker_{rank}.log")
+    alone = hold(folder, "worker.lock", ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
+    with alone:
+        _train(experiment, folder, rank, config["source"])
+
+
+def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None) -> None:
+    train, workers = experiment.train, ray.train.get_context().get_world_size()
     device = ray.train.torch.get_device()
     torch.set_num_threads(max(1, round(train.cpus_per_worker)))
 
@@ -261,11 +268,11 @@ def train_loop(config: dict[str, Any]) -> None:
     learner = Learner(experiment, classes, device, workers)
     position = Position()
     saved = ray.train.get_checkpoint()
-    if saved is None and config["source"] is not None:
-        saved = Checkpoint.from_directory(config["source"])
+    if saved is None and source is not None:
+        saved = Checkpoint.from_directory(source)
     if saved is not None:
-        with saved.as_directory() as folder:
-            position = learner.load(Path(folder))
+        with saved.as_directory() as weights:
+            position = learner.load(Path(weights))
         log.info("goes on from epoch %d, index %d", position.epoch, position.next_index)
     if train.on_divergence == "return":
         learner.keep()
@@ -278,7 +285,7 @@ def train_loop(config: dict[str, Any]) -> None:
         drop_last=True,
     )
     feed = Feed(iter(batches), device, train.data_timeout)
-    means, steps = Means(), StepLog(Path(config["folder"]) if rank == 0 else None, train.log_every, position.step)
+    means, steps = Means(), StepLog(folder if rank == 0 else None, train.log_every, position.step)
     restarts: set[int] = set()
     step, index = position.step, position.next_index
     first = feed.next() if position.epoch < train.epochs else None  # the clock starts once the generators have

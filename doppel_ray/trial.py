@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from doppel_ray import lineage
 from doppel_ray.checkpoint import position
+from doppel_ray.hold import ORPHANS, hold
 from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import Reports, Rows
 from doppel_ray.rows import Row, read_rows
@@ -115,16 +116,18 @@ def trainable(base: dict[str, Any], run_folder: Path) -> Callable[[dict[str, Any
 
         experiment = Experiment.model_validate(base).with_values(config)
         folder = run_folder / "trials" / ray.tune.get_context().get_trial_name()
-        if experiment.tune.scheduler != "pbt":
-            run(experiment, folder, ray.tune.report)
-            return
-        if (given := ray.tune.get_checkpoint()) is not None:
-            with given.as_directory() as pointer:
-                source = Path((Path(pointer) / POINTER).read_text())
-            if folder not in source.parents:
-                lineage.fork(folder, source, config)
-        # They change while it runs, so that each row says which were in force.
-        run(experiment, folder, _send_with_pointer, {f"search/{key}": value for key, value in config.items()})
+        folder.mkdir(parents=True, exist_ok=True)
+        with hold(folder, patience=ORPHANS):
+            if experiment.tune.scheduler != "pbt":
+                run(experiment, folder, ray.tune.report)
+                return
+            if (given := ray.tune.get_checkpoint()) is not None:
+                with given.as_directory() as pointer:
+                    source = Path((Path(pointer) / POINTER).read_text())
+                if folder not in source.parents:
+                    lineage.fork(folder, source, config)
+            # They change while it runs, so that each row says which were in force.
+            run(experiment, folder, _send_with_pointer, {f"search/{key}": value for key, value in config.items()})
 
     return trial
 

@@ -17,6 +17,7 @@ import doppel_ray.environment  # noqa: F401  # before anything of Ray's
 from doppel_ray import command, config, environment, live, preflight, report, run_folder, steer
 from doppel_ray.agenda import ENDED, Agenda, Budget
 from doppel_ray.config import Experiment
+from doppel_ray.hold import hold
 from doppel_ray.section import ConfigError
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "tune_configs" / "quickstart.yaml"
@@ -67,7 +68,7 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         preflight.check(experiment)
         shrunk = config.shrunk(args.config) if args.scale == "small" else {}
         folder = run_folder.make(experiment, args.config, shrunk)
-        with run_folder.hold(folder):
+        with hold(folder):
             return sweep(experiment, folder, console, args.plain)
     if args.config != default or args.scale != "full" or (args.overrides and args.extend is None):
         raise ConfigError(
@@ -78,7 +79,7 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
     folder = args.resume or args.extend
     experiment = run_folder.recorded(folder) if args.extend is None else run_folder.more(folder, args.overrides)
     preflight.check(experiment)
-    with run_folder.hold(folder):
+    with hold(folder):
         if args.extend is not None:
             run_folder.extend(folder, experiment)
         return sweep(experiment, folder, console, args.plain)

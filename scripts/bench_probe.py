@@ -1,7 +1,7 @@
 """What probes cost: `python scripts/bench_probe.py --esc10 DIR`.
 
-Embedding: 400 clips of five seconds by a checkpoint of the quickstart, at first use, when the recordings are decoded, and
-again, when they lie decoded on disk.
+Embedding: 400 clips of five seconds by a checkpoint of the quickstart, at first use, when the recordings are decoded,
+and again, when they lie decoded on disk.
 
 Training: the quickstart's sweep, two trials side by side, without probes and with ESC-10 and the factors probed after
 every epoch; in turn, `--rounds` times. Compared are pairs per second of the epochs after the first, while other epochs'

@@ -24,6 +24,7 @@ GROUND_FLOOR = (
     "checkpoint",
     "learner",
     "lineage",
+    "hold",
     "hear",
     "export",
     "embed",
@@ -39,6 +40,7 @@ GROUND_FLOOR = (
     "probe.fetch",
     "section",
     "search",
+    "points",
     "tree",
     "resources",
 )

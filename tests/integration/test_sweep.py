@@ -80,6 +80,18 @@ class Sweep:
         """The epochs of the rows that each trial has sent."""
         return {t["name"]: [row["epoch"] for row in read_rows(self.run / "trials" / t["name"])] for t in self.trials()}
 
+    def metrics(self) -> list[dict[str, float]]:
+        """What every row says of training and probes, in the order of trials and epochs."""
+        rows = [row for trial in self.trials() for row in read_rows(self.run / "trials" / trial["name"])]
+        return [{name: row[name] for name in ("loss", "pairs", "probe/factors/score")} for row in rows]
+
+    def go_on(self, *arguments: object) -> None:
+        """Run a command to its good end."""
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, output
+        assert self.leaves_nothing_behind()
+
     def leaves_nothing_behind(self) -> bool:
         # After a kill -9 Ray's daemons end at once, and its workers once they have missed them for a minute.
         return eventually(lambda: not marked(self.marker), 120)
@@ -139,9 +151,8 @@ def test_a_sweep_ends_with_a_leaderboard_a_picture_and_tensorboard_and_its_folde
     assert {file: file.stat().st_mtime_ns for file in sweep.run.rglob("*")} == before, "nothing is overwritten"
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-C", "kill -9 of the driver"])
-def test_an_interrupted_sweep_goes_on_and_ends_with_the_same_trials(sweep: Sweep, blow: signal.Signals) -> None:
-    """Interrupted in its second trial, once that has sent a row; resumed, it has the rows of a sweep left in peace."""
+def test_ctrl_c_ends_a_sweep_in_order_and_it_goes_on(sweep: Sweep) -> None:
+    """Pressed in its second trial, once that has sent a row."""
     process = sweep.start_tiny(train__epochs=3)
 
     def second_trial_is_on() -> bool:
@@ -149,25 +160,47 @@ def test_an_interrupted_sweep_goes_on_and_ends_with_the_same_trials(sweep: Sweep
 
     assert eventually(second_trial_is_on, PATIENCE)
     assert process.poll() is None, process.communicate()[0]
-    if blow == signal.SIGINT:
-        os.killpg(process.pid, blow)  # as a terminal does
-    else:
-        process.send_signal(blow)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, _ = process.communicate(timeout=PATIENCE)
-    if blow == signal.SIGINT:
-        assert process.returncode == 130, output
-        assert "--resume runs/mine" in output
-        assert [t["status"] for t in sweep.trials()] == ["finished", "interrupted"]
+    assert process.returncode == 130, output
+    assert "--resume runs/mine" in output
+    assert [t["status"] for t in sweep.trials()] == ["finished", "interrupted"]
     assert sweep.leaves_nothing_behind(), "Ray ends with the driver"
-    names = [trial["name"] for trial in sweep.trials()]
-
-    resumed = sweep.start("--resume", sweep.run)
-    output, _ = resumed.communicate(timeout=PATIENCE)
-    assert resumed.returncode == 0, output
-    assert [trial["name"] for trial in sweep.trials()] == names
+    sweep.go_on("--resume", sweep.run)
     assert {trial["status"] for trial in sweep.trials()} == {"finished"}
     assert list(sweep.rows().values()) == [[1, 2, 3], [1, 2, 3]]
-    assert sweep.leaves_nothing_behind()
+
+
+def test_a_sweep_killed_three_times_ends_as_one_left_in_peace(sweep: Sweep, tmp_path: Path) -> None:
+    """With kill -9: before the first row, between a checkpoint and its probe, and after a trial; three minutes.
+
+    Killed is a sweep of one trial, which is then extended to the two of the sweep left in peace.
+    """
+    peaceful = Sweep(tmp_path / "peaceful")
+    peaceful.folder.mkdir()
+    output, _ = peaceful.start_tiny().communicate(timeout=PATIENCE)
+    assert_whole(peaceful)
+    first = sweep.run / "trials" / "000_delta=0.05"
+    moments = {
+        "before the first row": lambda: first.exists(),
+        "between a checkpoint and its probe": lambda: (
+            list(first.glob("checkpoints/epoch_*")) and not list(first.glob("rows.jsonl"))
+        ),
+        "after a trial has ended": lambda: "finished" in {trial["status"] for trial in sweep.trials()},
+    }
+    process = sweep.start_tiny(search__pairs__delta="{grid: [0.05]}")
+    for moment, has_come in moments.items():
+        assert eventually(has_come, PATIENCE), moment
+        process.kill()
+        process.communicate(timeout=PATIENCE)
+        process = sweep.start("--resume", sweep.run)  # at once: what is left of the killed one is waited for
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, output
+    sweep.go_on("--extend", sweep.run, "--search.pairs.delta", "{grid: [0.05, 0.25]}")
+    assert_whole(sweep)
+    for killed, left in zip(sweep.metrics(), peaceful.metrics(), strict=True):
+        assert killed == pytest.approx(left, rel=1e-4)
+    peaceful.end()
 
 
 def test_trials_that_do_not_fit_side_by_side_wait_their_turn(sweep: Sweep) -> None:
