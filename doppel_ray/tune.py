@@ -1,9 +1,11 @@
 """Sweeps: `python -m doppel_ray.tune`, the main job."""
 
 import contextlib
+import errno
 import logging
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -19,6 +21,8 @@ from doppel_ray.agenda import ENDED, Agenda, Budget
 from doppel_ray.config import Experiment
 from doppel_ray.hold import hold
 from doppel_ray.section import ConfigError
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CONFIG = Path(__file__).parent.parent / "tune_configs" / "quickstart.yaml"
 TUNE_STATE = "tune"
@@ -127,6 +131,12 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
             result = _result(folder, agenda.total, budget)
     except KeyboardInterrupt:
         pass  # told below, with what there is
+    except Exception as error:
+        if not is_full(folder):
+            raise
+        console.print(f"the disk of {folder} is full; nothing that was checkpointed is lost. Make room, then {go_on}")
+        log.debug("what it led to", exc_info=error)
+        return 1
     minutes = (time.monotonic() - began) / 60
     report.publish(folder, console)
     if result == "interrupted":
@@ -140,6 +150,17 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
         return 0
     console.print(f"done in {minutes:.1f} minutes; results are in {folder}")
     return 0
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a file of a few kilobytes cannot be written there."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(bytes(2**16))
+            file.flush()
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def told(total: int, past: Sequence[report.Trial]) -> str:
