@@ -51,7 +51,7 @@ class Experiment(Section):
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
     generators: tuple[GeneratorConfig, ...] = (GeneratorConfig(),)
-    """Pools of generators."""
+    """Pools of generators, on CPUs and on GPUs; blocks go to whichever generator is free."""
     probes: ProbesConfig = ProbesConfig()
     tune: TuneConfig = TuneConfig()
     search: dict[str, Space] = Field(default={})
@@ -59,8 +59,10 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
-        if len(self.generators) != 1:
-            raise ValueError(f"generators has {len(self.generators)} pools; exactly one is supported")
+        if sum(pool.actors[0] for pool in self.generators) < 1:
+            raise ValueError(
+                "generators: no pool has a generator at its least; at least one is needed, such as actors: 1"
+            )
         frontend = self.frontend.build(self.synth.sample_rate)
         if frontend.domain != self.encoder.domain:
             raise ValueError(

@@ -77,8 +77,7 @@ class Plan:
 
 def shares(experiment: "Experiment") -> tuple[Share, ...]:
     """What one trial asks for."""
-    train, pool, probes = experiment.train, experiment.generators[0], experiment.probes
-    low, high = pool.actors
+    train, probes = experiment.train, experiment.probes
     asked = [
         Share("driver", "", "", 1, DRIVER_CPUS, 0.0),
         Share(
@@ -89,8 +88,17 @@ def shares(experiment: "Experiment") -> tuple[Share, ...]:
             train.cpus_per_worker,
             train.gpus_per_worker,
         ),
-        Share(
-            "generator", "generators.0.num_cpus", "generators.0.num_gpus", low, pool.num_cpus, pool.num_gpus, high - low
+        *(
+            Share(
+                "generator" if len(experiment.generators) == 1 else f"{pool.device} generator",
+                f"generators.{number}.num_cpus",
+                f"generators.{number}.num_gpus",
+                pool.actors[0],
+                pool.num_cpus,
+                pool.num_gpus,
+                pool.actors[1] - pool.actors[0],
+            )
+            for number, pool in enumerate(experiment.generators)
         ),
     ]
     if probes.tasks:

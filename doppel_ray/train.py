@@ -456,7 +456,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
     train = experiment.train
     stream = Stream(
         experiment=experiment.plain(),
-        generators=experiment.generators[0],
+        pools=experiment.generators,
         data=experiment.data,
         local_batch=train.local_batch,
         stop=train.steps * train.batch_size,

@@ -32,6 +32,12 @@ def test_the_plan_says_what_a_trial_needs_and_how_many_fit() -> None:
     assert "the cluster has 2 CPUs, 0 GPUs on 1 node: 2 trials side by side" in found
 
 
+def test_each_pool_of_generators_has_its_own_line() -> None:
+    pools = "[{actors: 2..4, num_cpus: 0.5}, {device: cuda, actors: 0..2, num_cpus: 0.5, num_gpus: 0.25}]"
+    made = plan(experiment(generators=pools, probes__cpus="0.1"), (Node("a", 4.0, 1.0),))
+    assert "2 cpu generator x 0.5 CPU (up to 4), 0 cuda generator x 0.5 CPU + 0.25 GPU (up to 2)" in made.lines()[0]
+
+
 def test_eight_cpus_a_worker_on_two_cores_are_refused_with_asked_found_and_what_would_fit() -> None:
     message = refusal(experiment(train__cpus_per_worker="8"))
     assert "1 train worker x 8 CPU" in message

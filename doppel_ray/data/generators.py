@@ -49,8 +49,8 @@ class GeneratorConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "GeneratorConfig":
         low, high = self.actors
-        if not 1 <= low <= high:
-            raise ValueError(f"actors is {low}..{high}; expected at least 1, and the first number not above the second")
+        if not 0 <= low <= high or high == 0:
+            raise ValueError(f"actors is {low}..{high}; expected at least 0..1, the first number not above the second")
         if (self.device == "cuda") != (self.num_gpus > 0):
             raise ValueError(
                 f"device is {self.device} but num_gpus is {self.num_gpus}; "
@@ -58,38 +58,61 @@ class GeneratorConfig(Section):
             )
         return self
 
-    @property
-    def threads(self) -> int:
-        return max(1, round(self.num_cpus))
 
-    def pool(self) -> ActorPoolStrategy:
-        low, high = self.actors
-        # Two tasks in flight: one rendering, one whose indices have arrived. More would only lengthen the queue that is
-        # thrown away when a trial is stopped.
-        return ActorPoolStrategy(min_size=low, max_size=high, initial_size=low, max_tasks_in_flight_per_actor=2)
+Pools = tuple[GeneratorConfig, ...]
+
+
+def strategy(pools: Pools) -> ActorPoolStrategy:
+    """All pools as the one that Ray Data knows: a block goes to whichever actor is free, and blocks stay in order."""
+    low, high = sum(pool.actors[0] for pool in pools), sum(pool.actors[1] for pool in pools)
+    # Two tasks in flight: one rendering, one whose indices have arrived. More would only lengthen the queue that is
+    # thrown away when a trial is stopped.
+    return ActorPoolStrategy(min_size=low, max_size=high, initial_size=low, max_tasks_in_flight_per_actor=2)
+
+
+class Shares:
+    """Tells Ray Data what each actor that it starts is to have: first what every pool has at least, then the rest.
+
+    Actors that an idle pool gives up are not told apart: after all have been started once, pools take turns.
+    """
+
+    def __init__(self, pools: Pools) -> None:
+        self.pools = pools
+        least = [number for number, pool in enumerate(pools) for _ in range(pool.actors[0])]
+        more = [number for number, pool in enumerate(pools) for _ in range(pool.actors[1] - pool.actors[0])]
+        self.order = least + more
+        self.started = 0
+
+    def __call__(self) -> dict[str, Any]:
+        pool = self.pools[self.order[self.started % len(self.order)]]
+        self.started += 1
+        return {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
 
 
 class Generator:
     """The callable that an actor of the pool runs on each index block.
 
+    It renders on the GPU if it has been given a share of one, and with as many threads as CPUs.
+
     Args:
         experiment: as plain data.
-        device: "cpu" or "cuda".
-        threads: threads to render with.
     """
 
-    def __init__(self, experiment: dict[str, Any], device: str, threads: int) -> None:
+    def __init__(self, experiment: dict[str, Any]) -> None:
         import torch
 
         from doppel_ray.pairs import PairMaker
 
-        torch.set_num_threads(threads)
+        context = ray.get_runtime_context()
+        given = context.get_assigned_resources()
+        device = "cuda" if given.get("GPU") else "cpu"
+        torch.set_num_threads(max(1, round(given.get("CPU", 1.0))))
         if device == "cpu":
             # Behind the trainer, whose threads wait for each other, on processors that both want: generators find room
             # in its pauses, and where they don't, training waits for them and makes some.
             os.nice(20)
         self.maker = PairMaker.of(experiment, device)
-        self.restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        self.restarted = context.was_current_actor_reconstructed
         self.told: set[str] = set()
         self.process = os.getpid()
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from ray.data import ExecutionOptions, ExecutionResources
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from doppel_ray.data.generators import Generator, GeneratorConfig
+from doppel_ray.data.generators import Generator, Pools, Shares, strategy
 from doppel_ray.section import Section
 
 
@@ -65,17 +65,15 @@ class Stream:
 
     Args:
         experiment: as plain data, which the generators read what to make from.
-        generators: the pool.
+        pools: of generators.
         data: how blocks travel.
         local_batch: pairs of one batch of one train worker.
         stop: the first index that is no longer of the run.
     """
 
-    def __init__(
-        self, experiment: dict[str, Any], generators: GeneratorConfig, data: DataConfig, local_batch: int, stop: int
-    ) -> None:
+    def __init__(self, experiment: dict[str, Any], pools: Pools, data: DataConfig, local_batch: int, stop: int) -> None:
         self.experiment = experiment
-        self.generators = generators
+        self.pools = pools
         self.data = data
         self.block = block_size(local_batch, data.block_pairs)
         self.stop = stop
@@ -89,31 +87,28 @@ class Stream:
         context.print_on_execution_start = False
         if Pace not in context.custom_execution_callback_classes:
             context.custom_execution_callback_classes.append(Pace)
-        pool = self.generators
         # `from_items` makes its blocks in this process. `range` has read tasks and `from_arrow` has metadata tasks:
         # these ask for a CPU each, and wait for ever when train workers and generators hold them all.
         blocks = index_blocks(start, self.stop, self.block)
         return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
             Generator,
-            fn_constructor_kwargs={"experiment": self.experiment, "device": pool.device, "threads": pool.threads},
-            compute=pool.pool(),
+            fn_constructor_kwargs={"experiment": self.experiment},
+            compute=strategy(self.pools),
             batch_size=None,
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus or None,
+            ray_remote_args_fn=Shares(self.pools),
         )
 
     def execution_options(self) -> ExecutionOptions:
-        """Blocks in order, and no more resources than the pool's own.
+        """Blocks in order, and no more resources than the pools' own.
 
         Without the limits Ray Data takes every CPU that Train has left for its own, and trials side by side would count
         the same CPUs each.
         """
-        pool = self.generators
         return ExecutionOptions(
             preserve_order=True,
             resource_limits=ExecutionResources(
-                cpu=pool.num_cpus * pool.actors[1],
-                gpu=pool.num_gpus * pool.actors[1],
+                cpu=sum(pool.num_cpus * pool.actors[1] for pool in self.pools),
+                gpu=sum(pool.num_gpus * pool.actors[1] for pool in self.pools),
                 object_store_memory=self.data.buffer_mb * 2**20,
             ),
         )

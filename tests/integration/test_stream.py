@@ -27,7 +27,7 @@ EXPERIMENT = Experiment.model_validate({"augment": [{"kind": "gain"}]}).plain()
 
 def stream(generators: int = 1, batch: int = 64, stop: int = COUNT, **data: int) -> Stream:
     pool = GeneratorConfig(actors=(generators, generators), num_cpus=0.5)
-    return Stream(EXPERIMENT, pool, DataConfig.model_validate(data), local_batch=batch, stop=stop)
+    return Stream(EXPERIMENT, (pool,), DataConfig.model_validate(data), local_batch=batch, stop=stop)
 
 
 def batches(of: Stream, start: int, size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -57,6 +57,17 @@ def test_the_stream_does_not_depend_on_who_makes_it(
     makers = {int(pid) for columns in found for pid in columns["generator"]}
     assert 1 <= len(makers) <= generators
     assert not any(columns["restarted"].any() for columns in found)
+
+
+def test_two_pools_share_the_blocks_and_keep_their_order(reference: torch.Tensor) -> None:
+    """Of different sizes, as those on CPU and GPU nodes are; both take part, and what they make is the same stream."""
+    pools = tuple(GeneratorConfig(actors=(1, 1), num_cpus=cpus) for cpus in (0.5, 1.5))
+    both = Stream(EXPERIMENT, pools, DataConfig(block_pairs=16), local_batch=16, stop=COUNT)
+    found = list(batches(both, 0, 16))
+    assert np.concatenate([columns["index"] for columns in found]).tolist() == list(range(COUNT))
+    features = torch.from_numpy(np.concatenate([columns["features"] for columns in found]))
+    torch.testing.assert_close(features.float(), reference, rtol=0, atol=1e-4)
+    assert len({int(pid) for columns in found for pid in columns["generator"]}) == 2
 
 
 def record(config: dict[str, Any]) -> None:
@@ -112,7 +123,7 @@ def test_generators_pause_when_nobody_takes_their_pairs() -> None:
     """A stream of 190 MB into a buffer of 16 MB: what waits is bounded by the buffer, not by the stream."""
     wide = Stream(
         Experiment.model_validate({"frontend": {"mels": 512}, "synth": {"control_rate": 100}}).plain(),
-        GeneratorConfig(num_cpus=1.0),
+        (GeneratorConfig(num_cpus=1.0),),
         DataConfig(buffer_mb=16, block_pairs=16, prefetch_batches=1),
         local_batch=16,
         stop=960,

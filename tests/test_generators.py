@@ -1,0 +1,43 @@
+"""Pools of generators: several kinds of actors behind one of Ray Data's."""
+
+import re
+
+import pytest
+
+from doppel_ray.config import validate
+from doppel_ray.data import GeneratorConfig
+from doppel_ray.data.generators import Shares, strategy
+from doppel_ray.section import ConfigError
+
+CPU = GeneratorConfig.model_validate({"actors": "1..3", "num_cpus": 1.0})
+GPU = GeneratorConfig.model_validate({"device": "cuda", "actors": "0..2", "num_cpus": 0.5, "num_gpus": 0.25})
+
+
+def test_the_pools_together_are_one_of_ray_datas() -> None:
+    made = strategy((CPU, GPU))
+    assert (made.min_size, made.max_size, made.initial_size) == (1, 5, 1)
+
+
+def test_every_pool_has_its_least_before_any_has_more_and_none_has_more_than_its_most() -> None:
+    pools = (CPU, GPU.model_copy(update={"actors": (1, 2)}))
+    shares = Shares(pools)
+    started = [shares() for _ in range(5)]
+    cpu, gpu = {"num_cpus": 1.0, "num_gpus": 0.0}, {"num_cpus": 0.5, "num_gpus": 0.25}
+    assert started[:2] == [cpu, gpu]
+    assert started.count(cpu) == 3
+    assert started.count(gpu) == 2
+
+
+@pytest.mark.parametrize(
+    ("pools", "fault"),
+    [
+        ([{"actors": "0..2"}], "at least one is needed"),
+        ([{"actors": "0..0"}], "expected at least 0..1"),
+        ([{"actors": "3..2"}], "first number not above the second"),
+        ([{"device": "cuda"}], "a cuda generator needs a share of a GPU"),
+        ([{"num_gpus": 0.5}], "a cpu one takes none"),
+    ],
+)
+def test_pools_that_make_nothing_are_refused(pools: list[dict[str, object]], fault: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(fault)):
+        validate({"generators": pools})
