@@ -12,7 +12,8 @@ from rich.live import Live as Screen
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from doppel_ray import command, report
+from doppel_ray import board, command, report
+from doppel_ray.config import Experiment
 from doppel_ray.train import bound, waits_for
 
 
@@ -31,6 +32,7 @@ class Live(Callback):
 
     def __init__(self, folder: Path, experiment: dict[str, Any], total: int, plain: bool) -> None:
         self.folder = folder
+        self.experiment = experiment
         self.metric: str = experiment["tune"]["metric"]
         self.mode: str = experiment["tune"]["mode"]
         self.scheduler: str = experiment["tune"]["scheduler"]
@@ -42,7 +44,7 @@ class Live(Callback):
         self.screen: Screen | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "screen": None, "console": None, "progress": None}
+        return {**self.__dict__, "screen": None, "console": None, "progress": None, "board": None}
 
     # --- Ray Tune's events ---
 
@@ -59,6 +61,7 @@ class Live(Callback):
         file = self.folder / report.TRIALS
         if file.exists():
             self.entries = {entry["name"]: entry for entry in json.loads(file.read_text())}
+        self.board = board.Sweep(self.folder, Experiment.model_validate(self.experiment))
         if self.console.is_terminal:
             self.screen = Screen(
                 self._render(), console=self.console, refresh_per_second=2, get_renderable=self._render
@@ -74,6 +77,7 @@ class Live(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial, "running")
+        self.board.begin(str(trial), trial.config)
         self._say(f"{trial} started")
 
     def on_trial_result(
@@ -92,10 +96,11 @@ class Live(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         result = self.last.get(str(trial)) or trial.last_result or {}
-        if result.get("epoch", 0) >= self.epochs:
-            self._note(trial, "finished")
+        whole = result.get("epoch", 0) >= self.epochs
+        self._note(trial, "finished" if whole else "stopped early")
+        self.board.end(str(trial), succeeded=True)
+        if whole:
             return
-        self._note(trial, "stopped early")
         self._say(
             f"{trial} stopped early by {self.scheduler} after epoch {result.get('epoch')}: "
             f"{self.metric} {report.show(result.get(self.metric))}; {self._comparison()}"
@@ -104,12 +109,14 @@ class Live(Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial, "failed")
+        self.board.end(str(trial), succeeded=False)
         self._say(f"{trial} failed: see {self.folder / 'trials' / str(trial) / 'trial.log'}")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         for trial in trials:
             if self.entries.get(str(trial), {}).get("status") in ("running", "waiting"):
                 self._note(trial, "interrupted")
+        self.board.close()
         if self.screen is not None:
             self.screen.stop()
             self.screen = None

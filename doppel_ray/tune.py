@@ -14,7 +14,7 @@ from typing import Any, get_args
 from rich.console import Console
 
 import doppel_ray.environment  # noqa: F401  # before anything of Ray's
-from doppel_ray import command, config, environment, live, provenance, report, steer, tree
+from doppel_ray import board, command, config, environment, live, provenance, report, steer, tree
 from doppel_ray.config import Experiment
 from doppel_ray.section import ConfigError
 
@@ -31,8 +31,9 @@ def check(experiment: Experiment) -> None:
     Raises:
         ConfigError: names the field, the value, and how to mend it.
     """
-    from doppel_ray import cluster, resources
+    from doppel_ray import cluster, resources, trackers
 
+    trackers.check(experiment)
     experiment.probes.check(experiment.synth.sample_rate)
     check_metric(experiment)
     check_source(experiment)
@@ -201,6 +202,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, resume: bool, 
         pass  # told below, with what there is
     minutes = (time.monotonic() - began) / 60
     report.publish(folder, console)
+    board.conclude(folder)
     if result == "interrupted":
         console.print(f"interrupted after {minutes:.1f} minutes; nothing that was checkpointed is lost. {go_on}")
         return command.INTERRUPTED
@@ -230,7 +232,7 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
     from ray import tune
     from ray.tune.logger import JsonLoggerCallback
 
-    from doppel_ray import trial
+    from doppel_ray import trackers, trial
     from doppel_ray.resources import DRIVER_CPUS
 
     trainable = tune.with_resources(trial.trainable(experiment.plain(), folder), {"cpu": DRIVER_CPUS})
@@ -253,7 +255,11 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
             run_config=tune.RunConfig(
                 name=TUNE_STATE,
                 storage_path=str(folder),
-                callbacks=[live.Live(folder, experiment.plain(), total, plain), JsonLoggerCallback()],
+                callbacks=[
+                    live.Live(folder, experiment.plain(), total, plain),
+                    JsonLoggerCallback(),
+                    *trackers.callbacks(experiment, folder),
+                ],
                 failure_config=tune.FailureConfig(max_failures=experiment.tune.max_failures),
                 verbose=0,
             ),
