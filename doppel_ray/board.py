@@ -5,14 +5,14 @@ follows one file of a run at a time, and what two processes write side by side i
 them is the run of the sweep as a whole, which the driver writes, as it does what the HParams tab needs of each trial.
 
 The step axis of a trial is that of the optimizer. Tags are those of the rows, in groups whose names, in the order of
-the alphabet, begin with what matters most:
+the alphabet, begin with what matters most (TensorBoard's own order puts `a-b` behind `a`, but `a_b` anywhere):
 
 - `all_trials`: the sweep so far, its leaderboard and its figures.
-- `probe`: what trials are judged by, the first metric of each task; `probe_details`: what else a probe gives.
+- `probe`: what trials are judged by, the first metric of each task; `probe-details`: what else a probe gives.
 - `search`: values that population-based training has in force.
 - `sounds`: the first pairs of the stream, to listen to and to look at.
-- `train`: what is learnt, a point an epoch; `train_steps`: the same, every `train.log_every` steps.
-- `usage` and `usage_steps`: speed, memory, and what went wrong.
+- `train`: what is learnt, a point an epoch; `train-steps`: the same, every `train.log_every` steps.
+- `usage` and `usage-steps`: speed, memory, and what went wrong.
 """
 
 import time
@@ -25,6 +25,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import summary
 
@@ -73,6 +74,7 @@ BESIDE = {
     "mel": "What the mean and deviation of mel bands have, asked as the checkpoint is, of",
     "untrained": "What the same encoder has before its first step, asked as the checkpoint is, of",
 }
+LOG_MEL = "Both views, side by side, in log-mel bands: time runs to the right, low bands are at the bottom."
 
 
 # --- tags -------------------------------------------------------------------------------------------------------------
@@ -84,7 +86,7 @@ def firsts(row: Row) -> set[str]:
 
 
 def tag(column: str, first: Collection[str]) -> str:
-    """TensorBoard's tag of a row's column: `train/loss`, `probe/esc10/accuracy`, `probe_details/esc10/fold_1`.
+    """TensorBoard's tag of a row's column: `train/loss`, `probe/esc10/accuracy`, `probe-details/esc10/fold_1`.
 
     Args:
         column: of a row.
@@ -93,7 +95,7 @@ def tag(column: str, first: Collection[str]) -> str:
     if column in USAGE:
         return f"usage/{column.replace('/', '_')}"
     if column.startswith("probe/") and column not in first:
-        return column.replace("probe", "probe_details", 1)
+        return column.replace("probe", "probe-details", 1)
     return column if "/" in column else f"train/{column}"
 
 
@@ -185,7 +187,7 @@ class Trial:
                 self.curves.forget_after(point["goes_on_from"])
                 continue
             step = point.pop("step")
-            tags = {name: tag(name, ()).replace("/", "_steps/", 1) for name in point}
+            tags = {name: tag(name, ()).replace("/", "-steps/", 1) for name in point}
             told = {tags[name]: about(name) for name in point}
             self.curves.scalars({tags[name]: value for name, value in point.items()}, step, told)
         if points:
@@ -220,12 +222,17 @@ class Trial:
                 pictures = ((frontend(views[:, pair]).squeeze(1) - low) / (high - low)).clamp(0.0, 1.0)
                 side_by_side = torch.cat(list(torch.nn.functional.pad(pictures, (0, 0, 0, 2))), dim=0).T.flip(0)
                 picture = colormaps["magma"](side_by_side.numpy())[..., :3]
-                self.curves.add(summary.image(f"sounds/pair_{pair}_log_mel", picture, dataformats="HWC").value)
+                self._show(summary.image(f"sounds/pair_{pair}_log_mel", picture, dataformats="HWC"), LOG_MEL)
             for view, name in enumerate("ab"):
                 sound = views[view, pair] / views[view, pair].abs().amax().clamp(min=1.0)
                 heard = summary.audio(f"sounds/pair_{pair}_view_{name}", sound.unsqueeze(0), sample_rate)
-                self.curves.add(heard.value)
+                self._show(heard, f"Pair {pair} of the stream, one of its two views, augmented as in training.")
         self.curves.flush()
+
+    def _show(self, made: Summary, told: str) -> None:
+        for value in made.value:
+            value.metadata.summary_description = told
+        self.curves.add(made.value)
 
     def close(self) -> None:
         self.steps()
@@ -295,7 +302,7 @@ def conclude(folder: Path) -> None:
     if not any(trial.rows for trial in run.trials):
         return
     _forget(sweep, REPORT)
-    values = [*summary.text("all_trials/leaderboard", _markdown(report.leaderboard_table(run))).value]
+    values = [*text_pb("all_trials/leaderboard", _markdown(report.leaderboard_table(run))).value]
     for file in sorted(folder.glob("*.png")):
         picture = Summary.Image(encoded_image_string=file.read_bytes(), colorspace=4)
         values.append(Summary.Value(tag=f"all_trials/{file.stem}", image=picture))
@@ -359,7 +366,7 @@ def _layout(first: Mapping[str, str]) -> dict[str, dict[str, list[Any]]]:
         low, high, mel, untrained = (tag(f"{column}_{ending}", first) for ending in BESIDE)
         scores[f"{task}, with its 95 % interval"] = ["Margin", [column, low, high]]
         scores[f"{task}, beside its baselines"] = ["Multiline", [column, mel, untrained]]
-    curves = {name: f"train_steps/{name}" for name in TRAIN}
+    curves = {name: f"train-steps/{name}" for name in TRAIN}
     return {
         "Scores": scores,
         "Training": {
@@ -369,8 +376,8 @@ def _layout(first: Mapping[str, str]) -> dict[str, dict[str, list[Any]]]:
             "learning rate": ["Multiline", [curves["lr"]]],
         },
         "Usage": {
-            "pairs per second": ["Multiline", ["usage_steps/pairs_per_second"]],
-            "share of the time that training waits for pairs": ["Multiline", ["usage_steps/wait_share"]],
-            "memory of the first train worker, MiB": ["Multiline", ["usage_steps/memory_mb"]],
+            "pairs per second": ["Multiline", ["usage-steps/pairs_per_second"]],
+            "share of the time that training waits for pairs": ["Multiline", ["usage-steps/wait_share"]],
+            "memory of the first train worker, MiB": ["Multiline", ["usage-steps/memory_mb"]],
         },
     }

@@ -53,9 +53,9 @@ def test_a_row_becomes_curves_in_groups_each_with_what_it_means(tmp_path: Path) 
     found = reader(tmp_path)
     assert set(found.Tags()["scalars"]) == {
         "probe/factors/score",
-        "probe_details/factors/pitch",
-        "probe_details/factors/score_low",
-        "probe_details/factors/score_untrained",
+        "probe-details/factors/pitch",
+        "probe-details/factors/score_low",
+        "probe-details/factors/score_untrained",
         "search/pairs.delta/pitch",
         "train/loss",
         "usage/probe_seconds",
@@ -64,7 +64,7 @@ def test_a_row_becomes_curves_in_groups_each_with_what_it_means(tmp_path: Path) 
     for tag in found.Tags()["scalars"]:
         assert curve(tmp_path, tag)[0][0] == 8, "at the step of the optimizer"
         assert len(found.SummaryMetadata(tag).summary_description) > 10
-    assert "Lower end of the 95 %" in found.SummaryMetadata("probe_details/factors/score_low").summary_description
+    assert "Lower end of the 95 %" in found.SummaryMetadata("probe-details/factors/score_low").summary_description
 
 
 def test_every_point_stands_once_when_training_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_every_point_stands_once_when_training_goes_on_from_a_checkpoint(tmp_pat
     again.row(ROW | {"step": 24})
     again.close()
     steps = [(2, 1.0), (4, 1.0), (6, 1.0), (8, 1.0), (10, 2.0), (12, 2.0), (14, 2.0), (16, 2.0)]
-    assert curve(tmp_path, "train_steps/loss") == [*steps, (18, 3.0), (20, 3.0), (22, 3.0), (24, 3.0)]
+    assert curve(tmp_path, "train-steps/loss") == [*steps, (18, 3.0), (20, 3.0), (22, 3.0), (24, 3.0)]
     assert curve(tmp_path, "train/loss") == [(8, 3.0), (16, 3.0), (24, 3.0)]
 
 
@@ -98,7 +98,7 @@ def test_what_lies_past_a_fork_is_no_part_of_a_trials_curves(tmp_path: Path) -> 
     train(tmp_path, 8, 10, loss=2.0)
     forked.close()
     assert curve(tmp_path, "train/loss") == [(8, 3.0)]
-    assert curve(tmp_path, "train_steps/loss")[-2:] == [(8, 1.0), (10, 2.0)]
+    assert curve(tmp_path, "train-steps/loss")[-2:] == [(8, 1.0), (10, 2.0)]
 
 
 def test_a_line_that_is_not_whole_yet_is_taken_up_when_it_is(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_line_that_is_not_whole_yet_is_taken_up_when_it_is(tmp_path: Path) -> 
         shown.steps()
         file.write('ss": 1.5}\n')
     shown.close()
-    assert curve(tmp_path, "train_steps/loss") == [(2, 1.5)]
+    assert curve(tmp_path, "train-steps/loss") == [(2, 1.5)]
 
 
 # --- the sweep --------------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_the_sweeps_own_curves_go_on_after_a_resume_and_end_with_one_leaderboard
     assert curve(own, "all_trials/best") == [(1, 0.6), (2, 0.6), (3, 0.7)]
     assert curve(own, "all_trials/each") == [(1, 0.6), (2, 0.5), (3, 0.7)]
     found = reader(own)
-    (told,) = found.Tensors("all_trials/leaderboard/text_summary")
+    (told,) = found.Tensors("all_trials/leaderboard")
     assert "0.700" in told.tensor_proto.string_val[0].decode()
     assert len(found.Images("all_trials/curves")) == 1
 
