@@ -42,8 +42,9 @@ HPARAMS = ".hparams"
 """Ends the names of the files that say what the search gave a trial."""
 REPORT = ".report"
 """Ends the name of the file of leaderboard and figures."""
-ENDED = ("finished", "stopped early", "failed")
-"""Statuses of trials that are over."""
+WHOLE = ("finished", "stopped early")
+ENDED = (*WHOLE, "failed")
+"""Statuses of trials that are over; those that failed are tried again when the sweep is resumed."""
 
 USAGE = {
     "pairs_per_second": "Pairs that training takes in a second, over all workers.",
@@ -254,7 +255,7 @@ class Sweep:
         self.folder, self.trials = folder, folder / "trials"
         self.texts = {key for key, space in experiment.search.items() if not _numeric(space)}
         self.curves = Curves(self.trials / SWEEP)
-        self.curves.forget_after(_ended(report.read(folder)))
+        self.curves.forget_after(_ended(report.read(folder), WHOLE))
         rate = experiment.synth.sample_rate
         asked = {task.name: task.questions(rate).metrics[0] for task in experiment.probes.build()}
         first = {f"probe/{task}/{metric}": task for task, metric in asked.items()}
@@ -272,7 +273,7 @@ class Sweep:
     def begin(self, trial: str, values: Mapping[str, Any]) -> None:
         """A trial starts, or goes on, with these values."""
         _forget(self.trials / trial, HPARAMS)
-        start = SessionStartInfo(start_time_secs=time.time(), group_name=trial)
+        start = SessionStartInfo(start_time_secs=time.time())
         for key, value in values.items():
             if key in self.texts:
                 start.hparams[key].string_value = label(value)
@@ -316,8 +317,8 @@ def _markdown(table: Table) -> str:
     return "\n".join([f"**{table.title}**", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
-def _ended(run: report.Run) -> int:
-    return sum(trial.status in ENDED for trial in run.trials)
+def _ended(run: report.Run, statuses: Collection[str] = ENDED) -> int:
+    return sum(trial.status in statuses for trial in run.trials)
 
 
 def _write(folder: Path, ending: str, values: Iterable[Summary.Value], step: int = 0) -> None:

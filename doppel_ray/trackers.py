@@ -7,16 +7,19 @@ environment variables, such as MLFLOW_TRACKING_URI, WANDB_API_KEY and WANDB_MODE
 import contextlib
 import importlib.util
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune import Callback
 from ray.tune.result import AUTO_RESULT_KEYS, TRAINING_ITERATION
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from doppel_ray.rows import Row, numbers
 from doppel_ray.search import label
@@ -67,6 +70,14 @@ def _numbers(result: Row) -> dict[str, float]:
     return found | {name: result[name] for name in ("epoch", "pairs")}
 
 
+class _WandBProcess(WandbLoggerCallback._logger_actor_cls):
+    """What tells W&B of one trial, with the driver's settings of it."""
+
+    def __init__(self, *args: Any, environment: dict[str, str], **settings: Any) -> None:
+        os.environ.update(environment)
+        super().__init__(*args, **settings)
+
+
 class WandB(WandbLoggerCallback):
     """Weights & Biases: a project, a group for each sweep, a run for each trial."""
 
@@ -75,6 +86,13 @@ class WandB(WandbLoggerCallback):
             super().setup(*args, **info)
         except ValueError as error:
             raise ConfigError(f"tune.log_to has 'wandb': {error}") from None
+        # Ray's own hands the key over as a runtime environment, which Ray's logs show.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._remote_logger_class = ray.remote(num_cpus=0, scheduling_strategy=here)(_WandBProcess)
+
+    def _start_logging_actor(self, trial: Any, exclude_results: list[str], **settings: Any) -> None:
+        environment = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+        super()._start_logging_actor(trial, exclude_results, environment=environment, **settings)
 
     def log_trial_result(self, iteration: int, trial: Any, result: Row) -> None:
         super().log_trial_result(iteration, trial, _numbers(result) | {TRAINING_ITERATION: result["step"]})
