@@ -5,7 +5,6 @@ environment variables, such as MLFLOW_TRACKING_URI, WANDB_API_KEY and WANDB_MODE
 """
 
 import contextlib
-import importlib.util
 import logging
 import os
 import re
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.air.integrations.mlflow import MLflowLoggerCallback
-from ray.air.integrations.wandb import WandbLoggerCallback
+from ray.air.integrations.wandb import WandbLoggerCallback, _WandbLoggingActor
 from ray.tune import Callback
 from ray.tune.result import AUTO_RESULT_KEYS, TRAINING_ITERATION
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -34,17 +33,6 @@ TUNES = {*AUTO_RESULT_KEYS, "done", "trial_id"}
 """Columns that Ray Tune adds to a row."""
 UPLOAD = 120
 """Seconds that the end of a sweep waits for what has not been uploaded."""
-
-
-def check(experiment: "Experiment") -> None:
-    """Refuse trackers that are not installed.
-
-    Raises:
-        ConfigError: says how to install them.
-    """
-    for name in experiment.tune.log_to:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"tune.log_to has {name!r}, which is not installed: pip install 'doppel_ray[{name}]'")
 
 
 def callbacks(experiment: "Experiment", folder: Path) -> list[Callback]:
@@ -70,7 +58,7 @@ def _numbers(result: Row) -> dict[str, float]:
     return found | {name: result[name] for name in ("epoch", "pairs")}
 
 
-class _WandBProcess(WandbLoggerCallback._logger_actor_cls):
+class _WandBProcess(_WandbLoggingActor):
     """What tells W&B of one trial, with the driver's settings of it."""
 
     def __init__(self, *args: Any, environment: dict[str, str], **settings: Any) -> None:
@@ -88,7 +76,8 @@ class WandB(WandbLoggerCallback):
             raise ConfigError(f"tune.log_to has 'wandb': {error}") from None
         # Ray's own hands the key over as a runtime environment, which Ray's logs show.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._remote_logger_class = ray.remote(num_cpus=0, scheduling_strategy=here)(_WandBProcess)
+        process: Any = ray.remote(_WandBProcess)
+        self._remote_logger_class = process.options(num_cpus=0, scheduling_strategy=here)
 
     def _start_logging_actor(self, trial: Any, exclude_results: list[str], **settings: Any) -> None:
         environment = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}

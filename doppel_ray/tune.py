@@ -31,9 +31,8 @@ def check(experiment: Experiment) -> None:
     Raises:
         ConfigError: names the field, the value, and how to mend it.
     """
-    from doppel_ray import cluster, resources, trackers
+    from doppel_ray import cluster, resources
 
-    trackers.check(experiment)
     experiment.probes.check(experiment.synth.sample_rate)
     check_metric(experiment)
     check_source(experiment)
@@ -232,7 +231,7 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
     from ray import tune
     from ray.tune.logger import JsonLoggerCallback
 
-    from doppel_ray import trackers, trial
+    from doppel_ray import trial
     from doppel_ray.resources import DRIVER_CPUS
 
     trainable = tune.with_resources(trial.trainable(experiment.plain(), folder), {"cpu": DRIVER_CPUS})
@@ -242,6 +241,11 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
             str(state), trainable, resume_unfinished=True, resume_errored=True, param_space=steer.space(experiment)
         )
     else:
+        callbacks: list[tune.Callback] = [live.Live(folder, experiment.plain(), total, plain), JsonLoggerCallback()]
+        if experiment.tune.log_to:
+            from doppel_ray import trackers
+
+            callbacks += trackers.callbacks(experiment, folder)
         tuner = tune.Tuner(
             trainable,
             param_space=steer.space(experiment),
@@ -255,11 +259,7 @@ def _fit(experiment: Experiment, folder: Path, concurrent: int, total: int, resu
             run_config=tune.RunConfig(
                 name=TUNE_STATE,
                 storage_path=str(folder),
-                callbacks=[
-                    live.Live(folder, experiment.plain(), total, plain),
-                    JsonLoggerCallback(),
-                    *trackers.callbacks(experiment, folder),
-                ],
+                callbacks=callbacks,
                 failure_config=tune.FailureConfig(max_failures=experiment.tune.max_failures),
                 verbose=0,
             ),

@@ -1,6 +1,5 @@
-"""Trackers: what is not installed is refused; MLflow, with a database of its own, holds the numbers of the rows."""
+"""Trackers: MLflow, with a database of its own, holds the numbers of the rows."""
 
-import importlib.util
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ import pytest
 
 from doppel_ray import trackers
 from doppel_ray.config import validate
-from doppel_ray.section import ConfigError
 
 RESULT = {
     "epoch": 1,
@@ -40,21 +38,6 @@ class Trial(SimpleNamespace):
 
     def __str__(self) -> str:
         return "000_delta=0.05"
-
-
-@pytest.mark.parametrize("name", ["mlflow", "wandb"])
-def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == name else found(asked))
-    with pytest.raises(ConfigError, match=rf"tune\.log_to has '{name}'.*pip install 'doppel_ray\[{name}\]'"):
-        trackers.check(validate({"tune": {"log_to": [name]}}))
-
-
-def test_a_tracker_that_there_is_not_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"tune\.log_to"):
-        validate({"tune": {"log_to": ["comet"]}})
 
 
 def test_mlflow_holds_every_number_of_a_row_and_goes_on_with_its_run(
