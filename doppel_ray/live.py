@@ -12,8 +12,9 @@ from rich.console import Group
 from rich.live import Live as Screen
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from doppel_ray import command, report
+from doppel_ray import board, command, report
 from doppel_ray.agenda import Budget
+from doppel_ray.config import Experiment
 from doppel_ray.standing import Standing
 from doppel_ray.train import bound
 
@@ -33,7 +34,7 @@ class Live(Callback):
     """
 
     def __init__(self, folder: Path, experiment: dict[str, Any], total: int, budget: Budget, plain: bool) -> None:
-        self.folder, self.budget, self.plain = folder, budget, plain
+        self.folder, self.experiment, self.budget, self.plain = folder, experiment, budget, plain
         self.scheduler: str = experiment["tune"]["scheduler"]
         self.standing = Standing(folder, experiment, total)
         self.entries: dict[str, dict[str, Any]] = {}
@@ -41,7 +42,7 @@ class Live(Callback):
         self.screen: Screen | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "screen": None, "console": None, "progress": None}
+        return {**self.__dict__, "screen": None, "console": None, "progress": None, "board": None}
 
     # --- Ray Tune's events ---
 
@@ -60,6 +61,7 @@ class Live(Callback):
             self.standing.take_up(report.read(self.folder).trials)
         self.bar = self.progress.add_task("", total=self.standing.total * self.standing.epochs)
         self._advance()
+        self.board = board.Sweep(self.folder, Experiment.model_validate(self.experiment))
         if self.console.is_terminal:
             self.screen = Screen(
                 self._render(), console=self.console, refresh_per_second=2, get_renderable=self._render
@@ -74,6 +76,7 @@ class Live(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial, "running")
+        self.board.begin(str(trial), trial.config)
         self._say(f"{trial} started")
 
     def on_trial_result(
@@ -105,17 +108,21 @@ class Live(Callback):
                 f"{trial} stopped early by {self.scheduler} after epoch {result.get('epoch')}: "
                 f"{metric} {report.show(result.get(metric))}; {self._comparison()}"
             )
+        if self.standing.status[str(trial)] != "interrupted":
+            self.board.end(str(trial), succeeded=True)
         self._advance()
         self._say(self.standing.sentence())
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial, "failed")
+        self.board.end(str(trial), succeeded=False)
         self._say(f"{trial} failed: see {self.folder / 'trials' / str(trial) / 'trial.log'}")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         for trial in trials:
             if self.standing.status.get(str(trial)) in ("running", "waiting"):
                 self._note(trial, "interrupted")
+        self.board.close()
         if self.screen is not None:
             self.screen.stop()
             self.screen = None

@@ -37,6 +37,12 @@ def points(experiment: "Experiment") -> list[Point]:
     return [{**point, SEED: seed + repeat} for repeat in range(tune.repeats) for point in drawn]
 
 
+def searched(experiment: "Experiment") -> dict[str, Space]:
+    """What tells trials apart: the search, and the seed where points are repeated."""
+    seed, repeats = experiment.run.seed, experiment.tune.repeats
+    return experiment.search | ({SEED: Space(randint=(seed, seed + repeats))} if repeats > 1 else {})
+
+
 def draw(space: Space, key: str, seed: int, number: int) -> Any:
     """One random value of a space."""
     random = np.random.default_rng([seed, zlib.crc32(key.encode()), number])

@@ -1,7 +1,9 @@
-"""The rows of a trial, as they lie in its folder."""
+"""What a trial writes down as it goes, as it lies in its folder: files of JSON lines."""
 
 import json
 import logging
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,10 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 ROWS = "rows.jsonl"
 """The rows that a trial has sent, a line of JSON each."""
+STEPS = "steps.jsonl"
+"""Points of the curves by step, and before those of each life of the train worker `{"goes_on_from": step}`."""
+AXES = ("epoch", "step", "pairs")
+"""Columns of a row that say when, not what."""
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -22,3 +28,40 @@ def read_rows(folder: Path) -> list[Row]:
         except json.JSONDecodeError:
             log.warning("%s: a damaged line is left out", file)
     return rows
+
+
+def numbers(row: Row) -> dict[str, float]:
+    """A row's finite numbers that say what, not when; those within a mapping under `name/key`."""
+    return {name: value for name, value in _numbers(row) if name not in AXES}
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and math.isfinite(value):
+            yield f"{prefix}{name}", float(value)
+
+
+class Tail:
+    """The lines of a file of JSON lines that another process writes, as they come.
+
+    Args:
+        file: it need not exist yet.
+        at_end: leave out what it holds already.
+    """
+
+    def __init__(self, file: Path, at_end: bool = False) -> None:
+        self.file = file
+        self.read = file.stat().st_size if at_end and file.exists() else 0
+        """Bytes that have been taken up."""
+
+    def take(self) -> list[dict[str, Any]]:
+        """The lines that are new and whole."""
+        if not self.file.exists():
+            return []
+        with self.file.open("rb") as lines:
+            lines.seek(self.read)
+            fresh, newline, _ = lines.read().rpartition(b"\n")
+        self.read += len(fresh) + len(newline)
+        return [json.loads(line) for line in fresh.splitlines()]

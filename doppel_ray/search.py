@@ -120,6 +120,11 @@ class TuneConfig(Section):
     """Trials side by side, at most; null: as many as fit."""
     max_failures: int = Field(default=0, ge=0)
     """Times that a trial that failed is tried again from its last checkpoint."""
+    log_to: tuple[Literal["mlflow", "wandb"], ...] = ()
+    """Trackers that are told every row, beside TensorBoard (the extras `mlflow` and `wandb`); servers and keys come
+    from their own environment variables."""
+    log_project: str | None = None
+    """What the trackers call the experiment or project; null: the name of the run's folder."""
 
     def check(self, search: Mapping[str, Space]) -> None:
         """Refuse what this way of searching cannot do with a space.

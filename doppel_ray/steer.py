@@ -145,7 +145,7 @@ def optuna(experiment: "Experiment", past: "Sequence[Trial]" = ()) -> Any:
 
 
 def check(experiment: "Experiment", concurrent: int | None) -> None:
-    """Refuse a searcher that is not installed, and trials that would wait for others that have no room.
+    """Refuse what is not installed, and trials that would wait for others that have no room.
 
     Args:
         experiment: what is swept.
@@ -167,3 +167,6 @@ def check(experiment: "Experiment", concurrent: int | None) -> None:
         raise ConfigError("tune.scheduler is 'pbt', and search: is empty: there is nothing to change")
     if experiment.tune.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
         raise ConfigError(f"tune.searcher is 'optuna', which is not installed: pip install '{OPTUNA}'")
+    for name in experiment.tune.log_to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"tune.log_to has {name!r}, which is not installed: pip install 'doppel_ray[{name}]'")

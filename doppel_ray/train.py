@@ -29,6 +29,7 @@ from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
 from doppel_ray.hold import ORPHANS, hold
 from doppel_ray.learner import DivergedError, Learner
+from doppel_ray.rows import STEPS
 from doppel_ray.section import Section
 
 if TYPE_CHECKING:
@@ -196,22 +197,19 @@ class Means:
 
 
 class StepLog:
-    """TensorBoard's curves by step: what an epoch's mean hides.
+    """The curves by step, which show what an epoch's mean hides; the trial's own process shows them in TensorBoard.
 
     Args:
         folder: the trial's; None, or one that this machine does not have, writes nothing.
         every: steps between points.
-        step: where training goes on; points from there on that an earlier life wrote are dropped.
+        step: where training goes on; points after it that an earlier life wrote count no more.
     """
 
     def __init__(self, folder: Path | None, every: int, step: int) -> None:
         self.every, self.since, self.waited = every, time.perf_counter(), 0.0
         self.means = Means()
-        self.board: Any = None
-        if folder is not None and folder.is_dir():
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder), purge_step=step or None, filename_suffix=".steps")
+        self.file = folder / STEPS if folder is not None and folder.is_dir() else None
+        self._write({"goes_on_from": step})
 
     def add(self, step: int, waited: float, pairs: int, found: dict[str, float]) -> None:
         """Take in one step.
@@ -222,24 +220,25 @@ class StepLog:
             pairs: of a batch, over all workers.
             found: what telemetry has of the step.
         """
-        if self.board is None:
-            return
         self.means.add(**found)
         if step % self.every:
             return
         seconds = time.perf_counter() - self.since
-        points = self.means.take() | {
-            "pairs_per_second": pairs * self.every / seconds,
-            "wait_share": max(0.0, waited - self.waited) / seconds,
-            "memory_mb": _memory_mb(),
-        }
-        for name, value in points.items():
-            self.board.add_scalar(f"step/{name}", value, step)
+        self._write(
+            {
+                "step": step,
+                **self.means.take(),
+                "pairs_per_second": pairs * self.every / seconds,
+                "wait_share": max(0.0, waited - self.waited) / seconds,
+                "memory_mb": _memory_mb(),
+            }
+        )
         self.since, self.waited = time.perf_counter(), waited
 
-    def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
+    def _write(self, point: dict[str, float]) -> None:
+        if self.file is not None:
+            with self.file.open("a") as out:
+                out.write(json.dumps(point) + "\n")
 
 
 def train_loop(config: dict[str, Any]) -> None:
@@ -335,7 +334,6 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
         if train.on_divergence == "return":
             learner.keep()
         _report(learner, Position(epoch + 1, step, index), metrics, rank)
-    steps.close()
 
 
 def classes_of(experiment: "Experiment") -> tuple[str, ...]:

@@ -9,10 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.tensorboard import SummaryWriter
-
-from doppel_ray import lineage
-from doppel_ray.checkpoint import position
+from doppel_ray import board, lineage
 from doppel_ray.hold import ORPHANS, hold
 from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import Reports, Rows
@@ -27,7 +24,6 @@ LOG = "trial.log"
 DIVERGED = "diverged.txt"
 """Says why a trial ended early. The stream and the weights are what they were, so another try would end as it did."""
 POINTER = "checkpoint.txt"
-NOT_SCALARS = ("epoch", "step", "pairs")
 
 
 def run(
@@ -54,16 +50,14 @@ def run(
     (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
     handler = log_to(folder / LOG)
     past = lineage.forks(folder)
-    # Curves of epochs that are no longer this trial's past are dropped.
-    board = SummaryWriter(str(folder), purge_step=position(Path(past[-1].source)).step + 1 if past else None)
-
+    shown = board.Trial(folder)
     fresh: list[Row] = []
 
     def record(row: Row) -> None:
         if row["epoch"] == 1:  # not at the start, which has enough to do
-            show_pairs(board, experiment)
+            shown.sounds(experiment)
         fresh.append(row)
-        write_scalars(board, row)
+        shown.row(row)
         send(row)
 
     try:
@@ -79,7 +73,7 @@ def run(
         trained = bool(known) and known[-1]["metrics"]["epoch"] >= experiment.train.epochs
         if not trained:
             fit.start()
-        rows.pump(fit.is_alive)
+        rows.pump(fit.is_alive, shown.steps)
         if trained and (earlier := read_rows(folder)) and not fresh:
             send(earlier[-1])  # Ray Tune had lost track of a trial that was over; it wants to hear of a row
         if failure:
@@ -93,7 +87,7 @@ def run(
             (folder / DIVERGED).write_text(told)
             raise DivergedError(told)
     finally:
-        board.close()
+        shown.close()
         logging.getLogger("doppel_ray").removeHandler(handler)
         handler.close()
 
@@ -151,34 +145,6 @@ def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Excep
         failure.append(error)
 
 
-def show_pairs(board: SummaryWriter, experiment: "Experiment", count: int = 4) -> None:
-    """The first pairs of the stream in TensorBoard: both views, augmented, to listen to and as log-mel spectrograms."""
-    import torch
-    from matplotlib import colormaps
-
-    from doppel_ray.audio import FrontendConfig
-    from doppel_ray.pairs import PairMaker
-
-    plain = experiment.plain()
-    plain["synth"]["compile"] = False  # for so few
-    sample_rate = experiment.synth.sample_rate
-    maker, frontend = PairMaker.of(plain), FrontendConfig().build(sample_rate) if sample_rate >= 15000 else None
-    indices = torch.arange(count)
-    sounds, _ = maker.sounds(indices)
-    views = maker.augment.both(sounds, experiment.pairs.drawn(indices))
-    low, high = -4.6, 3.0  # silence, and as loud as a band gets
-    for pair in range(count):
-        if frontend is not None:  # which needs the 7500 Hz that it has bands for
-            pictures = ((frontend(views[:, pair]).squeeze(1) - low) / (high - low)).clamp(0.0, 1.0)
-            side_by_side = torch.cat(list(torch.nn.functional.pad(pictures, (0, 0, 0, 2))), dim=0).T.flip(0)
-            picture = colormaps["magma"](side_by_side.numpy())[..., :3]
-            board.add_image(f"pair_{pair}/log_mel_of_both_views", picture, dataformats="HWC")
-        for view, name in enumerate("ab"):
-            sound = views[view, pair] / views[view, pair].abs().amax().clamp(min=1.0)
-            board.add_audio(f"pair_{pair}/view_{name}", sound.unsqueeze(0), sample_rate=sample_rate)
-    board.flush()
-
-
 def _shown(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {label(value)}" for key, value in values.items())
 
@@ -186,16 +152,3 @@ def _shown(values: dict[str, Any]) -> str:
 def trial_of(checkpoint: str) -> str:
     """Name of the trial that a checkpoint is of."""
     return Path(checkpoint).parent.parent.name
-
-
-def tag(name: str) -> str:
-    """TensorBoard's tag of a row's column: `train/loss`, `probe/esc10/accuracy`."""
-    return name if "/" in name else f"train/{name}"
-
-
-def write_scalars(board: SummaryWriter, row: Row) -> None:
-    """One row's numbers, at its step."""
-    for name, value in row.items():
-        if isinstance(value, int | float) and name not in NOT_SCALARS:
-            board.add_scalar(tag(name), value, row["step"])
-    board.flush()

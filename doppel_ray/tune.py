@@ -16,7 +16,7 @@ from typing import Any, get_args
 from rich.console import Console
 
 import doppel_ray.environment  # noqa: F401  # before anything of Ray's
-from doppel_ray import command, config, environment, live, preflight, report, run_folder, steer
+from doppel_ray import board, command, config, environment, live, preflight, report, run_folder, steer
 from doppel_ray.agenda import ENDED, Agenda, Budget
 from doppel_ray.config import Experiment
 from doppel_ray.hold import hold
@@ -139,6 +139,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
         return 1
     minutes = (time.monotonic() - began) / 60
     report.publish(folder, console)
+    board.conclude(folder)
     if result == "interrupted":
         console.print(f"interrupted after {minutes:.1f} minutes; nothing that was checkpointed is lost. {go_on}")
         return command.INTERRUPTED
@@ -200,6 +201,11 @@ def _fit(experiment: Experiment, folder: Path, agenda: Agenda, scheduler: Any, b
     from doppel_ray import trial
     from doppel_ray.resources import DRIVER_CPUS
 
+    callbacks: list[tune.Callback] = [live.Live(folder, experiment.plain(), agenda.total, budget, plain)]
+    if experiment.tune.log_to:
+        from doppel_ray import trackers
+
+        callbacks += trackers.callbacks(experiment, folder)
     shutil.rmtree(folder / TUNE_STATE, ignore_errors=True)
     tuner = tune.Tuner(
         tune.with_resources(trial.trainable(experiment.plain(), folder), {"cpu": DRIVER_CPUS}),
@@ -208,7 +214,7 @@ def _fit(experiment: Experiment, folder: Path, agenda: Agenda, scheduler: Any, b
             name=TUNE_STATE,
             storage_path=str(folder),
             stop=budget,
-            callbacks=[live.Live(folder, experiment.plain(), agenda.total, budget, plain)],
+            callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=experiment.tune.max_failures),
             verbose=0,
         ),

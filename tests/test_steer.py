@@ -1,5 +1,6 @@
 """Schedulers and searchers: what the sections ask for is what Ray Tune gets."""
 
+import importlib.util
 import re
 from typing import Any
 
@@ -65,6 +66,21 @@ def test_trials_that_wait_for_each_other_must_all_fit() -> None:
 def test_a_population_that_has_nothing_to_change_is_refused() -> None:
     with pytest.raises(ConfigError, match="there is nothing to change"):
         steer.check(experiment({}, scheduler="pbt"), concurrent=2)
+
+
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
+def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == name else found(asked))
+    with pytest.raises(ConfigError, match=rf"tune\.log_to has '{name}'.*pip install 'doppel_ray\[{name}\]'"):
+        steer.check(experiment(log_to=[name]), concurrent=2)
+
+
+def test_a_tracker_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tune\.log_to"):
+        experiment(log_to=["comet"])
 
 
 def test_optuna_draws_from_the_space_and_learns() -> None:

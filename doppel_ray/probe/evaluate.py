@@ -60,6 +60,8 @@ class ProbesConfig(Section):
     """CPUs that a probe reserves, outside the trial's own."""
     gpus: float = Field(default=0.0, ge=0.0)
     """GPUs that a probe reserves; 0: it runs on the CPU."""
+    projector: int = Field(default=1000, ge=0)
+    """Sounds of the first task whose embeddings, those of the newest probe, TensorBoard's projector shows; 0: none."""
     timeout: float = Field(default=600.0, gt=0.0)
     """Seconds after which a probe is given up, from when it was asked for; the trial goes on, its row is marked."""
 
@@ -113,6 +115,7 @@ def evaluate(
     probes: ProbesConfig,
     baselines: Path | None = None,
     encoder: Callable[[Task, Encoding], Embedded] | None = None,
+    seen: Callable[[Task, Questions, np.ndarray], None] = lambda task, questions, vectors: None,
 ) -> dict[str, float]:
     """Scores of one checkpoint.
 
@@ -121,6 +124,7 @@ def evaluate(
         probes: what to ask.
         baselines: folder where the baselines' scores are kept between probes; None: compute them again.
         encoder: what embeds the sounds of a task; None: this process.
+        seen: is shown the checkpoint's embeddings of each task.
 
     Returns:
         Of each task `probe/<task>/<metric>` for everything that `protocols.evaluate` gives, and its first metric for
@@ -135,7 +139,9 @@ def evaluate(
     for task in probes.build():
         protocol = task.protocol or probes.protocol
         questions = task.questions(recipe.sample_rate)
-        found = score(task, protocol, questions, encoder(task, "trained"))
+        embedded = encoder(task, "trained")
+        seen(task, questions, embedded[0])
+        found = score(task, protocol, questions, embedded)
         first = questions.metrics[0]
         reference = _kept(task, protocol, recipe, baselines)
         if not reference:

@@ -4,6 +4,7 @@ Ray Train's controller tells `Reports` of every checkpoint. `Rows`, in the trial
 for its scores, and hands over one row per checkpoint, in order, with training and probe metrics together.
 """
 
+import functools
 import json
 import logging
 import math
@@ -20,7 +21,7 @@ import ray
 from ray.train import Checkpoint, UserCallback
 
 from doppel_ray.probe.evaluate import ProbesConfig
-from doppel_ray.rows import ROWS, Row, read_rows
+from doppel_ray.rows import ROWS, Row, Tail, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,11 @@ def _last_line(error: BaseException) -> str:
 
 
 @ray.remote(max_retries=1)
-def _probe(checkpoint: str, probes: ProbesConfig, baselines: str) -> dict[str, float]:
-    """One checkpoint's scores, in a process of their own."""
+def _probe(checkpoint: str, probes: ProbesConfig, trial: str) -> dict[str, float]:
+    """One checkpoint's scores, in a process of their own; the trial's folder is shown the embeddings."""
     import torch
 
+    from doppel_ray.probe import projector
     from doppel_ray.probe.evaluate import Encoder, evaluate
 
     torch.set_num_threads(max(1, round(probes.cpus)))
@@ -76,7 +78,8 @@ def _probe(checkpoint: str, probes: ProbesConfig, baselines: str) -> dict[str, f
         from doppel_ray.probe.pool import Pool
 
         encoder = Pool(folder, probes)
-    scores = evaluate(folder, probes, Path(baselines), encoder)
+    project = functools.partial(projector.project, Path(trial), probes, folder.name)
+    scores = evaluate(folder, probes, Path(trial).parent.parent / "baselines", encoder, project)
     return scores | {"probe/seconds": time.perf_counter() - began}
 
 
@@ -122,8 +125,7 @@ class Rows:
         self.scratch = tempfile.TemporaryDirectory(prefix="doppel_ray-")
         self.reports = Path(self.scratch.name) / "reports.jsonl"
         """Where `Reports` writes."""
-        self.read = 0
-        """Characters of it that have been taken up."""
+        self.reported = Tail(self.reports)
         self.pending: deque[_Pending] = deque()
         self.events: list[str] = []
         self.restarts = 0
@@ -144,17 +146,18 @@ class Rows:
         for report in registered:
             self._add(report["metrics"], str(report["checkpoint"]))
 
-    def pump(self, running: Callable[[], bool]) -> None:
-        """Send rows until `running()` is false and the last row is out."""
+    def pump(self, running: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
+        """Send rows until `running()` is false and the last row is out; calls `meanwhile` a few times a second."""
         heard, told = time.monotonic(), 0.0
         while True:
             alive = running()
             time.sleep(0.2)
+            meanwhile()
             silent = time.monotonic() - heard
             if silent - told > SILENCE:
                 told = silent
                 log.warning("no epoch has ended for %.0f s; `ray status` shows what waits for which resources", silent)
-            for report in self._take():
+            for report in self.reported.take():
                 heard, told = time.monotonic(), 0.0
                 if "event" in report:
                     self.tell(report["event"])
@@ -166,14 +169,6 @@ class Rows:
             self._advance()
             if not alive and not self.pending:
                 return
-
-    def _take(self) -> list[dict[str, Any]]:
-        """The reports that are new and whole."""
-        if not self.reports.exists():
-            return []
-        fresh, _, _ = self.reports.read_text()[self.read :].rpartition("\n")
-        self.read += len(fresh) + bool(fresh)
-        return [json.loads(line) for line in fresh.splitlines()]
 
     def _add(self, metrics: dict[str, Any], checkpoint: str | None) -> None:
         epoch = int(metrics["epoch"])
@@ -221,7 +216,7 @@ class Rows:
             num_cpus=self.probes.cpus, num_gpus=self.probes.gpus if alone else 0.0, scheduling_strategy="DEFAULT"
         )
         assert pending.checkpoint is not None
-        pending.probe = options.remote(pending.checkpoint, self.probes, str(self.folder.parent.parent / "baselines"))
+        pending.probe = options.remote(pending.checkpoint, self.probes, str(self.folder))
         pending.began = time.monotonic()
 
     def _collect(self, pending: _Pending) -> bool:

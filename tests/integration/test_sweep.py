@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from doppel_ray import board
 from doppel_ray.rows import read_rows
 from tests.conftest import REPOSITORY
 from tests.integration.processes import eventually, marked
@@ -92,6 +94,10 @@ class Sweep:
         assert process.returncode == 0, output
         assert self.leaves_nothing_behind()
 
+    def curve(self, run: str, tag: str) -> list[int]:
+        """The steps of a curve in TensorBoard."""
+        return [point.step for point in EventAccumulator(str(self.run / "trials" / run)).Reload().Scalars(tag)]
+
     def leaves_nothing_behind(self) -> bool:
         # After a kill -9 Ray's daemons end at once, and its workers once they have missed them for a minute.
         return eventually(lambda: not marked(self.marker), 120)
@@ -136,8 +142,12 @@ def test_a_sweep_ends_with_a_leaderboard_a_picture_and_tensorboard_and_its_folde
     assert about["versions"]["ray"]
     assert about["experiment"]["pairs"]["delta"] == 0.25
     assert (sweep.run / "score_against_delta.png").stat().st_size > 1000
+    runs = {file.parent for file in sweep.run.rglob("*tfevents*")}
+    assert runs == {sweep.run / "trials" / name for name in (*sweep.rows(), board.SWEEP)}, "TensorBoard's runs"
     for trial in sweep.trials():
-        assert list((sweep.run / "trials" / trial["name"]).glob("events.out.tfevents.*")), "TensorBoard's events"
+        assert sweep.curve(trial["name"], "train/loss") == [8, 16]
+        assert (sweep.run / "trials" / trial["name"] / "projector_config.pbtxt").is_file()
+    assert sweep.curve(board.SWEEP, "all_trials/best") == [1, 2]
     for part in ("trials into", "a trial needs", "best checkpoint:", "tensorboard --logdir", "done in"):
         assert part in output
     assert len(output.splitlines()) < 80, "quiet: no flood of Ray's own lines"
@@ -169,6 +179,10 @@ def test_ctrl_c_ends_a_sweep_in_order_and_it_goes_on(sweep: Sweep) -> None:
     sweep.go_on("--resume", sweep.run)
     assert {trial["status"] for trial in sweep.trials()} == {"finished"}
     assert list(sweep.rows().values()) == [[1, 2, 3], [1, 2, 3]]
+    for trial in sweep.trials():
+        assert sweep.curve(trial["name"], "train/loss") == [8, 16, 24]
+        assert sweep.curve(trial["name"], "train-steps/loss") == [10, 20]
+    assert sweep.curve(board.SWEEP, "all_trials/best") == [1, 2]
 
 
 def test_a_sweep_killed_three_times_ends_as_one_left_in_peace(sweep: Sweep, tmp_path: Path) -> None:
@@ -245,4 +259,23 @@ def test_the_weakest_of_a_population_goes_on_from_the_strongest(sweep: Sweep) ->
         assert epochs[-1] == 6
         assert epochs == sorted(set(epochs)), "every epoch once"
         assert rows[-1]["search/pairs.delta"] == trial["values"]["pairs.delta"]
+        assert sweep.curve(trial["name"], "train/loss") == [row["step"] for row in rows]
+        by_step = sweep.curve(trial["name"], "train-steps/loss")
+        assert by_step == sorted(set(by_step)), "every point once, a fork's too"
     assert sweep.leaves_nothing_behind()
+
+
+def test_mlflow_is_told_every_row(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One trial with MLflow's own local database; a minute."""
+    mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    process = sweep.start_tiny(tune__log_to="[mlflow]", search__pairs__delta="{grid: [0.05]}")
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, output
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    (trial,) = sweep.trials()
+    for column in ("loss", "probe/factors/score"):
+        told = [point.value for point in client.get_metric_history(run.info.run_id, column)]
+        assert told == [row[column] for row in read_rows(sweep.run / "trials" / trial["name"])]
+    assert run.info.status == "FINISHED"
