@@ -4,17 +4,17 @@ import json
 import sys
 import typing
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
-from rich.console import Console
 
-from doppel_ray import command, provenance, tree
+from doppel_ray import command, figure, provenance, tree
 from doppel_ray.analyze.analysis import Analysis, listen
 from doppel_ray.analyze.classifiers import Classifier, ClassifierConfig, Pretrained, Probe
-from doppel_ray.analyze.nearest import Nearest, Spectral
+from doppel_ray.analyze.nearest import Distance, Nearest, Spectral
 from doppel_ray.analyze.pca import Pca
 from doppel_ray.analyze.similarity import Similarity
 from doppel_ray.analyze.sources import Sources, SourcesConfig
@@ -44,6 +44,19 @@ AGAINST_RECORDINGS = ("spectral", "nearest")
 RESULT = "analysis.json"
 
 
+@dataclass(frozen=True)
+class Settings:
+    """All that was asked for, by section."""
+
+    synth: SynthConfig
+    sources: SourcesConfig
+    spaces: SpacesConfig
+    classifier: ClassifierConfig
+
+    def plain(self) -> dict[str, Any]:
+        return {name: getattr(self, name).model_dump(mode="json") for name in self.__annotations__}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     overview = command.Parser("analyze", "What synthetic pairs are like, beside recordings.")
@@ -52,124 +65,104 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = overview.parse(argv[:1]).analysis
     args = _parser(name).parse(argv[1:])
     command.stop_on_sigterm()
-    torch.set_grad_enabled(False)
-    settings = {
-        "synth": _synth(args.overrides),
-        "sources": _section(SourcesConfig, args, _architectures(args)),
-        "spaces": _section(SpacesConfig, args),
-        "classifier": _section(ClassifierConfig, args),
-    }
+    settings = Settings(
+        command.section("synth", SynthConfig, args.overrides),
+        _section(SourcesConfig, args, _architectures(args)),
+        _section(SpacesConfig, args),
+        _section(ClassifierConfig, args),
+    )
     with written(args.out, args.overwrite, folder_of=_written_before(args.out)) as partial:
-        sources = Sources(settings["sources"], settings["synth"])
-        analyses, left_out = _analyses(name, **settings, device=command.device(args.device))
+        sources = Sources(settings.sources, settings.synth)
+        analyses, left_out = _analyses(name, settings, command.device(args.device))
         try:
             listen(command.watched(sources, len(sources), "listening", "kinds of sounds"), analyses)
-            _report(analyses, left_out, sources, settings, partial)
         except UnreadableAudioError as error:
             raise ConfigError(f"--recordings: {error}; --unreadable skip passes over such files") from None
+        partial.mkdir()
+        _report(analyses, left_out, sources, settings, partial)
     print(args.out)
     return 0
 
 
-def _analyses(
-    name: str,
-    synth: SynthConfig,
-    sources: SourcesConfig,
-    spaces: SpacesConfig,
-    classifier: ClassifierConfig,
-    device: torch.device,
-) -> tuple[list[Analysis], dict[str, str]]:
+def _analyses(name: str, settings: Settings, device: torch.device) -> tuple[list[Analysis], dict[str, str]]:
     """What is to be done; and what `all` leaves out, with the reason.
 
     Raises:
         ConfigError: what is asked for needs something that is not given, or cannot be loaded.
     """
     every = name == "all"
-    wanted = {which: "" for which in COMMANDS if which != "all"} if every else {name: ""}
-    for which in wanted:
-        if which in AGAINST_RECORDINGS and sources.recordings is None:
-            wanted[which] = "it compares with recordings: give their folder with --recordings DIR"
-        elif which in AGAINST_RECORDINGS and 1 not in sources.layers:
-            wanted[which] = f"--layers is {sources.layers}; expected 1 among them, as recordings are not mixed here"
-        elif which == "uncertainty":
-            wanted[which] = _lacking(classifier, spaces)
-    if not every and wanted[name]:
-        raise ConfigError(f"{name}: {wanted[name]}")
-    able = [which for which, reason in wanted.items() if not reason]
-    analyses: list[Analysis] = []
-    if set(able) & set(SPACED):
-        for space in (spaces.build(which, synth.sample_rate, device) for which in spaces.names(every)):
-            analyses += [SPACED[which](space) for which in able if which in SPACED]
+    wanted = [which for which in COMMANDS if which != "all"] if every else [name]
+    lacking = {which: reason for which in wanted if (reason := _lacking(which, settings))}
+    if lacking and not every:
+        raise ConfigError(f"{name}: {lacking[name]}")
+    able = [which for which in wanted if which not in lacking]
+    rate, analyses = settings.synth.sample_rate, list[Analysis]()
+    if spaced := [SPACED[which] for which in able if which in SPACED]:
+        for space in settings.spaces.names(every):
+            built = settings.spaces.build(space, rate, device)
+            analyses += [analysis(built) for analysis in spaced]
     if "spectral" in able:
-        analyses.append(Spectral(synth.sample_rate))
+        analyses.append(Spectral(rate))
     if "uncertainty" in able:
-        analyses.append(Uncertainty(_classifier(classifier, spaces, synth, sources.seed, device)))
-    # What comes last stands at the end of what is printed: where the question was for the nearest, its answer.
-    analyses.sort(key=lambda analysis: isinstance(analysis, Spectral | Nearest))
-    return analyses, {which: reason for which, reason in wanted.items() if reason}
+        analyses.append(Uncertainty(_classifier(settings, device)))
+    # What is nearest to the recordings is the last that is said.
+    return sorted(analyses, key=lambda analysis: isinstance(analysis, Distance)), lacking
 
 
-def _lacking(classifier: ClassifierConfig, spaces: SpacesConfig) -> str:
-    """What `uncertainty` lacks, or nothing."""
-    if classifier.classifier is not None and classifier.task is not None:
-        return "--classifier and --task are both given; expected one of them"
-    if classifier.classifier is not None:
-        return ""
-    if classifier.task is None:
-        return "nobody to ask: give --classifier NAME_OR_DIR, or --task TASK --root DIR --checkpoint DIR"
-    return "" if spaces.checkpoint is not None else "--task needs the encoder that hears it: give --checkpoint DIR"
+def _lacking(name: str, settings: Settings) -> str:
+    """What an analysis lacks, or nothing."""
+    if name in AGAINST_RECORDINGS:
+        if settings.sources.recordings is None:
+            return "it compares with recordings: give their folder with --recordings DIR"
+        if 1 not in settings.sources.layers:
+            return f"--layers is {settings.sources.layers}; expected 1 among them, for the recordings as they are"
+    if name == "uncertainty":
+        config = settings.classifier
+        if config.classifier is not None and config.task is not None:
+            return "--classifier and --task are both given; expected one of them"
+        if config.classifier is None and config.task is None:
+            return "nobody to ask: give --classifier NAME_OR_DIR, or --task TASK --root DIR --checkpoint DIR"
+        if config.task is not None and settings.spaces.checkpoint is None:
+            return "--task needs the encoder that hears it: give --checkpoint DIR"
+    return ""
 
 
-def _classifier(
-    config: ClassifierConfig, spaces: SpacesConfig, synth: SynthConfig, seed: int, device: torch.device
-) -> Classifier:
+def _classifier(settings: Settings, device: torch.device) -> Classifier:
+    config, spaces, synth = settings.classifier, settings.spaces, settings.synth
     if config.classifier is not None:
         return Pretrained(config.classifier, synth.sample_rate, spaces.batch, device)
     assert spaces.checkpoint is not None
-    return Probe(config, spaces.checkpoint, synth, seed, device)
+    return Probe(config, spaces.checkpoint, synth, settings.sources.seed, device)
 
 
 def _report(
-    analyses: Sequence[Analysis],
-    left_out: dict[str, str],
-    sources: Sources,
-    settings: dict[str, Any],
-    folder: Path,
+    analyses: Sequence[Analysis], left_out: dict[str, str], sources: Sources, settings: Settings, folder: Path
 ) -> None:
     """Write what was found, and print it: tables, then sentences."""
     console = command.screen()
-    folder.mkdir()
-    said: list[str] = []
     results: dict[str, Any] = {}
+    said = [f"left out: {name}: {reason}" for name, reason in left_out.items()]
+    if sources.broken:
+        path, reason = next(iter(sources.broken.items()))
+        said.append(f"{len(sources.broken)} recordings cannot be used, first {path}: {reason}")
     for analysis in analyses:
-        findings = analysis.conclude()
-        findings.write(analysis.name, folder)
+        with figure.styled():
+            findings = analysis.conclude()
+            findings.write(analysis.name, folder)
         console.print(findings.table)
         results[analysis.name] = {"rows": findings.rows, "said": findings.said, **findings.extra}
         said += findings.said
-    (folder / RESULT).write_text(
-        json.dumps(
-            {
-                "origin": provenance.gather(),
-                "settings": {name: section.model_dump(mode="json") for name, section in settings.items()},
-                "unreadable": sources.broken,
-                "left_out": left_out,
-                "files": sorted([RESULT, *(file.name for file in folder.iterdir())]),
-                "analyses": results,
-            },
-            indent=1,
-        )
-    )
-    _say(console, said, left_out, sources.broken)
-
-
-def _say(console: Console, said: Sequence[str], left_out: dict[str, str], broken: dict[str, str]) -> None:
-    if broken:
-        console.print(f"{len(broken)} recordings cannot be used, first {next(iter(broken.items()))}")
-    for name, reason in left_out.items():
-        console.print(f"left out: {name}: {reason}")
+    about = {
+        "origin": provenance.gather(),
+        "settings": settings.plain(),
+        "unreadable": sources.broken,
+        "left_out": left_out,
+        "files": sorted([RESULT, *(file.name for file in folder.iterdir())]),
+        "analyses": results,
+    }
+    (folder / RESULT).write_text(json.dumps(about, indent=1))
     for sentence in said:
-        console.print(f"{sentence}.")
+        console.print(sentence)
 
 
 def _written_before(out: Path) -> list[str]:
@@ -230,10 +223,6 @@ def _section(model: type[S], args: Any, given: dict[str, Any] | None = None) -> 
         return model.model_validate((given or {}) | {name: v for name, v in values.items() if v is not None})
     except ValidationError as error:
         raise ConfigError(tree.explain(error, model, prefix="--")) from None
-
-
-def _synth(overrides: dict[str, str]) -> SynthConfig:
-    return command.section("synth", SynthConfig, overrides)
 
 
 def _architectures(args: Any) -> dict[str, Any]:

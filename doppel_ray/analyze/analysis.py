@@ -90,6 +90,26 @@ def spread(name: str, estimate: Estimate) -> Row:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
+def by_delta(title: str, rows: Sequence[Row], value: str) -> Table:
+    """One column of rows for a terminal: a line for each architecture and number of layers, a column for each δ."""
+    deltas = sorted({row["delta"] for row in rows if row["delta"] is not None})
+    found = {(row["source"], row["layers"], row["delta"]): row[value] for row in rows}
+    shown = Table(title=title, title_justify="left")
+    shown.add_column("source")
+    recorded = [None] if any(row["delta"] is None for row in rows) else []
+    for name in ("layers", *(f"δ = {delta:g}" for delta in deltas), *("recorded" for _ in recorded)):
+        shown.add_column(name, justify="right")
+    for name, layers in dict.fromkeys((row["source"], row["layers"]) for row in rows):
+        cells = (found.get((name, layers, delta)) for delta in (*deltas, *recorded))
+        shown.add_row(
+            name,
+            str(layers),
+            *("" if cell is None else show(cell) for cell in cells),
+            style="dim" if name == RECORDINGS else None,
+        )
+    return shown
+
+
 def table(title: str, rows: Sequence[Row], names: Sequence[str]) -> Table:
     """Some columns of rows for a terminal; recordings dim, as what is compared with."""
     shown = Table(title=title, title_justify="left")

@@ -1,7 +1,7 @@
 """How far sounds are from recordings: distances between two samples of what was measured of them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,12 +12,35 @@ MOST = 2000
 """Sounds of either sample that the kernel distance takes: it compares each with each."""
 
 
-class Estimate(NamedTuple):
-    """A number and its 95 % interval."""
+@dataclass(frozen=True)
+class Estimate:
+    """A number that would be another with other sounds.
+
+    Attributes:
+        value: the number.
+        margin: half of its 95 % interval.
+        left: what it is without each part of the sounds in turn, if that was tried.
+    """
 
     value: float
-    low: float
-    high: float
+    margin: float
+    left: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False)
+
+    @property
+    def low(self) -> float:
+        return self.value - self.margin
+
+    @property
+    def high(self) -> float:
+        return self.value + self.margin
+
+    def exceeds(self, other: "Estimate") -> bool:
+        """Whether it is larger than another that was taken from the same recordings, beyond the luck of the draw.
+
+        What recordings there are moves both numbers alike: so it is their difference that is asked for its interval,
+        which is far narrower than either's.
+        """
+        return self.value - other.value > _margin(self.left - other.left)
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
@@ -72,20 +95,24 @@ def jackknife(
     """An estimate from the rows of two samples, and what it would be with other sounds and recordings of the kind.
 
     A twentieth of both samples is left out at a time. A bootstrap would draw rows twice, which are then nearer to each
-    other than any two sounds are, and every distance would grow.
+    other than any two sounds are, and every distance would grow. Rows count as independent: where several are seconds
+    of one recording, the interval is narrower than it should be.
     """
     rows, others = np.arange(len(sounds)), np.arange(len(recordings))
     found = float(estimate(rows, others))
-    left = [estimate(rows[rows % GROUPS != k], others[others % GROUPS != k]) for k in range(GROUPS)]
-    margin = 1.96 * float(np.sqrt((GROUPS - 1) * np.var(left)))
-    return Estimate(found, found - margin, found + margin)
+    groups = min(GROUPS, len(rows), len(others))
+    left = [estimate(rows[rows % groups != k], others[others % groups != k]) for k in range(groups)]
+    return Estimate(found, _margin(np.array(left)), np.array(left))
+
+
+def _margin(left: np.ndarray) -> float:
+    """Half of the jackknife's 95 % interval."""
+    return 1.96 * float(np.sqrt((len(left) - 1) * left.var()))
 
 
 def mean(values: np.ndarray) -> Estimate:
     """The mean of values, and its interval."""
-    margin = 1.96 * float(values.std(ddof=1)) / np.sqrt(len(values))
-    found = float(values.mean())
-    return Estimate(found, found - margin, found + margin)
+    return Estimate(float(values.mean()), 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5)
 
 
 def halves(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from typing import Any
 
 import numpy as np
+from rich.table import Table
 from torch import Tensor
 
 from doppel_ray.analyze import distances, plots
@@ -12,7 +13,7 @@ from doppel_ray.analyze.distances import Estimate
 from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
 from doppel_ray.analyze.spaces import Space
 from doppel_ray.audio.descriptors import DESCRIPTORS, audible, describe
-from doppel_ray.figure import panels
+from doppel_ray.figure import legend, panels, title
 
 
 class Distance(Analysis):
@@ -55,7 +56,7 @@ class Distance(Analysis):
         """The distance of two halves of the recordings, if there are enough of them."""
         first, second = distances.halves(self.items)
         recordings = self.measured[REFERENCE]
-        if min(len(first), len(second)) < 2 * distances.GROUPS:
+        if min(len(first), len(second)) < 4:
             return None
         return self.estimate(recordings[first], recordings[second])
 
@@ -64,7 +65,7 @@ class Distance(Analysis):
         for axis in axes.values():
             if floor is not None:
                 plots.reference(axis, floor.value, "half of the recordings from the other half")
-        axes[max(axes)].legend()
+        legend(figure, axes[max(axes)])
         return figure
 
     def rows(self, estimates: dict[Source, Estimate], floor: Estimate | None) -> list[Row]:
@@ -74,13 +75,24 @@ class Distance(Analysis):
     def verdict(self, estimates: dict[Source, Estimate], floor: Estimate | None, how: str) -> str:
         """Which source is nearest, in a sentence."""
         (nearest, least), *others = estimates.items()
-        tied = [str(source) for source, estimate in others if estimate.low <= least.value]
-        beside = f"; within its interval also {', '.join(tied[:3])}" if tied else ""
+        tied = [str(source) for source, estimate in others if not estimate.exceeds(least)]
+        beside = f"; no further, as far as can be told: {', '.join(tied[:3])}" if tied else ""
         if len(tied) > 3:
             beside += f" and {len(tied) - 3} more"
-        reach = f"; two halves of the recordings are {floor.value:.3f} apart" if floor is not None else ""
-        return f"nearest to the recordings {how}: {nearest}, at a distance of {least}{beside}{reach}"
+        reach = f" (two halves of the recordings: {floor.value:.3f})" if floor is not None else ""
+        return f"nearest to the recordings {how}: {nearest}, {least} away{reach}{beside}"
 
+
+def nearest_table(title: str, rows: list[Row], names: tuple[str, ...]) -> Table:
+    """The nearest sources, and the recordings' halves; the table that is written has them all."""
+    synthetic = [row for row in rows if row["delta"] is not None]
+    recorded = [row for row in rows if row["delta"] is None]
+    more = f" (the first {SHOWN} of {len(synthetic)})" if len(synthetic) > SHOWN else ""
+    return table(title + more, synthetic[:SHOWN] + recorded, names)
+
+
+SHOWN = 12
+"""Sources in the table that a terminal shows."""
 
 REFERENCE = Source(RECORDINGS, 1, None)
 """Recordings as they are, which all distances are from; their dense mixtures are something else."""
@@ -128,10 +140,10 @@ class Spectral(Distance):
         ]
         return Findings(
             rows,
-            table(
-                "Wasserstein distance of spectral descriptors from the recordings', in their standard deviations",
+            nearest_table(
+                "nearest by spectral descriptors: Wasserstein distance in deviations of the recordings",
                 rows,
-                ("source", "layers", "delta", "distance", "distance_low", "distance_high", *DESCRIPTORS, "silent"),
+                ("source", "layers", "delta", "distance", "distance_low", "distance_high", *DESCRIPTORS),
             ),
             {"spectral": self._distributions(estimates), "spectral_distance": self.draw(estimates, floor)},
             [self.verdict(estimates, floor, "by spectral descriptors")],
@@ -142,15 +154,16 @@ class Spectral(Distance):
         """Each descriptor of the recordings, and of each architecture as it comes nearest to them, beside its sounds
         that are moved least.
         """
-        nearest = {source.name: source for source in reversed(estimates)}
-        names = sorted(nearest, key=[source.name for source in estimates].index)
+        nearest: dict[str, Source] = {}
+        for source in estimates:
+            nearest.setdefault(source.name, source)
         least = min((source.layers, source.delta) for source in estimates if source.delta is not None)
         figure, axes = panels(4, 2, width=3.1, height=2.6)
         cells = [axis for row in axes for axis in row]
         for position, ((descriptor, unit), axis) in enumerate(zip(DESCRIPTORS.items(), cells, strict=False)):
             groups = {RECORDINGS: self.measured[REFERENCE][:, position]}
-            groups |= {name: self.measured[nearest[name]][:, position] for name in names}
-            plain = {name: self.measured[Source(name, *least)][:, position] for name in names}
+            groups |= {name: self.measured[source][:, position] for name, source in nearest.items()}
+            plain = {name: self.measured[Source(name, *least)][:, position] for name in nearest}
             plots.violins(axis, groups, [plots.colour(name) for name in groups], plain)
             axis.set_title(f"{descriptor} ({unit})" if unit else descriptor)
             axis.tick_params(axis="x", labelsize=7.5)
@@ -166,7 +179,7 @@ class Spectral(Distance):
             ]
         )
         key.text(0.0, 0.95, text, va="top", fontsize=8, linespacing=1.5, transform=key.transAxes)
-        figure.suptitle("Spectral descriptors of one-second sounds", x=0.01, ha="left", fontweight="bold")
+        title(figure, "Spectral descriptors of synthetic sounds and recordings")
         return figure
 
 
@@ -193,8 +206,8 @@ class Nearest(Distance):
         rows = self.rows(estimates, floor)
         return Findings(
             rows,
-            table(
-                f"kernel distance from the recordings, {self.space.name} space",
+            nearest_table(
+                f"nearest in the {self.space.name} space: kernel distance",
                 rows,
                 ("source", "layers", "delta", "distance", "distance_low", "distance_high"),
             ),

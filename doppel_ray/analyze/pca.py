@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from doppel_ray.analyze import plots
-from doppel_ray.analyze.analysis import Analysis, Findings, Row, columns, table
+from doppel_ray.analyze.analysis import Analysis, Findings, Row, by_delta, columns
 from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
 from doppel_ray.analyze.spaces import Space
-from doppel_ray.figure import GREY, panels
+from doppel_ray.figure import GREY, panels, title
 
 SHOWN = 40
 """Pairs drawn in a panel: more would hide each other."""
@@ -52,7 +52,7 @@ class Pca(Analysis):
         )
         return Findings(
             rows,
-            table(f"length of pairs' segments, {self.space.name} space", summary, list(summary[0])),
+            by_delta(f"length of pairs' segments, {self.space.name} space", summary, "length"),
             {
                 f"{self.name}_{layers}": self._draw(layers, plane, lengths, explained)
                 for layers in sorted({source.layers for source in plane})
@@ -90,13 +90,9 @@ class Pca(Analysis):
         assert self.space is not None
         shares = f"PC 1: {explained[0]:.0%}, PC 2: {explained[1]:.0%} of the variance"
         grey = "; grey: recordings" if recorded is not None else ""
-        figure.suptitle(
-            f"Pairs in the {self.space.name} space, {plots.many(layers)}. {shares}. "
-            f"Numbers: length of a segment beside the distance of no pair{grey}",
-            x=0.01,
-            ha="left",
-            fontsize=9,
-        )
+        title(figure, f"Pairs in the {self.space.name} space, {plots.many(layers)}")
+        corner = "in the corner: length of a segment beside the distance of two sounds that are no pair"
+        figure.supxlabel(f"{shares}; {corner}{grey}", fontsize=8)
         return figure
 
 

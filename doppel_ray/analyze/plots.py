@@ -7,7 +7,7 @@ import numpy as np
 
 from doppel_ray.analyze.distances import Estimate
 from doppel_ray.analyze.sources import Source
-from doppel_ray.figure import COLOURS, GREY, panels
+from doppel_ray.figure import COLOURS, GREY, panels, title
 from doppel_ray.synth import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -24,18 +24,18 @@ def many(layers: int) -> str:
     return "one sound" if layers == 1 else f"{layers} sounds at once"
 
 
-def against_delta(title: str, label: str, estimates: Mapping[Source, Estimate]) -> "tuple[Figure, dict[int, Axes]]":
+def against_delta(heading: str, label: str, estimates: Mapping[Source, Estimate]) -> "tuple[Figure, dict[int, Axes]]":
     """A number of synthetic sounds against δ: a panel for each number of layers, a line with its 95 % interval for each
     architecture. Returns the figure and its panels by layers, all with the same axes.
     """
     layers = sorted({source.layers for source in estimates})
     figure, [axes] = panels(len(layers), share=True, width=4.2 if len(layers) > 1 else 5.2)
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    title(figure, heading)
     by_layers = dict(zip(layers, axes, strict=True))
     for number, axis in by_layers.items():
-        for name in dict.fromkeys(source.name for source in estimates):
+        for name in sorted({source.name for source in estimates}, key=list(ARCHITECTURES).index):
             points = sorted(
-                (source.delta, *estimate)
+                (source.delta, estimate.value, estimate.low, estimate.high)
                 for source, estimate in estimates.items()
                 if (source.name, source.layers) == (name, number) and source.delta is not None
             )

@@ -4,15 +4,15 @@ import itertools
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from doppel_ray.analyze import plots
-from doppel_ray.analyze.analysis import Analysis, Findings, Row, columns, spread, table
+from doppel_ray.analyze.analysis import Analysis, Findings, Row, by_delta, columns, spread
 from doppel_ray.analyze.distances import Estimate, mean
 from doppel_ray.analyze.sources import Heard, Source
 from doppel_ray.analyze.spaces import Space
+from doppel_ray.figure import legend
 
 
 class Similarity(Analysis):
@@ -28,10 +28,11 @@ class Similarity(Analysis):
         self.space = space
         self.name = f"similarity_{space.name}"
         self.embedded: dict[Source, Tensor] = {}
+        self.items: dict[Source, Tensor] = {}
 
     def hear(self, heard: Heard, embedded: Tensor | None) -> None:
         assert embedded is not None
-        self.embedded[heard.source] = embedded
+        self.embedded[heard.source], self.items[heard.source] = embedded, heard.items
 
     def conclude(self) -> Findings:
         assert self.space is not None
@@ -39,17 +40,16 @@ class Similarity(Analysis):
         positive: dict[Source, Estimate] = {}
         negative: dict[Source, float] = {}
         for source, vectors in zip(self.embedded, self.space.levelled([*self.embedded.values()]), strict=True):
-            pairs, others = cosines(vectors)
+            pairs, others = cosines(vectors, self.items[source])
             positive[source], negative[source] = mean(pairs), float(others.mean())
             rows.append(
                 columns(source)
                 | spread("similarity", positive[source])
                 | {"negatives": negative[source], "above": above(pairs, others), "pairs": len(pairs)}
             )
-        names = ("source", "layers", "delta", "similarity", "similarity_low", "similarity_high", "negatives", "above")
         return Findings(
             rows,
-            table(f"cosine similarity of pairs, {self.space.name} space", rows, names),
+            by_delta(f"cosine similarity of pairs, {self.space.name} space", rows, "similarity"),
             {self.name: self._draw(positive, negative)},
             self._said(positive, negative),
         )
@@ -72,32 +72,37 @@ class Similarity(Analysis):
             for source in recorded:
                 plots.reference(axis, positive[source].value, "recordings: two seconds of one")
                 plots.reference(axis, negative[source], "recordings: random negatives", style=":", colour="black")
-        axes[max(axes)].legend(loc="lower left")
+        legend(figure, axes[max(axes)])
         return figure
 
     def _said(self, positive: dict[Source, Estimate], negative: dict[Source, float]) -> list[str]:
         """At which δ each architecture's pairs are halfway between identical and random."""
         assert self.space is not None
-        ways = []
+        ways: dict[int, list[str]] = {}
         for name, layers in dict.fromkeys((s.name, s.layers) for s in positive if s.delta):
             points = sorted(
                 (source.delta, (estimate.value - negative[source]) / (1.0 - negative[source]))
                 for source, estimate in positive.items()
                 if (source.name, source.layers) == (name, layers) and source.delta
             )
-            ways.append(f"{_crossing(points)} ({Source(name, layers, None)})")
-        if not ways:
-            return []
-        return [f"{self.space.name} space: pairs are halfway between identical and random at δ = {', '.join(ways)}"]
+            ways.setdefault(layers, []).append(f"{_crossing(points)} ({name})")
+        return [
+            f"{self.space.name} space, {plots.many(layers)}: pairs are halfway between identical and random at δ = "
+            + ", ".join(named)
+            for layers, named in ways.items()
+        ]
 
 
-def cosines(vectors: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of both views of each pair (n,), and of each first view with every other pair's second, (n · (n - 1),);
-    from embeddings (2, n, size).
+def cosines(vectors: Tensor, items: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of both views of each pair (n,), and of each first view with every second view of another item.
+
+    Args:
+        vectors: (2, n, size).
+        items: (n,), what each pair is of: of recordings, several may be of one.
     """
     first, second = normalize(vectors, dim=-1)
     every = first @ second.T
-    others = every[~torch.eye(len(every), dtype=torch.bool)]
+    others = every[items.unsqueeze(1) != items]
     return every.diagonal().double().numpy(), others.double().numpy()
 
 

@@ -122,12 +122,12 @@ class Sources:
 
     def __iter__(self) -> Iterator[Heard]:
         indices = torch.arange(self.config.n)
-        for layers in self.config.layers if self._recordings else ():
-            assert self._recordings is not None
-            recordings = self._recordings(layers)
-            sounds, items = recordings.heard(indices)
-            self.broken |= recordings.broken
-            yield Heard(Source(RECORDINGS, layers, None), sounds, items)
+        if self._recordings is not None:
+            for layers in self.config.layers:
+                recordings = self._recordings(layers)
+                sounds, items = recordings.heard(indices)
+                self.broken |= recordings.broken
+                yield Heard(Source(RECORDINGS, layers, None), sounds, items)
         for name in self.config.architectures:
             synth = self._synth(name)
             for layers in self.config.layers:

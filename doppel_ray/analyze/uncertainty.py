@@ -6,11 +6,11 @@ import numpy as np
 from torch import Tensor
 
 from doppel_ray.analyze import plots
-from doppel_ray.analyze.analysis import Analysis, Findings, Row, columns, spread, table
+from doppel_ray.analyze.analysis import Analysis, Findings, Row, by_delta, columns, spread
 from doppel_ray.analyze.classifiers import Classifier
 from doppel_ray.analyze.distances import Estimate, mean
 from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
-from doppel_ray.figure import panels
+from doppel_ray.figure import legend, panels, title
 
 
 class Uncertainty(Analysis):
@@ -49,11 +49,7 @@ class Uncertainty(Analysis):
         ]
         return Findings(
             rows,
-            table(
-                f"causal uncertainty of {self.classifier}: bits of {most:.2f}",
-                rows,
-                ("source", "layers", "delta", "bits", "bits_low", "bits_high", "relative", "label"),
-            ),
+            by_delta(f"causal uncertainty of {self.classifier}, in bits of {most:.2f}", rows, "bits"),
             {self.name: self._draw(bits, estimates, most), "uncertainty_distributions": self._violins(bits, most)},
             [self._said(estimates, most)],
             {"classifier": str(self.classifier), "classes": list(self.classifier.classes), "most": most}
@@ -75,7 +71,7 @@ class Uncertainty(Analysis):
             if recorded is not None:
                 plots.reference(axis, recorded.value, RECORDINGS)
             axis.set_ylim(0.0, most)
-        axes[max(axes)].legend()
+        legend(figure, axes[max(axes)])
         return figure
 
     def _violins(self, bits: dict[Source, np.ndarray], most: float) -> Any:
@@ -91,19 +87,16 @@ class Uncertainty(Analysis):
             plots.violins(axis, groups, [plots.colour(name) for name in groups], plain, limits=(0.0, most))
             axis.set_title(plots.many(number))
         axes[0].set_ylabel(f"bits (of {most:.2f})")
-        figure.suptitle(
-            f"Causal uncertainty; left, pale: δ = {deltas[0]:g}, right: δ = {deltas[-1]:g}",
-            x=0.01,
-            ha="left",
-            fontweight="bold",
-        )
+        title(figure, f"Causal uncertainty; left, pale: δ = {deltas[0]:g}, right: δ = {deltas[-1]:g}")
         return figure
 
     def _said(self, estimates: dict[Source, Estimate], most: float) -> str:
         synthetic = {source: estimate.value for source, estimate in estimates.items() if source.delta is not None}
         surest, unsurest = min(synthetic, key=synthetic.__getitem__), max(synthetic, key=synthetic.__getitem__)
-        recorded = estimates.get(Source(RECORDINGS, 1, None))
-        of = f"{recorded.value:.2f} bits on recordings, " if recorded is not None else ""
+        recorded, known = estimates.get(Source(RECORDINGS, 1, None)), self.classifier.about.get("accuracy_1")
+        of = "" if recorded is None else f"{recorded.value:.2f} on recordings, "
+        if known is not None:
+            of += f"whose class it knows {known:.0%} of the time, "
         return (
             f"causal uncertainty (of {most:.2f} bits): {of}{synthetic[surest]:.2f} on {surest}, "
             f"{synthetic[unsurest]:.2f} on {unsurest}"

@@ -17,5 +17,4 @@ def test_the_widest_directions_come_first_with_their_shares_of_the_variance() ->
 def test_every_group_counts_alike_whatever_its_size() -> None:
     random = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
     wide, high = random * torch.tensor([5.0, 0.1]), random * torch.tensor([0.1, 1.0])
-    assert components([wide, high[:10]])[1] == pytest.approx(components([wide[:10].repeat(100, 1), high[:10]])[1], 0.2)
     assert components([wide, high])[1] == pytest.approx(components([wide, high.repeat(50, 1)])[1])

@@ -11,11 +11,11 @@ from doppel_ray.analyze.spaces import Mel
 from doppel_ray.synth import SynthConfig
 
 
-def test_cosines_are_of_each_pair_and_of_all_that_are_none() -> None:
-    vectors = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [1.0, 1.0]]])
-    pairs, others = cosines(vectors)
-    np.testing.assert_allclose(pairs, [1.0, 0.5**0.5])
-    np.testing.assert_allclose(others, [0.5**0.5, 0.0], atol=1e-7)
+def test_cosines_are_of_each_pair_and_of_all_that_are_of_different_items() -> None:
+    vectors = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]], [[3.0, 0.0], [1.0, 1.0], [1.0, 0.0]]])
+    pairs, others = cosines(vectors, torch.tensor([7, 8, 7]))
+    np.testing.assert_allclose(pairs, [1.0, 0.5**0.5, 1.0])
+    np.testing.assert_allclose(others, [0.5**0.5, 0.0, 0.0, 0.5**0.5], atol=1e-7)
 
 
 def test_above_is_the_share_of_comparisons_that_a_pair_wins() -> None:

@@ -11,7 +11,7 @@ from doppel_ray.analyze.uncertainty import entropy
 from doppel_ray.section import ConfigError
 from doppel_ray.synth import SynthConfig
 from tests.recordings import write_esc50
-from tests.test_hear import KINDS, write_checkpoint
+from tests.test_hear import KINDS, noise, write_checkpoint
 
 
 def test_entropy_is_nothing_for_certainty_and_all_bits_for_ignorance() -> None:
@@ -45,8 +45,9 @@ def test_a_probe_knows_its_task_and_is_asked_about_recordings_that_it_has_not_he
     assert answers.shape == (36, 3)
     np.testing.assert_allclose(answers.sum(axis=1), 1.0)
     assert found.about["accuracy_1"] > 0.9, "three tones an octave apart"
-    tones = torch.stack([torch.sin(2 * torch.pi * 300 * k * torch.arange(8000) / 16000) for k in (1, 2, 3)])
-    first, second = found.answer([found.hear(0.3 * tones), found.hear(0.3 * tones[:1])])
+    tones = torch.stack([torch.sin(2 * torch.pi * 315 * k * torch.arange(8000) / 16000) for k in (1, 2, 3)])
+    sounds = 0.3 * tones + 0.01 * noise(3, 8000)
+    first, second = found.answer([found.hear(sounds), found.hear(sounds[:1])])
     assert first.argmax(axis=1).tolist() == [0, 1, 2]
     np.testing.assert_allclose(first[0], second[0], rtol=1e-3)
 
