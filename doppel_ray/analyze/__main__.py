@@ -3,7 +3,7 @@
 import json
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from doppel_ray.analyze.nearest import Distance, Nearest, Spectral
 from doppel_ray.analyze.pca import Pca
 from doppel_ray.analyze.similarity import Similarity
 from doppel_ray.analyze.sources import Sources, SourcesConfig
-from doppel_ray.analyze.spaces import SpacesConfig
+from doppel_ray.analyze.spaces import Space, SpacesConfig
 from doppel_ray.analyze.uncertainty import Uncertainty
 from doppel_ray.audio.files import UnreadableAudioError
 from doppel_ray.output import written
@@ -36,7 +36,7 @@ COMMANDS = {
     "all": "everything that can be done with what is given",
 }
 
-SPACED = {"similarity": Similarity, "pca": Pca, "nearest": Nearest}
+SPACED: dict[str, Callable[[Space], Analysis]] = {"similarity": Similarity, "pca": Pca, "nearest": Nearest}
 """Analyses that need an embedding space."""
 
 AGAINST_RECORDINGS = ("spectral", "nearest")

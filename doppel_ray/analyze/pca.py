@@ -74,12 +74,13 @@ class Pca(Analysis):
         for source in synthetic:
             axis = axes[names.index(source.name)][deltas.index(source.delta or 0.0)]
             if recorded is not None:
-                axis.scatter(*recorded[0].T.tolist(), s=4, color=GREY, alpha=0.35, linewidths=0, label=RECORDINGS)
-            first, second = plane[source][:, :SHOWN].tolist()
+                axis.scatter(
+                    recorded[0, :, 0], recorded[0, :, 1], s=4, color=GREY, alpha=0.35, linewidths=0, label=RECORDINGS
+                )
+            x, y = plane[source][:, :SHOWN].unbind(dim=-1)  # (2, pairs) each: a column is a segment
             tone = plots.colour(source.name)
-            for start, end in zip(first, second, strict=True):
-                axis.plot(*zip(start, end, strict=True), color=tone, linewidth=0.8, alpha=0.8)
-            axis.scatter(*zip(*first, *second, strict=True), s=7, color=tone, linewidths=0)
+            axis.plot(x, y, "-", color=tone, linewidth=0.8, alpha=0.8)
+            axis.scatter(x, y, s=7, color=tone, linewidths=0)
             axis.text(0.97, 0.03, f"{lengths[source]:.2f}", transform=axis.transAxes, ha="right", fontsize=8)
             axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticklabels=[], yticklabels=[])
             axis.tick_params(length=0)

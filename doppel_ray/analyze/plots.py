@@ -1,7 +1,7 @@
 """The two kinds of panel that the analyses share: a number against δ, and distributions side by side."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -62,11 +62,14 @@ def reference(axis: "Axes", value: float, label: str, style: str = "--", colour:
     axis.axhline(value, color=colour, linestyle=style, linewidth=1.2, label=label, zorder=1)
 
 
+Side = Literal["both", "low", "high"]
+
+
 def violins(
     axis: "Axes",
     groups: Mapping[str, np.ndarray],
     colours: Sequence[str],
-    beside: Mapping[str, np.ndarray] | None = None,
+    beside: Mapping[str, np.ndarray],
     limits: tuple[float, float] | None = None,
 ) -> None:
     """Distributions side by side, each with its quartiles.
@@ -75,29 +78,32 @@ def violins(
         axis: to draw in.
         groups: label -> values.
         colours: of each.
-        beside: other distributions of some of them: these then take the left half, in a paler shade.
+        beside: other distributions of some of them: these take the left half, in a paler shade.
         limits: of the values shown; None: all but the outermost hundredth of any group.
     """
     if limits is None:
-        ends = [np.percentile(values, (0.5, 99.5)) for values in (*groups.values(), *(beside or {}).values())]
+        ends = [np.percentile(values, (0.5, 99.5)) for values in (*groups.values(), *beside.values())]
         limits = min(low for low, _ in ends), max(high for _, high in ends)
-    for place, (label, values) in enumerate(groups.items()):
-        halves = [(values, "both" if beside is None or label not in beside else "high", 0.75)]
-        if beside is not None and label in beside:
-            halves.append((beside[label], "low", 0.3))
-        for part, side, alpha in halves:
-            shown = part[(part >= limits[0]) & (part <= limits[1])]
-            if len(np.unique(shown)) < 2:  # a density needs two values
-                axis.plot([place], [np.median(part)], "o", color=colours[place], alpha=alpha)
-                continue
-            drawn = axis.violinplot(shown, [place], widths=0.85, showextrema=False, side=side)
-            for body in drawn["bodies"]:
-                body.set(facecolor=colours[place], alpha=alpha, edgecolor="white", linewidth=0.5)
-            quarters = np.percentile(part, (25, 50, 75))
-            at = place + {"both": 0.0, "high": 0.06, "low": -0.06}[side]
-            axis.plot([at, at], quarters[::2], color="black", linewidth=1.2, solid_capstyle="butt")
-            axis.plot([at], quarters[1:2], "o", color="white", markeredgecolor="black", markersize=3.5)
+    for place, ((label, values), tone) in enumerate(zip(groups.items(), colours, strict=True)):
+        _violin(axis, place, values, limits, "high" if label in beside else "both", tone, alpha=0.75)
+        if label in beside:
+            _violin(axis, place, beside[label], limits, "low", tone, alpha=0.3)
     axis.set_xticks(range(len(groups)), list(groups))
     margin = 0.03 * (limits[1] - limits[0])
     axis.set_ylim(limits[0] - margin, limits[1] + margin)
     axis.grid(False, axis="x")
+
+
+def _violin(
+    axis: "Axes", place: int, values: np.ndarray, limits: tuple[float, float], side: Side, tone: str, alpha: float
+) -> None:
+    """One distribution, or a half of its violin, with its median and quartiles."""
+    shown = values[(values >= limits[0]) & (values <= limits[1])]
+    if len(np.unique(shown)) > 1:  # a density needs two values
+        drawn: Any = axis.violinplot(shown, [place], widths=0.85, showextrema=False, side=side)
+        for body in drawn["bodies"]:
+            body.set(facecolor=tone, alpha=alpha, edgecolor="white", linewidth=0.5)
+    low, median, high = np.percentile(values, (25, 50, 75))
+    at = place + {"both": 0.0, "high": 0.06, "low": -0.06}[side]
+    axis.plot([at, at], [low, high], color="black", linewidth=1.2, solid_capstyle="butt")
+    axis.plot([at], [median], "o", color="white", markeredgecolor="black", markersize=3.5)

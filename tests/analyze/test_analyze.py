@@ -105,7 +105,7 @@ def test_every_analysis_has_help(name: str, capsys: pytest.CaptureFixture[str]) 
         ("similarity --device tpu", "--device tpu cannot be used"),
         ("similarity --colour red", "--colour: unknown option"),
         ("spectral", "give their folder with --recordings DIR"),
-        ("nearest --recordings nowhere", "--recordings: nowhere: no such folder"),
+        ("nearest --recordings nowhere", "--recordings: nowhere: there is no such folder"),
         ("spectral --recordings empty", "--recordings: empty: no audio files"),
         ("spectral --recordings damaged", "1 of 2 recordings cannot be used"),
         ("spectral --recordings whole --layers 2", "expected 1 among them"),
