@@ -6,7 +6,8 @@
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -17,12 +18,17 @@ from doppel_ray import tree
 from doppel_ray.section import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import Console
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
 
 REFUSED = 2
 INTERRUPTED = 130
+
+PLAIN_SECONDS = 10.0
+"""Seconds between lines of progress where there is no terminal."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -116,6 +122,47 @@ def screen(plain: bool = False, file: IO[str] | None = None) -> "Console":
     # Where there is no terminal there is no width either, and tables need some.
     width = None if file.isatty() else 160
     return Console(file=file, force_terminal=False if plain else None, highlight=False, soft_wrap=True, width=width)
+
+
+def watched(results: Iterable[T], total: int, doing: str, what: str) -> Iterator[T]:
+    """The results, with a progress bar in a terminal, or a line every ten seconds elsewhere, on standard error.
+
+    Args:
+        results: as they come.
+        total: how many there will be.
+        doing: what the bar says, such as "embedding".
+        what: of what there are `total`, such as "files".
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(results, doing, total, console=console)
+        return
+    said = time.monotonic()
+    for done, result in enumerate(results, start=1):
+        yield result
+        if time.monotonic() - said > PLAIN_SECONDS:
+            said = time.monotonic()
+            print(f"{done} of {total} {what}", file=sys.stderr, flush=True)
+
+
+def device(name: str | None) -> "torch.device":
+    """The device asked for, or the GPU if there is one.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    import torch
+
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch that was built without CUDA
+        raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
+    return found
 
 
 def stop_on_sigterm() -> None:

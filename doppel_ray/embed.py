@@ -19,8 +19,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from doppel_ray import command, provenance
@@ -35,9 +33,6 @@ T = TypeVar("T")
 
 ROWS = 1024
 """Rows that are written at a time."""
-
-PLAIN_SECONDS = 10.0
-"""Seconds between lines of progress where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"--out {args.out} ends in {args.out.suffix!r}; expected {' or '.join(WRITERS)}")
     if args.threads < 1 or not 0.0 < args.hop < math.inf:
         raise ConfigError(f"--threads is {args.threads} and --hop is {args.hop}: both must be more than 0")
-    model = load_model(args.checkpoint).to(_device(args.device))
+    model = load_model(args.checkpoint).to(command.device(args.device))
     paths = find(args.files)
     if args.unreadable == "refuse" and (unreadable := files.scan(paths)):
         raise ConfigError(_unreadable(unreadable, len(paths)) + "\n--unreadable skip goes on without them")
@@ -261,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         WRITERS[args.out.suffix](partial, position, model.scene_embedding_size, metadata) as write,
     ):
         found = embed(paths, model, args.hop if args.timestamps else None, args.threads)
-        for sound in _watched(found, len(paths)):
+        for sound in command.watched(found, len(paths), "embedding", "files"):
             if sound.fault is not None:
                 unreadable[sound.path] = sound.fault
                 if args.unreadable == "refuse" or len(unreadable) == len(paths):
@@ -283,31 +278,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _unreadable(unreadable: dict[Path, str], total: int) -> str:
     named = "".join(f"\n  {path}: {reason}" for path, reason in unreadable.items())
     return f"{len(unreadable)} of {total} files cannot be read:{named}"
-
-
-def _device(name: str | None) -> torch.device:
-    """The device asked for, or the GPU if there is one."""
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch that was built without CUDA
-        raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def _watched(results: Iterator[T], total: int) -> Iterator[T]:
-    """The results, with a progress bar in a terminal, or a line every ten seconds elsewhere."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        yield from track(results, "embedding", total, console=console)
-        return
-    said = time.monotonic()
-    for done, result in enumerate(results, start=1):
-        yield result
-        if time.monotonic() - said > PLAIN_SECONDS:
-            said = time.monotonic()
-            print(f"{done} of {total} files", file=sys.stderr, flush=True)
 
 
 def _parser() -> command.Parser:

@@ -12,7 +12,7 @@ from torch import Tensor
 from doppel_ray.audio import Augment, AugmentConfig, Frontend, FrontendConfig, read_chain
 from doppel_ray.recordings import Recordings, SourceConfig, choose, rank
 from doppel_ray.section import Section
-from doppel_ray.synth import Delta, SynthConfig, counter
+from doppel_ray.synth import Delta, Synth, SynthConfig, counter
 from doppel_ray.synth.sampling import Spread
 
 CHUNK = {"cpu": 32, "cuda": 512}
@@ -162,7 +162,7 @@ class PairMaker:
         indices = self.pairs.drawn(indices).to(self.device)
         labels = torch.full((len(indices),), -1)
         if self.recordings is None:
-            return self._made(indices, spread), labels
+            return layered(self.synth, self.seed, indices, spread, self.pairs.layers), labels
         mix = self.source.mix
         recorded = choose(mix, self.seed, indices)
         sounds = torch.empty(2, len(indices), self.recordings.samples, device=self.device)
@@ -171,23 +171,8 @@ class PairMaker:
             sounds[:, recorded] = views.to(self.device)
         if not recorded.all():
             made = ~recorded
-            sounds[:, made] = self._made(indices[made], _rows(spread, made))
+            sounds[:, made] = layered(self.synth, self.seed, indices[made], _rows(spread, made), self.pairs.layers)
         return sounds, labels
-
-    def _made(self, indices: Tensor, spread: Spread) -> Tensor:
-        """Synthetic pairs of `indices` (n,): (2, n, samples).
-
-        Of n layers, pair i has those from n·i to n·i + n - 1, at levels that both views share. A mixture that would
-        clip is scaled to a peak of 1.
-        """
-        layers = self.pairs.layers
-        if layers == 1:
-            return self.synth.pairs(self.seed, indices, spread)
-        parts = (indices.unsqueeze(1) * layers + torch.arange(layers, device=indices.device)).flatten()
-        level = 10.0 ** ((counter.uniform(self.seed, parts, LEVELS, 1) - 1.0) * LAYER_DB / 20.0)
-        sounds = self.synth.pairs(self.seed, parts, _rows(spread, torch.arange(len(parts)) // layers)) * level
-        mixed = sounds.unflatten(1, (-1, layers)).sum(dim=2)
-        return mixed / mixed.abs().amax(dim=2, keepdim=True).clamp(min=1.0)
 
     @torch.inference_mode()
     def labelled(self, indices: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
@@ -225,6 +210,21 @@ class PairMaker:
     def __call__(self, indices: Tensor | np.ndarray) -> Tensor:
         """The features alone."""
         return self.labelled(indices)[0]
+
+
+def layered(synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int) -> Tensor:
+    """Synthetic pairs of `indices` (n,), each of `layers` sounds at once: (2, n, samples).
+
+    Of n layers, pair i has those from n·i to n·i + n - 1, at levels that both views share. A mixture that would
+    clip is scaled to a peak of 1.
+    """
+    if layers == 1:
+        return synth.pairs(seed, indices, spread)
+    parts = (indices.unsqueeze(1) * layers + torch.arange(layers, device=indices.device)).flatten()
+    level = 10.0 ** ((counter.uniform(seed, parts, LEVELS, 1) - 1.0) * LAYER_DB / 20.0)
+    sounds = synth.pairs(seed, parts, _rows(spread, torch.arange(len(parts)) // layers)) * level
+    mixed = sounds.unflatten(1, (-1, layers)).sum(dim=2)
+    return mixed / mixed.abs().amax(dim=2, keepdim=True).clamp(min=1.0)
 
 
 def _rows(spread: Spread, chosen: Tensor) -> Spread:

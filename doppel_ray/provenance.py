@@ -19,7 +19,7 @@ def gather() -> dict[str, Any]:
     """What this process runs on and from, as plain data."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "doppel_ray." + Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
         "commit": commit(),
         "versions": {
             "doppel_ray": doppel_ray.__version__,
@@ -28,6 +28,12 @@ def gather() -> dict[str, Any]:
         },
         "machine": {"processor": _processor(), "cpus": len(os.sched_getaffinity(0)), "system": platform.platform()},
     }
+
+
+def _module() -> str:
+    """The module that is being run; of a package, its own name and not `__main__`."""
+    file = Path(sys.argv[0])
+    return f"doppel_ray.{file.parent.name if file.stem == '__main__' else file.stem}"
 
 
 def commit() -> str | None:

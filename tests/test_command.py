@@ -41,7 +41,7 @@ def test_help_lists_every_key_of_the_experiment() -> None:
     assert "--resume" in done.stdout
 
 
-@pytest.mark.parametrize("module", ["probe", "report", "train"])
+@pytest.mark.parametrize("module", ["analyze", "probe", "report", "train"])
 def test_every_command_has_help(module: str) -> None:
     done = python(module, "--help")
     assert done.returncode == 0

@@ -11,7 +11,10 @@ PACKAGE = Path(doppel_ray.__file__).parent
 
 GROUND_FLOOR = (
     "synth",
+    "analyze",
+    "analyze.__main__",
     "audio",
+    "audio.descriptors",
     "audio.files",
     "audio.windows",
     "models",
@@ -28,6 +31,7 @@ GROUND_FLOOR = (
     "hear",
     "export",
     "embed",
+    "figure",
     "output",
     "board",
     "probe",

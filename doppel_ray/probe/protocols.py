@@ -76,7 +76,7 @@ def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questi
             measured on a split's test examples.
     """
     _check(embeddings, questions)
-    answers = _ANSWER[protocol.kind](protocol, embeddings, questions)
+    answers = ask(protocol, embeddings, questions)
     targets = [questions.targets[split.test] for split in questions.splits]
     regression = questions.kind == "regression"
 
@@ -101,6 +101,16 @@ def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questi
         explained = r2(np.concatenate(answers), np.concatenate(targets)).tolist()
         return {"score": float(np.mean(explained))} | scores | dict(zip(questions.labels, explained, strict=True))
     return scores | of_splits if len(questions.splits) > 1 else scores
+
+
+def ask(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list[np.ndarray]:
+    """What is answered about the test examples of each split, after fitting on its others.
+
+    Returns:
+        For each split (test, labels): of classes their probabilities, of labels their odds or probabilities, of values
+        the predictions.
+    """
+    return _ANSWER[protocol.kind](protocol, embeddings, questions)
 
 
 def columns(questions: Questions) -> tuple[str, ...]:

@@ -135,6 +135,7 @@ class Recordings:
         sample_rate: of the views, in Hz.
         duration: of the views, in seconds.
         seed: the run's seed.
+        catalogue: the recordings, where they are known already; None: those that `config` names.
 
     Attributes:
         catalogue: the recordings, with the labels that are left after `labelled`.
@@ -144,10 +145,17 @@ class Recordings:
         ConfigError: the recordings are not there, or not as the layout has them.
     """
 
-    def __init__(self, config: RecordingsConfig, sample_rate: int, duration: float, seed: int) -> None:
+    def __init__(
+        self,
+        config: RecordingsConfig,
+        sample_rate: int,
+        duration: float,
+        seed: int,
+        catalogue: Catalogue | None = None,
+    ) -> None:
         self.config = config
         self.sample_rate, self.samples, self.seed = sample_rate, round(duration * sample_rate), seed
-        self.catalogue = config.catalogue().partly_labelled(config.labelled, seed)
+        self.catalogue = (catalogue or config.catalogue()).partly_labelled(config.labelled, seed)
         self.broken: dict[str, str] = {}
         self._labels = torch.tensor(self.catalogue.labels)
         self._cache = _Cache(config.cache_mb * 2**20)
@@ -194,6 +202,11 @@ class Recordings:
         Raises:
             UnreadableAudioError: a recording cannot be used, and `on_error` is fail, or none can.
         """
+        sounds, items = self.heard(indices)
+        return sounds, self._labels[items]
+
+    def heard(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """As `views`, but with the recordings' positions in the catalogue, (n,) int64, in place of their labels."""
         indices = indices.cpu().to(torch.int64)
         passes, positions = indices // len(self), indices % len(self)
         items = permuted(len(self), self.seed, passes, positions)
@@ -216,7 +229,7 @@ class Recordings:
             raise files.UnreadableAudioError(self.catalogue.root, f"none of the {len(self)} recordings can be used")
 
         used, sounds = zip(*self._threads.map(make, jobs), strict=True)
-        return torch.stack(sounds, dim=1), self._labels[list(used)]
+        return torch.stack(sounds, dim=1), torch.tensor(used)
 
     def _draws(self, indices: Tensor) -> list[list[list[int]]]:
         """32 random bits for each index, view and layer, from 0 to 2**32 - 1."""

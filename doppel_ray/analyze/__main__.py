@@ -1,0 +1,235 @@
+"""`python -m doppel_ray.analyze`: what synthetic pairs are like, as tables, figures and a sentence each."""
+
+import json
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+
+from doppel_ray import command, figure, provenance, tree
+from doppel_ray.analyze.analysis import Analysis, listen
+from doppel_ray.analyze.classifiers import Classifier, ClassifierConfig, Pretrained, Probe
+from doppel_ray.analyze.nearest import Distance, Nearest, Spectral
+from doppel_ray.analyze.pca import Pca
+from doppel_ray.analyze.similarity import Similarity
+from doppel_ray.analyze.sources import Sources, SourcesConfig
+from doppel_ray.analyze.spaces import Space, SpacesConfig
+from doppel_ray.analyze.uncertainty import Uncertainty
+from doppel_ray.audio.files import UnreadableAudioError
+from doppel_ray.output import written
+from doppel_ray.section import ConfigError, Section
+from doppel_ray.synth import SynthConfig
+
+S = TypeVar("S", bound=Section)
+
+COMMANDS = {
+    "similarity": "how alike the two views of a pair are, by δ and architecture",
+    "pca": "where pairs lie in an embedding space",
+    "spectral": "spectral descriptors, synthetic against recorded",
+    "nearest": "which δ and architecture come nearest to recordings in an embedding space",
+    "uncertainty": "how sure a classifier is of what made a sound",
+    "all": "everything that can be done with what is given",
+}
+
+SPACED: dict[str, Callable[[Space], Analysis]] = {"similarity": Similarity, "pca": Pca, "nearest": Nearest}
+"""Analyses that need an embedding space."""
+
+AGAINST_RECORDINGS = ("spectral", "nearest")
+
+RESULT = "analysis.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that was asked for, by section."""
+
+    synth: SynthConfig
+    sources: SourcesConfig
+    spaces: SpacesConfig
+    classifier: ClassifierConfig
+
+    def plain(self) -> dict[str, Any]:
+        return {name: getattr(self, name).model_dump(mode="json") for name in self.__annotations__}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    overview = command.Parser("analyze", "What synthetic pairs are like, beside recordings.")
+    overview.usage = "%(prog)s ANALYSIS [--option value ...]"
+    overview.add_argument("analysis", choices=COMMANDS, help="; ".join(f"{k}: {v}" for k, v in COMMANDS.items()))
+    name = overview.parse(argv[:1]).analysis
+    args = _parser(name).parse(argv[1:])
+    command.stop_on_sigterm()
+    settings = Settings(
+        command.section("synth", SynthConfig, args.overrides),
+        _section(SourcesConfig, args, _architectures(args)),
+        _section(SpacesConfig, args),
+        _section(ClassifierConfig, args),
+    )
+    with written(args.out, args.overwrite, folder_of=_written_before(args.out)) as partial:
+        sources = Sources(settings.sources, settings.synth)
+        analyses, left_out = _analyses(name, settings, command.device(args.device))
+        try:
+            listen(command.watched(sources, len(sources), "listening", "kinds of sounds"), analyses)
+        except UnreadableAudioError as error:
+            raise ConfigError(f"--recordings: {error}; --unreadable skip passes over such files") from None
+        partial.mkdir()
+        _report(analyses, left_out, sources, settings, partial)
+    print(args.out)
+    return 0
+
+
+def _analyses(name: str, settings: Settings, device: torch.device) -> tuple[list[Analysis], dict[str, str]]:
+    """What is to be done; and what `all` leaves out, with the reason.
+
+    Raises:
+        ConfigError: what is asked for needs something that is not given, or cannot be loaded.
+    """
+    every = name == "all"
+    wanted = [which for which in COMMANDS if which != "all"] if every else [name]
+    lacking = {which: reason for which in wanted if (reason := _lacking(which, settings))}
+    if lacking and not every:
+        raise ConfigError(f"{name}: {lacking[name]}")
+    able = [which for which in wanted if which not in lacking]
+    rate, analyses = settings.synth.sample_rate, list[Analysis]()
+    if spaced := [SPACED[which] for which in able if which in SPACED]:
+        for space in settings.spaces.names(every):
+            built = settings.spaces.build(space, rate, device)
+            analyses += [analysis(built) for analysis in spaced]
+    if "spectral" in able:
+        analyses.append(Spectral(rate))
+    if "uncertainty" in able:
+        analyses.append(Uncertainty(_classifier(settings, device)))
+    # What is nearest to the recordings is the last that is said.
+    return sorted(analyses, key=lambda analysis: isinstance(analysis, Distance)), lacking
+
+
+def _lacking(name: str, settings: Settings) -> str:
+    """What an analysis lacks, or nothing."""
+    if name in AGAINST_RECORDINGS:
+        if settings.sources.recordings is None:
+            return "it compares with recordings: give their folder with --recordings DIR"
+        if 1 not in settings.sources.layers:
+            return f"--layers is {settings.sources.layers}; expected 1 among them, for the recordings as they are"
+    if name == "uncertainty":
+        config = settings.classifier
+        if config.classifier is not None and config.task is not None:
+            return "--classifier and --task are both given; expected one of them"
+        if config.classifier is None and config.task is None:
+            return "nobody to ask: give --classifier NAME_OR_DIR, or --task TASK --root DIR --checkpoint DIR"
+        if config.task is not None and settings.spaces.checkpoint is None:
+            return "--task needs the encoder that hears it: give --checkpoint DIR"
+    return ""
+
+
+def _classifier(settings: Settings, device: torch.device) -> Classifier:
+    config, spaces, synth = settings.classifier, settings.spaces, settings.synth
+    if config.classifier is not None:
+        return Pretrained(config.classifier, synth.sample_rate, spaces.batch, device)
+    assert spaces.checkpoint is not None
+    return Probe(config, spaces.checkpoint, synth, settings.sources.seed, device)
+
+
+def _report(
+    analyses: Sequence[Analysis], left_out: dict[str, str], sources: Sources, settings: Settings, folder: Path
+) -> None:
+    """Write what was found, and print it: tables, then sentences."""
+    console = command.screen()
+    results: dict[str, Any] = {}
+    said = [f"left out: {name}: {reason}" for name, reason in left_out.items()]
+    if sources.broken:
+        path, reason = next(iter(sources.broken.items()))
+        said.append(f"{len(sources.broken)} recordings cannot be used, first {path}: {reason}")
+    for analysis in analyses:
+        with figure.styled():
+            findings = analysis.conclude()
+            findings.write(analysis.name, folder)
+        console.print(findings.table)
+        results[analysis.name] = {"rows": findings.rows, "said": findings.said, **findings.extra}
+        said += findings.said
+    about = {
+        "origin": provenance.gather(),
+        "settings": settings.plain(),
+        "unreadable": sources.broken,
+        "left_out": left_out,
+        "files": sorted([RESULT, *(file.name for file in folder.iterdir())]),
+        "analyses": results,
+    }
+    (folder / RESULT).write_text(json.dumps(about, indent=1))
+    for sentence in said:
+        console.print(sentence)
+
+
+def _written_before(out: Path) -> list[str]:
+    """The files that an earlier analysis has left in a folder."""
+    try:
+        return json.loads((out / RESULT).read_text())["files"]
+    except (OSError, ValueError, LookupError):
+        return []
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def _parser(name: str) -> command.Parser:
+    parser = command.Parser(f"analyze {name}", f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.")
+    parser.add_argument(
+        "--out", type=Path, default=Path("analysis"), metavar="DIR", help="folder to write (default: analysis)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an analysis that is at --out")
+    parser.add_argument("--device", help="of the models, such as cpu or cuda:1 (default: the GPU if there is one)")
+    _add(parser, SourcesConfig)
+    if name in SPACED or name == "all":
+        _add(parser, SpacesConfig)
+    if name in ("uncertainty", "all"):
+        _add(parser, ClassifierConfig)
+    if name == "uncertainty":
+        _add(parser, SpacesConfig, only=("checkpoint", "batch"))
+    parser.add_keys(SynthConfig, "synth.")
+    return parser
+
+
+def _add(parser: command.Parser, model: type[Section], only: Sequence[str] | None = None) -> None:
+    """Add an option for each field of a section; those that hold several values take them one after another."""
+    group = parser.add_argument_group((model.__doc__ or "").rstrip("."))
+    for name, field in model.model_fields.items():
+        if only is not None and name not in only:
+            continue
+        kinds = (field.annotation, *typing.get_args(field.annotation))
+        several = any(typing.get_origin(kind) is tuple for kind in kinds)
+        default = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        shown = "" if default is None else f" [default: {default}]"
+        group.add_argument(
+            f"--{name}",
+            nargs="+" if several else None,
+            metavar=name.upper(),
+            help=f"{field.description}{shown}".replace("%", "%%"),
+        )
+
+
+def _section(model: type[S], args: Any, given: dict[str, Any] | None = None) -> S:
+    """A section from the options that were given.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+    values = {name: getattr(args, name, None) for name in model.model_fields}
+    try:
+        return model.model_validate((given or {}) | {name: v for name, v in values.items() if v is not None})
+    except ValidationError as error:
+        raise ConfigError(tree.explain(error, model, prefix="--")) from None
+
+
+def _architectures(args: Any) -> dict[str, Any]:
+    """--synth.architecture, which every other command has, is --architectures with one name."""
+    one = args.overrides.get("synth.architecture")
+    return {} if one is None else {"architectures": (one,)}
+
+
+if __name__ == "__main__":
+    command.run(main)
