@@ -234,6 +234,7 @@ class Trial:
     def _show(self, made: Summary, told: str) -> None:
         for value in made.value:
             value.metadata.summary_description = told
+            value.metadata.plugin_data.plugin_name = "images" if value.HasField("image") else "audio"
         self.curves.add(made.value)
 
     def close(self) -> None:

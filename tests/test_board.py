@@ -101,6 +101,19 @@ def test_what_lies_past_a_fork_is_no_part_of_a_trials_curves(tmp_path: Path) -> 
     assert curve(tmp_path, "train-steps/loss")[-2:] == [(8, 1.0), (10, 2.0)]
 
 
+def test_the_first_pairs_can_be_heard_and_seen(tmp_path: Path) -> None:
+    shown = board.Trial(tmp_path)
+    shown.sounds(validate({"synth": {"duration": 0.5}}), count=2)
+    shown.close()
+    found = reader(tmp_path)
+    assert found.Tags()["images"] == ["sounds/pair_0_log_mel", "sounds/pair_1_log_mel"]
+    assert found.Tags()["audio"] == [f"sounds/pair_{pair}_view_{view}" for pair in (0, 1) for view in "ab"]
+    for tag, plugin in {"sounds/pair_1_log_mel": "images", "sounds/pair_1_view_b": "audio"}.items():
+        about = found.SummaryMetadata(tag)
+        assert about.plugin_data.plugin_name == plugin
+        assert "views" in about.summary_description
+
+
 def test_a_line_that_is_not_whole_yet_is_taken_up_when_it_is(tmp_path: Path) -> None:
     shown = board.Trial(tmp_path)
     with (tmp_path / STEPS).open("a") as file:
