@@ -20,7 +20,8 @@ from doppel_ray.section import ConfigError
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CONFIG = Path(__file__).parent.parent / "tune_configs" / "quickstart.yaml"
+# Beside the installed package, also where `ray submit` has copied this file elsewhere.
+DEFAULT_CONFIG = Path(doppel_ray.__file__).parent.parent / "tune_configs" / "quickstart.yaml"
 TUNE_STATE = "tune"
 """Folder of a run where Ray Tune keeps what it needs to go on."""
 
