@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-import doppel_ray.environment  # noqa: F401  # before anything of Ray's
+import doppel_ray.environment  # before anything of Ray's
 from doppel_ray import command, config, environment, live, provenance, report, steer, tree
 from doppel_ray.config import Experiment
 from doppel_ray.section import ConfigError

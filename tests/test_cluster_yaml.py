@@ -1,6 +1,7 @@
 """cluster.yaml against AWS as moto plays it in this process: no packet is sent, and no node is ever set up."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import boto3
 import moto
 import pytest
+import ray
 import yaml
 from ray.autoscaler._private import commands, providers, util
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_NODE_NAME, TAG_RAY_NODE_STATUS, TAG_RAY_USER_NODE_TYPE
 
+from doppel_ray.cluster import to_come
+from doppel_ray.resources import Node
 from tests.conftest import REPOSITORY
 
 FILE = REPOSITORY / "cluster.yaml"
@@ -107,6 +111,23 @@ def test_no_secret_is_in_what_aws_is_told_or_in_any_command(cloud: Cloud) -> Non
     assert TOKEN not in json.dumps([cloud.instances, cloud.groups, cloud.config], default=str)
     assert cloud.config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token", "it travels over SSH, as a file"
     assert any("RAY_AUTH_MODE=token" in command for command in cloud.config["setup_commands"])
+
+
+def test_a_cluster_of_a_head_alone_counts_as_what_it_may_grow_to(cloud: Cloud) -> None:
+    head, worker = Node("head", 0.0, 0.0), Node("cpu", 16.0, 0.0)
+    assert Counter(node.name for node in to_come(cloud.config, (head,))) == {"cpu": 16, "gpu": 4}
+    assert Counter(node.name for node in to_come(cloud.config, (head, worker))) == {"cpu": 15, "gpu": 4}
+    assert to_come({**cloud.config, "max_workers": 1}, (head, worker)) == ()
+
+
+def test_the_manifest_for_kubernetes_asks_for_this_ray_with_a_token() -> None:
+    job = yaml.safe_load((REPOSITORY / "scripts" / "kuberay-rayjob.yaml").read_text())
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"].split(".")[:2] == ray.__version__.split(".")[:2]
+    assert cluster["authOptions"] == {"mode": "token"}
+    for group in cluster["workerGroupSpecs"]:
+        assert group["minReplicas"] == 0
+        assert group["template"]["spec"]["volumes"] == cluster["headGroupSpec"]["template"]["spec"]["volumes"]
 
 
 def test_ray_finds_nothing_wrong_with_the_file_for_ones_own_machines() -> None:

@@ -58,8 +58,7 @@ class Host:
             f"root:x:0:0:root:{self.home}:/bin/bash\nsshd:x:103:65534::/run/sshd:/usr/sbin/nologin\n"
         )
         self.process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "sh", "-ec", START]
-            + ["sh", str(self.home), *command],
+            ["setpriv", "--pdeathsig", "KILL", "unshare", *NAMESPACES, "sh", "-ec", START, "sh", self.home, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
