@@ -7,6 +7,7 @@ file system. All of it ends with one process, however that ends, and leaves noth
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -150,7 +151,13 @@ class Hosts:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+
+    def stop(self, process: subprocess.Popen[str]) -> None:
+        """End such a command and what it has started."""
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
     def run(self, *command: object, timeout: float = 300, **environment: str) -> tuple[int, str]:
         """Run such a command; its exit code and what it printed."""

@@ -174,14 +174,14 @@ def test_a_client_without_the_token_is_refused(hosts: Hosts, cluster: Path) -> N
     code, output = hosts.run(*submit, timeout=PATIENCE, **owner)
     assert code == 0, output
     assert "6 x 7" in output
-    tunnel.kill()
+    hosts.stop(tunnel)
 
 
 def test_tensorboard_is_read_through_an_ssh_tunnel(hosts: Hosts, cluster: Path) -> None:
     serve = f"tensorboard --logdir {hosts.folder}"
     tunnel = hosts.start("ray", "exec", "--port-forward", 6006, cluster, serve)
     assert eventually(lambda: hosts.run("python", "-c", ASK, "http://localhost:6006")[1].strip() == "200", PATIENCE)
-    tunnel.kill()
+    hosts.stop(tunnel)
 
 
 def test_a_sweep_ends_well_although_a_host_is_lost(hosts: Hosts, cluster: Path) -> None:
@@ -233,5 +233,5 @@ def test_ray_up_names_the_host_that_it_cannot_set_up(hosts: Hosts, head: str, ke
         said.append(line)
         if message in line or time.monotonic() > end:
             break
-    attempt.kill()
+    hosts.stop(attempt)
     assert message in said[-1], "".join(said)
