@@ -77,7 +77,7 @@ def write_config(hosts: Hosts, name: str, head: str, key: str = "key") -> Path:
     config["cluster_name"] = name
     config["provider"].update(head_ip=head, worker_ips=[address for address in hosts.addresses if address != head])
     config["auth"] = {"ssh_user": "root", "ssh_private_key": str(hosts.folder / key)}
-    config["setup_commands"] = [command for command in config["setup_commands"] if "RAY_AUTH_MODE" in command]
+    config["setup_commands"] = [command for command in config["setup_commands"] if "auth" in command.lower()]
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         config[commands][-1] += " --num-cpus=1 --object-store-memory=200000000"
     file = hosts.folder / f"{name}.yaml"
@@ -103,7 +103,7 @@ def hosts() -> Iterator[Hosts]:
 def cluster(hosts: Hosts) -> Iterator[Path]:
     """The configuration file of a cluster that is up; it goes down at the end."""
     file = write_config(hosts, "doppel-ray-test", hosts.addresses[0])
-    code, output = hosts.run("sh", "-c", "umask 077; ray get-auth-token --generate > /dev/null", timeout=PATIENCE)
+    code, output = hosts.run("sh", "-c", "ray get-auth-token --generate > /dev/null", timeout=PATIENCE)
     assert code == 0, output
     for _ in range(3):  # a busy machine may miss the 30 s that Ray allows a node to start
         code, output = hosts.run("ray", "up", "--yes", file, timeout=PATIENCE)
@@ -208,6 +208,9 @@ def test_a_sweep_ends_well_although_a_host_is_lost(hosts: Hosts, cluster: Path) 
     told = "train worker 0 failed" if trains != head else "a generator died"
     assert told in "; ".join(row["events"] for row in read_rows(first))
     assert (run / "leaderboard.csv").is_file()
+
+    for host in hosts.hosts.values():
+        assert (host.home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0, "its owner alone may read it"
     secret = token(hosts).encode()
     assert not [file for file in run.rglob("*") if file.is_file() and secret in file.read_bytes()]
     for pid in (pid for host in hosts.all() for pid in host.processes()):
