@@ -68,6 +68,7 @@ class Host:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         self.pid = int(children)
         """Of its first process, whose namespaces are the host's."""
+        self.network = os.readlink(f"/proc/{self.pid}/ns/net")
 
     def boot(self) -> None:
         assert self.process.stdin is not None
@@ -80,11 +81,10 @@ class Host:
 
     def processes(self) -> list[int]:
         """Those that run on it, by the machine's numbers."""
-        own = os.readlink(f"/proc/{self.pid}/ns/net")
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and os.readlink(entry / "ns" / "net") == own:
+                if entry.name.isdigit() and os.readlink(entry / "ns" / "net") == self.network:
                     found.append(int(entry.name))
         return found
 

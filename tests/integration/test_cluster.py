@@ -93,9 +93,8 @@ def hosts() -> Iterator[Hosts]:
     shutil.copytree(REPOSITORY, folder / "clone", ignore=ignored)
     made = Hosts(folder, PROFILE)
     yield made
-    everywhere = [pid for host in made.all() for pid in host.processes()]
     made.end()
-    assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in everywhere), 20)
+    assert eventually(lambda: not any(host.processes() for host in made.all()), 120), "nothing is left behind"
     shutil.rmtree(folder)
 
 
