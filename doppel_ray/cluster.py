@@ -1,8 +1,10 @@
 """Joining a running Ray cluster, or starting a local one."""
 
 import contextlib
+import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import ray
 from doppel_ray.environment import address
 from doppel_ray.resources import Node
 from doppel_ray.section import ConfigError
+
+BOOTSTRAP = "ray_bootstrap_config.yaml"
+"""Where `ray up` leaves the cluster's configuration, in the user's home on the head; JSON in fact."""
 
 
 def local_node() -> tuple[Node, ...]:
@@ -41,10 +46,10 @@ def connect() -> tuple[tuple[Node, ...], str]:
     """Join a running cluster if there is one, else start Ray on this machine, listening on loopback alone.
 
     Returns:
-        The cluster's nodes, and a sentence that says which cluster it is.
+        The cluster's nodes, with those that it may grow by, and a sentence that says which cluster it is.
 
     Raises:
-        ConfigError: RAY_ADDRESS names a cluster that does not answer.
+        ConfigError: RAY_ADDRESS names a cluster that does not answer, or that wants another token.
     """
     # Logging stays as the caller has set it up: see `hush`.
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
@@ -52,28 +57,34 @@ def connect() -> tuple[tuple[Node, ...], str]:
     if joined is not None:
         try:
             ray.init(address=joined, **quiet)
+        except ray.exceptions.AuthenticationError:
+            raise ConfigError(
+                f"the Ray cluster at {joined} lets in no one without its token: copy ~/.ray/auth_token here from the "
+                "machine that ran `ray up`, readable by you alone, or say where it is with RAY_AUTH_TOKEN_PATH"
+            ) from None
         except (ConnectionError, RuntimeError) as error:
             raise ConfigError(
                 f"the Ray cluster at {joined} does not answer: {str(error).splitlines()[0]}\n"
                 "start it again, or unset RAY_ADDRESS (and run `ray stop`) to use this machine alone"
             ) from None
-        where = f"joined the Ray cluster at {joined}"
-    else:
-        node = local_node()[0]
-        try:
-            ray.init(
-                address="local",
-                num_cpus=int(node.cpus),
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                # Processes that have imported torch wait for the next trial instead of being started again.
-                _system_config={"idle_worker_killing_time_threshold_ms": 120_000},
-                **quiet,
-            )
-        except Exception as error:  # Ray raises a plain Exception where its daemons do not come up in time
-            raise ConfigError(f"Ray did not start on this machine: {str(error).splitlines()[0]}") from error
-        where = "started Ray on this machine"
-    return nodes(), where
+        living, file = nodes(), Path.home() / BOOTSTRAP
+        more = to_come(json.loads(file.read_text()), living) if file.exists() else ()
+        grows = f", which may grow by {len(more)} node{'s'[: len(more) != 1]}" if more else ""
+        return (*living, *more), f"joined the Ray cluster at {joined}{grows}"
+    node = local_node()[0]
+    try:
+        ray.init(
+            address="local",
+            num_cpus=int(node.cpus),
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            # Processes that have imported torch wait for the next trial instead of being started again.
+            _system_config={"idle_worker_killing_time_threshold_ms": 120_000},
+            **quiet,
+        )
+    except Exception as error:  # Ray raises a plain Exception where its daemons do not come up in time
+        raise ConfigError(f"Ray did not start on this machine: {str(error).splitlines()[0]}") from error
+    return nodes(), "started Ray on this machine"
 
 
 def nodes() -> tuple[Node, ...]:
@@ -83,6 +94,22 @@ def nodes() -> tuple[Node, ...]:
         for node in ray.nodes()
         if node["Alive"]
     )
+
+
+def to_come(config: dict[str, Any], living: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The nodes that the autoscaler may add to the living ones.
+
+    Args:
+        config: what `ray up` has told the head: each kind of node with its resources and how many there may be.
+        living: nodes that are up; each counts against the kind that has as many CPUs and GPUs.
+    """
+    up = Counter((node.cpus, node.gpus) for node in living)
+    found: list[Node] = []
+    for kind, node_type in config["available_node_types"].items():
+        cpus, gpus = (float(node_type["resources"].get(name, 0)) for name in ("CPU", "GPU"))
+        if cpus:  # one's own machines, all of which are up, say nothing of theirs
+            found += [Node(kind, cpus, gpus)] * (node_type.get("max_workers", 0) - up[cpus, gpus])
+    return tuple(found[: max(0, config["max_workers"] - (len(living) - 1))])
 
 
 def disconnect() -> None:

@@ -9,7 +9,8 @@ def address() -> str | None:
     """Address of the cluster to join: RAY_ADDRESS, or that of a Ray that `ray start` has started on this machine."""
     if asked := os.environ.get("RAY_ADDRESS"):
         return None if asked == "local" else asked
-    file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+    temporary = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+    file = Path(temporary) / "ray" / "ray_current_cluster"
     found = file.read_text().strip() if file.exists() else ""
     return found if found and _answers(found) else None
 
@@ -22,6 +23,12 @@ def _answers(found: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def has_token() -> bool:
+    """Whether there is a token to show to a cluster, at any of the places where Ray looks for one."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(given) or (Path.home() / ".ray" / "auth_token").exists()
 
 
 SETTINGS = {
@@ -59,3 +66,6 @@ TRAIN_WORKER = {
 os.environ.update(SETTINGS)
 if address() is None:
     os.environ.update(ALONE)
+elif has_token():
+    # Ray by itself shows its token to no cluster whose address it is given, and RAY_ADDRESS and ours are given.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")

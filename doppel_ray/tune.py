@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from rich.console import Console
 
-import doppel_ray.environment  # noqa: F401  # before anything of Ray's
+import doppel_ray.environment  # before anything of Ray's
 from doppel_ray import board, command, config, environment, live, preflight, report, run_folder, steer
 from doppel_ray.agenda import ENDED, Agenda, Budget
 from doppel_ray.config import Experiment
@@ -24,7 +24,8 @@ from doppel_ray.section import ConfigError
 
 log = logging.getLogger(__name__)
 
-DEFAULT_CONFIG = Path(__file__).parent.parent / "tune_configs" / "quickstart.yaml"
+# Beside the installed package, also where `ray submit` has copied this file elsewhere.
+DEFAULT_CONFIG = Path(doppel_ray.__file__).parent.parent / "tune_configs" / "quickstart.yaml"
 TUNE_STATE = "tune"
 """Folder of a run where Ray Tune keeps what is its own."""
 

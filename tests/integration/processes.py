@@ -13,7 +13,8 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def _title(pid: int) -> str:
+def title(pid: int) -> str:
+    """A process's command line."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
@@ -34,7 +35,7 @@ def descendants(title: str, ancestor: int | None = None) -> list[int]:
                 return True
         return False
 
-    return [pid for pid in all_processes() if title in _title(pid) and below(pid)]
+    return [pid for pid in all_processes() if title in title(pid) and below(pid)]
 
 
 def marked(marker: str) -> list[int]:
