@@ -55,7 +55,7 @@ def test_every_command_has_help(module: str) -> None:
         (["--pairs.delta", "1.5"], ["pairs.delta is 1.5", "[0, 1]"]),
         (["--pairs.delta"], ["--pairs.delta", "expected one argument"]),
         (["extra"], ["extra"]),
-        (["--generators", "[]"], ["generators has 0 pools"]),
+        (["--generators", "[]"], ["at least one is needed"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["--search.pairs.dleta", "{grid: [0.1]}"], ["there is no key pairs.dleta", "did you mean pairs.delta?"]),
         (["--probes.tasks", "[esc10]", "--tune.metric", "probe/esc10/accuracy"], ["--probes.root"]),
