@@ -25,6 +25,10 @@ from doppel_ray.section import ConfigError, Section
 from doppel_ray.synth import SynthConfig
 
 
+AT_ONCE = 256
+"""Recordings whose seconds are held at a time."""
+
+
 class ClassifierConfig(Section):
     """Who is asked for the cause of a sound."""
 
@@ -163,8 +167,12 @@ class Probe(Classifier):
 
     def _heard(self, layers: int, views: int) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings of so many seconds of each recording, and which recordings these are."""
-        sounds, items = self.seconds(layers).heard(torch.arange(len(self.questions.targets)))
-        return self.hear(sounds[:views].flatten(0, 1)), items.repeat(views).numpy()
+        recordings, heard, items = self.seconds(layers), list[np.ndarray](), list[np.ndarray]()
+        for part in torch.arange(len(recordings)).split(AT_ONCE):
+            sounds, known = recordings.heard(part)
+            heard.append(self.hear(sounds[:views].flatten(0, 1)))
+            items.append(known.repeat(views).numpy())
+        return np.concatenate(heard), np.concatenate(items)
 
     def _held_out(self, layers: int) -> tuple[np.ndarray, np.ndarray]:
         """Answers about a second of each recording by probes that have not heard it, and the classes."""

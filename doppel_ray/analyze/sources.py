@@ -36,7 +36,7 @@ class SourcesConfig(Section):
     layers: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field((1,), min_length=1)
     """Numbers of sounds heard at once, as pairs.layers has it; of recordings, seconds of one recording that are summed
     (the paper's dense mixtures)."""
-    n: int = Field(256, ge=32, le=100_000)
+    n: int = Field(256, ge=32, le=10_000)
     """Pairs of each architecture, number of layers and δ; as many of the recordings."""
     seed: int = Field(0, ge=0)
     """Of the sounds, and of which seconds of the recordings are heard."""
