@@ -24,7 +24,6 @@ from doppel_ray.recordings import Catalogue, Recordings
 from doppel_ray.section import ConfigError, Section
 from doppel_ray.synth import SynthConfig
 
-
 AT_ONCE = 256
 """Recordings whose seconds are held at a time."""
 
