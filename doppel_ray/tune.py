@@ -129,7 +129,7 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
             raise ConfigError(
                 "--resume goes on with the run as it was configured; leave out --config and every other setting"
             )
-        experiment = config.validate(report.read(args.resume).about["experiment"])
+        experiment = config.validate(report.about(args.resume)["experiment"])
         check(experiment)
         folder = args.resume
     else:

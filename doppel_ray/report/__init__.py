@@ -1,0 +1,10 @@
+"""A run's folder, or several, into a leaderboard, figures and a page; `python -m doppel_ray.report`.
+
+Importing this is cheap: what draws and renders is loaded when a report is written.
+"""
+
+from doppel_ray.report.leaderboard import show
+from doppel_ray.report.publish import publish
+from doppel_ray.report.runs import RUN, TRIALS, about, read
+
+__all__ = ["RUN", "TRIALS", "about", "publish", "read", "show"]

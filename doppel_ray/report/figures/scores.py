@@ -1,0 +1,151 @@
+"""Score against each key that was searched: numbers along an axis (the paper's figure 4), words side by side (its 5)."""
+
+import textwrap
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Picture
+
+from doppel_ray.report.figures.style import (
+    COLOURS,
+    Figure,
+    Shade,
+    Style,
+    baselines,
+    legend,
+    number_axis,
+    panels,
+    point,
+    shade,
+    styles,
+    text,
+)
+from doppel_ray.report.runs import number
+from doppel_ray.report.study import Setting, Study, short, title
+
+MOST_WORDS = 16
+"""Values of a key that can stand side by side."""
+INTERVALS = (
+    "Vertical lines are 95 % intervals: over seeds where a setting was repeated, else over test examples. "
+    "Hollow: stopped early."
+)
+
+
+def against(study: Study, key: str) -> Figure:
+    """Score against a number, a panel for each task, a line for each value of the other keys."""
+    others = [other for other in study.varied if other != key]
+    series = _series(study, others)
+    data: list[dict[str, Any]] = []
+    with panels(len(study.scores)) as (picture, axes):
+        coloured = None if _few(series) else shade(study, but=key)
+        for axis, name in zip(axes, study.scores, strict=True):
+            baselines(axis, study, name)
+            if coloured is None:
+                for style, (label, settings) in zip(styles(len(series)), series.items(), strict=True):
+                    data += _line(axis, settings, key, name, style, label)
+            else:
+                data += _cloud(axis, study, key, name, coloured)
+            xs = [float(setting.values[key]) for setting in study.settings if setting.score(name)]
+            number_axis(axis, xs, short(key))
+            axis.set_title(title(name))
+        _explain(picture, axes, coloured)
+    lines = f"A line for each {_listed(others)}. " if others and coloured is None else ""
+    return Figure(f"score_against_{key}", f"Score against {short(key)}", f"{lines}{INTERVALS}", picture, data)
+
+
+def by(study: Study, key: str) -> Figure:
+    """Score for each value of a key, a panel for each task, side by side for each value of the other keys."""
+    others = [other for other in study.varied if other != key]
+    series = _series(study, others)
+    words = list(study.labels[key].values())[:MOST_WORDS]
+    data: list[dict[str, Any]] = []
+    with panels(len(study.scores)) as (picture, axes):
+        coloured = None if len(series) <= len(COLOURS) else shade(study, but=key)
+        for axis, name in zip(axes, study.scores, strict=True):
+            baselines(axis, study, name)
+            for place, word in enumerate(words):
+                beside = [
+                    (label, order, setting)
+                    for order, (label, settings) in enumerate(series.items())
+                    for setting in settings
+                    if study.label(setting, key) == word and setting.score(name)
+                ]
+                for position, (label, order, setting) in enumerate(beside):
+                    style = _style(study, setting, order, coloured)
+                    x = place + _shift(position, len(beside))
+                    data.append({key: word, "series": label, **(point(axis, x, setting, name, style) or {})})
+            for style, label in zip(styles(len(series)), series, strict=True) if coloured is None and others else ():
+                axis.plot([], [], linestyle="none", marker=style.marker, color=style.colour, label=text(label))
+            _words_axis(axis, words)
+            axis.set_title(title(name))
+        _explain(picture, axes, coloured)
+    left_out = len(study.labels[key]) - len(words)
+    caption = INTERVALS + (f" {left_out} more values of {key} are in the table." if left_out > 0 else "")
+    return Figure(f"score_by_{key}", f"Score for each {short(key)}", caption, picture, data)
+
+
+def _series(study: Study, keys: list[str]) -> dict[str, list[Setting]]:
+    """The settings by the values of some keys: what a line stands for -> its settings."""
+    found: dict[str, list[Setting]] = {}
+    for setting in study.settings:
+        found.setdefault(study.title(setting, keys) if keys else "", []).append(setting)
+    return dict(sorted(found.items()))
+
+
+def _few(series: dict[str, list[Setting]]) -> bool:
+    """Whether lines can be told apart, and are lines."""
+    return len(series) <= len(COLOURS) and (len(series) == 1 or any(len(settings) > 1 for settings in series.values()))
+
+
+def _line(axis: Axes, settings: list[Setting], key: str, name: str, style: Style, label: str) -> list[dict[str, Any]]:
+    found = []
+    placed = sorted(settings, key=lambda setting: setting.values[key])
+    for setting in placed:
+        numbers = point(axis, setting.values[key], setting, name, style)
+        if numbers is not None:
+            found.append({key: setting.values[key], "series": label, **numbers})
+    xs, ys = [row[key] for row in found], [row["mean"] for row in found]
+    axis.plot(xs, ys, color=style.colour, linestyle=style.dashes, zorder=2)
+    if label:
+        axis.plot([], [], color=style.colour, linestyle=style.dashes, marker=style.marker, label=text(label))
+    return found
+
+
+def _cloud(axis: Axes, study: Study, key: str, name: str, coloured: Shade) -> list[dict[str, Any]]:
+    """Points alone, coloured by a number: a random search has no lines."""
+    found = []
+    for order, setting in enumerate(study.settings):
+        score, x = setting.score(name), number(setting.values[key])
+        if score is not None and x is not None:
+            axis.plot([x], [score.mean], "o", color=coloured.colour(order), markersize=4, alpha=0.9, zorder=3)
+            found.append({key: x, coloured.what: coloured.values[order], "score": name, "mean": score.mean})
+    return found
+
+
+def _style(study: Study, setting: Setting, order: int, coloured: Shade | None) -> Style:
+    if coloured is None:
+        return styles(len(COLOURS))[order]
+    return Style(coloured.colour(study.settings.index(setting)), ".", "-")
+
+
+def _shift(position: int, count: int) -> float:
+    """Where a point stands beside the others of its word."""
+    return min(0.2, 0.7 / count) * (position - (count - 1) / 2)
+
+
+def _words_axis(axis: Axes, words: list[str]) -> None:
+    width = max(9, 42 // max(1, len(words)))
+    shown = [textwrap.wrap(word.replace("+", "+ "), width, max_lines=4) for word in words]
+    axis.set_xticks(range(len(words)), ["\n".join(text(line.replace("+ ", "+")) for line in lines) for lines in shown])
+    axis.set_xlim(-0.55, len(words) - 0.45)
+    axis.grid(visible=False, axis="x")
+
+
+def _explain(picture: Picture, axes: list[Axes], coloured: Shade | None) -> None:
+    if coloured is not None:
+        coloured.bar(picture, axes)
+    legend(picture, axes)
+
+
+def _listed(keys: list[str]) -> str:
+    return " and ".join(", ".join(map(short, keys)).rsplit(", ", 1))
