@@ -112,9 +112,10 @@ def table(study: Study) -> Table:
     scores = [name for name in study.scores if name != "loss"]
     keys = study.keys or ("setting",)
     seeds = ["seeds"] if study.has_repeats else []
-    found = Table(title=f"{', '.join(run.name for run in study.runs)}: best by {study.metric}", title_justify="left")
+    names = ", ".join(run.name for run in study.runs)
+    found = Table(title=escape(f"{names}: best by {study.metric}"), title_justify="left")
     for name in ("#", *keys, *seeds, *map(title, scores), *gain_column, "loss", "epochs", "pairs", "status"):
-        found.add_column(name, justify="left" if name in (*keys, "status") else "right")
+        found.add_column(escape(name), justify="left" if name in (*keys, "status") else "right")
     for rank, (setting, gain) in enumerate(zip(study.settings, gains, strict=True), start=1):
         judged_by_loss = setting.score("loss") if study.metric == "loss" else None
         cells = [

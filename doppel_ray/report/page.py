@@ -47,12 +47,14 @@ class Cell:
         small: below it, in grey.
         mood: "up", "down" or nothing.
         forest: a picture in its place.
+        columns: how many it spans.
     """
 
     text: str = ""
     small: str = ""
     mood: str = ""
     forest: Forest | None = None
+    columns: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def render(study: Study, figures: Sequence[Figure], files: Mapping[str, str]) ->
         "figures": figures and "Figures",
         "trials": study.settings and "Trials",
         "again": commands and "Training again",
+        "differences": len(study.runs) > 1 and "How the runs differ",
         "origin": "Origin",
         "files": files and "Files",
     }
@@ -136,7 +139,7 @@ def render(study: Study, figures: Sequence[Figure], files: Mapping[str, str]) ->
         leaderboard=_leaderboard(study),
         notes=_notes(study),
         figures=[
-            (figure, figure.svg(), [f"figures/{figure.name}.{kind}" for kind in ("svg", "png", "csv")] if files else [])
+            (figure, figure.svg, [f"figures/{figure.name}.{kind}" for kind in ("svg", "png", "csv")] if files else [])
             for figure in figures
         ],
         trials=_trials(study),
@@ -257,11 +260,10 @@ def _leaderboard(study: Study) -> Board:
     for which, what in BASELINES.items():
         levels = [study.baseline(name, which) for name in study.scores]
         if any(level is not None for level in levels):
-            cells = [Cell() for _ in columns]
-            cells[1] = Cell(what)
-            place = names.index("") + 1
-            cells[place : place + len(levels)] = [Cell("" if level is None else show(level)) for level in levels]
-            shown.append(Line(cells, "baseline"))
+            before = names.index("")
+            told = [Cell("" if level is None else show(level)) for level in levels]
+            after = [Cell() for _ in columns[before + 1 + len(levels) :]]
+            shown.append(Line([Cell(), Cell(what, columns=before), *told, *after], "baseline"))
     return Board(columns, shown, len(rows) - len(rows[:MOST_ROWS]))
 
 
@@ -409,7 +411,7 @@ def _commands(study: Study) -> Iterator[tuple[str, str]]:
     for setting in study.settings:
         for run, trial, _ in setting.repeats:
             if (command := trial.command(run.name)) is not None:
-                yield trial.name, command
+                yield trial.name if len(study.runs) == 1 else f"{run.name}: {trial.name}", command
 
 
 def _commits(study: Study) -> list[tuple[str, str, bool]]:
@@ -436,7 +438,7 @@ def _origin(run: Run) -> Origin:
     shrunk = None
     if changes := run.about.get("shrunk"):
         columns = [Column(name, number=False) for name in ("key", "full", "small")]
-        lines = [Line([Cell(key), Cell(label(full)), Cell(label(small))]) for key, (full, small) in changes.items()]
+        lines = [Line([Cell(key), Cell(_short(full)), Cell(_short(small))]) for key, (full, small) in changes.items()]
         shrunk = Board(columns, lines)
     experiment = yaml.safe_dump(run.experiment, sort_keys=False, allow_unicode=True) if run.experiment else ""
     plan, nodes = run.about.get("plan") or [], run.about.get("nodes") or []

@@ -4,6 +4,7 @@ from itertools import repeat
 from typing import Any
 
 from doppel_ray.report.figures.style import COLOURS, Figure, Style, baselines, legend, panels, shade, styles, text
+from doppel_ray.report.leaderboard import singles
 from doppel_ray.report.runs import number
 from doppel_ray.report.study import Setting, Study, title
 
@@ -12,6 +13,9 @@ def curves(study: Study) -> Figure | None:
     """Loss and each score against pairs, a line for each trial; repeats share colour and dashes. None without rows."""
     names = list(dict.fromkeys(["loss", *study.scores]))
     settings = [setting for setting in study.settings if any(trial.rows for trial in setting.trials)]
+    alone = len(settings) == 1
+    if alone:  # its repeats may look different then
+        settings = singles(settings[0])
     if not settings:
         return None
     data: list[dict[str, Any]] = []
@@ -40,7 +44,7 @@ def curves(study: Study) -> Figure | None:
                         zorder=2,
                     )
             for style, setting in zip(drawn_as, settings, strict=True) if few and len(settings) > 1 else ():
-                label = text(study.title(setting), 64)
+                label = f"seed {setting.repeats[0][-1]}" if alone else text(study.title(setting), 64)
                 axis.plot([], [], color=style.colour, linestyle=style.dashes, marker=style.marker, label=label)
             axis.set_xlim(left=0)
             axis.set_xlabel("pairs")
@@ -49,7 +53,7 @@ def curves(study: Study) -> Figure | None:
         if coloured is not None:
             coloured.bar(picture, axes)
         legend(picture, axes)
-    caption = "A line for each trial" + ("; repeats look alike." if study.has_repeats else ".")
+    caption = "A line for each trial" + ("; repeats look alike." if study.has_repeats and not alone else ".")
     return Figure("curves", "Learning curves", caption, picture, data)
 
 

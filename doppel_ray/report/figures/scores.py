@@ -12,6 +12,7 @@ from doppel_ray.report.figures.style import (
     Shade,
     Style,
     baselines,
+    file_name,
     legend,
     number_axis,
     panels,
@@ -20,7 +21,6 @@ from doppel_ray.report.figures.style import (
     styles,
     text,
 )
-from doppel_ray.report.runs import number
 from doppel_ray.report.study import Setting, Study, short, title
 
 MOST_WORDS = 16
@@ -50,7 +50,7 @@ def against(study: Study, key: str) -> Figure:
             axis.set_title(title(name))
         _explain(picture, axes, coloured)
     lines = f"A line for each {_listed(others)}. " if others and coloured is None else ""
-    return Figure(f"score_against_{key}", f"Score against {short(key)}", f"{lines}{INTERVALS}", picture, data)
+    return Figure(file_name(f"score_against_{key}"), f"Score against {short(key)}", f"{lines}{INTERVALS}", picture, data)
 
 
 def by(study: Study, key: str) -> Figure:
@@ -81,7 +81,7 @@ def by(study: Study, key: str) -> Figure:
         _explain(picture, axes, coloured)
     left_out = len(study.labels[key]) - len(words)
     caption = INTERVALS + (f" {left_out} more values of {key} are in the table." if left_out > 0 else "")
-    return Figure(f"score_by_{key}", f"Score for each {short(key)}", caption, picture, data)
+    return Figure(file_name(f"score_by_{key}"), f"Score for each {short(key)}", caption, picture, data)
 
 
 def _series(study: Study, keys: list[str]) -> dict[str, list[Setting]]:
@@ -113,12 +113,12 @@ def _line(axis: Axes, settings: list[Setting], key: str, name: str, style: Style
 
 def _cloud(axis: Axes, study: Study, key: str, name: str, coloured: Shade) -> list[dict[str, Any]]:
     """Points alone, coloured by a number: a random search has no lines."""
-    found = []
+    found, colours = [], []
     for order, setting in enumerate(study.settings):
-        score, x = setting.score(name), number(setting.values[key])
-        if score is not None and x is not None:
-            axis.plot([x], [score.mean], "o", color=coloured.colour(order), markersize=4, alpha=0.9, zorder=3)
-            found.append({key: x, coloured.what: coloured.values[order], "score": name, "mean": score.mean})
+        if (score := setting.score(name)) is not None:
+            colours.append(coloured.colour(order))
+            found.append({key: setting.values[key], coloured.what: coloured.values[order], "score": name, "mean": score.mean})
+    axis.scatter([row[key] for row in found], [row["mean"] for row in found], s=16, c=colours, alpha=0.9, zorder=3)
     return found
 
 

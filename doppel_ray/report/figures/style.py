@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,24 +102,30 @@ class Figure:
     picture: Picture
     data: list[dict[str, Any]]
 
+    @cached_property
     def svg(self) -> str:
         """The picture as SVG that can stand in a page: its ids are its own, and it takes the width that there is."""
         out = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         with matplotlib.rc_context({**RC, "svg.hashsalt": self.name}):
             self.picture.savefig(out, format="svg", metadata=nothing)
+        self.picture.set_layout_engine("none")  # found by now, and half of the work: kept for the PNG
         drawn = out.getvalue()
         drawn = drawn[drawn.index("<svg") :]
         return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", drawn)  # of groups, which every picture numbers from 1
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write it as SVG and PNG, and its numbers as CSV; returns the files."""
+    def write(self, folder: Path) -> None:
+        """Write it as SVG and PNG, and its numbers as CSV."""
         folder.mkdir(parents=True, exist_ok=True)
-        svg, png = folder / f"{self.name}.svg", folder / f"{self.name}.png"
-        svg.write_text(f'<?xml version="1.0" encoding="utf-8"?>\n{self.svg()}')
+        (folder / f"{self.name}.svg").write_text(f'<?xml version="1.0" encoding="utf-8"?>\n{self.svg}')
         with matplotlib.rc_context(RC):
-            self.picture.savefig(png)
-        return [svg, png, write_csv(folder / f"{self.name}.csv", self.data)]
+            self.picture.savefig(folder / f"{self.name}.png")
+        write_csv(folder / f"{self.name}.csv", self.data)
+
+
+def file_name(words: str) -> str:
+    """Words from a run's folder, for a file's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", words)[:80]
 
 
 def text(words: str, most: int = 48) -> str:
@@ -250,4 +257,6 @@ def legend(picture: Picture, axes: Sequence[Axes], most: int = 12) -> None:
         return
     inches = 0.62 + 0.079 * max(map(len, known))
     columns = max(1, min(4, int(picture.get_figwidth() / inches)))
+    lines = -(-len(known) // columns)
+    picture.set_figheight(picture.get_figheight() + 0.12 + 0.19 * lines)
     picture.legend(list(known.values()), list(known), loc="outside lower left", ncols=columns)
