@@ -8,11 +8,16 @@ installed. Both count the whole machine, whatever runs on it: side by side, each
 import importlib
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
 EVERY = 10.0
 """Seconds between readings: a processor's counter may begin again within minutes, and must not do so twice unseen."""
+
+
+Source = tuple[Callable[[], int], float, int | None]
+"""What reads a counter, the joules of one count, and after how many it begins again (None: it does not)."""
 
 
 class Meter:
@@ -69,30 +74,35 @@ class _Counter:
         return counts * self.unit
 
 
-def _processors(powercap: Path) -> list[tuple[Callable[[], int], float, int | None]]:
+def _processors(powercap: Path) -> list[Source]:
     """A counter for each package, and each one's memory, which its package leaves out; others are parts of these."""
-    found = []
+    found: list[Source] = []
     for domain in sorted(powercap.glob("intel-rapl:*")):
         try:
             name = (domain / "name").read_text().strip()
             if not name.startswith(("package", "dram")):
                 continue
-            energy, span = domain / "energy_uj", int((domain / "max_energy_range_uj").read_text())
-            int(energy.read_text())
+            value, span = partial(_whole, domain / "energy_uj"), _whole(domain / "max_energy_range_uj")
+            value()
         except (OSError, ValueError):
             continue
-        found.append((lambda energy=energy: int(energy.read_text()), 1e-6, span))
+        found.append((value, 1e-6, span))
     return found
 
 
-def _gpus() -> list[tuple[Callable[[], int], float, int | None]]:
+def _whole(file: Path) -> int:
+    return int(file.read_text())
+
+
+def _gpus() -> list[Source]:
     """A counter of millijoules for each NVIDIA GPU, where NVML can be asked."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
         handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
-        for handle in handles:
-            nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        values = [partial(nvml.nvmlDeviceGetTotalEnergyConsumption, handle) for handle in handles]
+        for value in values:
+            value()
     except Exception:  # not installed, no driver, or GPUs that do not count: NVML has an error class for each
         return []
-    return [(lambda handle=handle: nvml.nvmlDeviceGetTotalEnergyConsumption(handle), 1e-3, None) for handle in handles]
+    return [(value, 1e-3, None) for value in values]

@@ -4,7 +4,7 @@ Importing this is cheap: what draws and renders is loaded when a report is writt
 """
 
 from doppel_ray.report.leaderboard import show
-from doppel_ray.report.publish import publish
 from doppel_ray.report.runs import RUN, TRIALS, about, read
+from doppel_ray.report.writer import publish
 
 __all__ = ["RUN", "TRIALS", "about", "publish", "read", "show"]

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doppel_ray import command
-from doppel_ray.report import publish, read
-from doppel_ray.report.publish import COMPARISON, place, report
+from doppel_ray.report import read
+from doppel_ray.report.writer import COMPARISON, make, place
 from doppel_ray.section import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command.Parser("report", "Page, leaderboard and figures of a run, finished or not, or of several compared.")
+    parser = command.Parser(
+        "report", "Page, leaderboard and figures of a run, finished or not, or of several compared."
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder of a run")
     parser.add_argument(
         "--out",
@@ -23,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = [read(folder) for folder in args.runs]
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise ConfigError("the same RUN_DIR is given twice")
-    report(runs, place(runs, args.out), command.screen())
+    make(runs, place(runs, args.out), command.screen())
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else. Importing this loads jinja2, which escapes all that a folder holds."""
+"""The page: one HTML file that needs nothing else. Importing this loads jinja2, which escapes what a folder holds."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ GENERATOR = "doppel_ray.report"
 MOST_ROWS = 40
 """Rows of a table; the rest is in its CSV."""
 MOST_COMMANDS = 20
-FOREST_WIDTH, FOREST_MARGIN = 150.0, 6.0
+FOREST_WIDTH, FOREST_MARGIN = 120.0, 6.0
 """Of the pictures within the leaderboard, in pixels."""
 FOREST_DASHES = {"untrained": "4 2", "mel": "1 2"}
 
@@ -231,8 +231,7 @@ def _leaderboard(study: Study) -> Board:
         Column("", number=False),
         *(Column(title(name)) for name in study.scores),
         *([Column("gain")] if any(gain is not None for gain in gains) else []),
-        Column(f"{title(study.metric)} at the end"),
-        *([Column("loss")] if study.metric != "loss" else []),
+        Column("at the end"),
         Column("pairs"),
         Column("training"),
         *([Column("energy")] if any(setting.cost("energy_joules") for setting in study.settings) else []),
@@ -249,7 +248,6 @@ def _leaderboard(study: Study) -> Board:
             *(Cell(show((score := setting.score(name)) and score.mean), _interval(score)) for name in study.scores),
             *([_gain(gain)] if "gain" in names else []),
             Cell(show(setting.last(study.metric))),
-            *([Cell(show(setting.last("loss")))] if study.metric != "loss" else []),
             Cell(show(latest(setting, "pairs"))),
             _seconds(setting.cost("train_seconds")),
             *([_energy(setting.cost("energy_joules"))] if "energy" in names else []),
@@ -370,8 +368,8 @@ def _notes(study: Study) -> list[str]:
     name = title(study.metric)
     notes = [
         f"Each trial counts with its best row by {name}. It was picked by the very score that it shows, on the test "
-        "examples, so that it is optimistic by a little; “at the end” is the last row that has the score, which nobody "
-        "picked. All scores of a line come from the same row."
+        "examples, so that it is optimistic by a little; “at the end” is the score of the last row that has one, which "
+        "nobody picked. All scores of a line come from the same row."
     ]
     over = {
         score.over for setting in study.settings for each in study.scores if (score := setting.score(each)) is not None
@@ -393,14 +391,16 @@ def _notes(study: Study) -> list[str]:
         )
     if any(setting.cost("energy_joules") for setting in study.settings):
         notes.append(
-            "Energy is what the counters of the first train worker’s whole machine (processors, and GPUs where they can "
-            "be read) told during the epochs: everything that ran there is in it, trials side by side each count all of it, "
-            "and other machines are not in it."
+            "Energy is what the counters of the first train worker’s whole machine (processors, and GPUs where they "
+            "can be read) told during the epochs: everything that ran there is in it, trials side by side each count "
+            "all of it, and other machines are not in it."
         )
     if len(study.runs) > 1:
         others = {(run.metric, run.mode) for run in study.runs} - {(study.metric, study.mode)}
         if others:
-            notes.append(f"All runs are judged by {study.metric}, as the first is; some were steered by another metric.")
+            notes.append(
+                f"All runs are judged by {study.metric}, as the first is; some were steered by another metric."
+            )
     return notes
 
 

@@ -8,7 +8,7 @@ row carries. Each trial counts with its best row by the run's metric.
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -199,13 +199,20 @@ class Study:
     def title(self, setting: Setting, keys: Iterable[str] | None = None) -> str:
         """What tells a setting from the others, or only by some keys: `δ 0.05, encoder.kind cnn`."""
         keys = self.varied if keys is None else keys
-        told = [self.label(setting, key) if key == RUN_KEY else f"{short(key)} {self.label(setting, key)}" for key in keys]
+        told = [
+            self.label(setting, key) if key == RUN_KEY else f"{short(key)} {self.label(setting, key)}" for key in keys
+        ]
         return ", ".join(told) or (setting.champion.name if len(self.settings) > 1 else self.runs[0].name)
 
     def is_numeric(self, key: str) -> bool:
         """Whether a key's values are numbers, of which there are several."""
         values = [setting.values.get(key) for setting in self.settings]
         return key in self.varied and all(number(value) is not None for value in values)
+
+    def reached(self, setting: Setting) -> float | None:
+        """A setting's metric."""
+        score = setting.score(self.metric)
+        return None if score is None else score.mean
 
     def baseline(self, name: str, which: str) -> float | None:
         """A baseline's mean over all settings, which share it unless the encoder is searched."""

@@ -123,7 +123,8 @@ def test_a_sweep_ends_with_a_leaderboard_a_picture_and_tensorboard_and_its_folde
     about = json.loads((sweep.run / "run.json").read_text())
     assert about["versions"]["ray"]
     assert about["experiment"]["pairs"]["delta"] == 0.25
-    assert (sweep.run / "score_against_delta.png").stat().st_size > 1000
+    assert (sweep.run / "figures" / "score_against_pairs.delta.png").stat().st_size > 1000
+    assert "factors score" in (sweep.run / "report.html").read_text()
     for trial in sweep.trials():
         assert list((sweep.run / "trials" / trial["name"]).glob("events.out.tfevents.*")), "TensorBoard's events"
     for part in ("trials into", "a trial needs", "best checkpoint:", "tensorboard --logdir", "done in"):

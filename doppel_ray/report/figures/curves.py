@@ -27,7 +27,7 @@ def curves(study: Study) -> Figure | None:
             baselines(axis, study, name)
             # The best is drawn last, above the others.
             for order, setting in reversed(list(enumerate(settings))):
-                style = drawn_as[order] if coloured is None else Style(coloured.colour(order), "", "-")
+                style = drawn_as[order] if coloured is None else Style(coloured.colour(setting), "", "-")
                 points = _points(study, setting, name)
                 data += points
                 for xs, ys in _lines(points):
@@ -76,5 +76,5 @@ def _lines(points: list[dict[str, Any]]) -> list[tuple[list[float], list[float]]
     return list(found.values())
 
 
-def _thousands(value: float, _: int) -> str:
+def _thousands(value: float, _: float) -> str:
     return f"{value / 1e6:g} M" if abs(value) >= 1e6 else f"{value / 1e3:g} k" if abs(value) >= 1e3 else f"{value:g}"

@@ -48,11 +48,9 @@ def parallel(study: Study) -> Figure | None:
         axis.spines[:].set_visible(False)
         bar = picture.colorbar(ScalarMappable(norm, SCALE), ax=axis, pad=0.01, aspect=25, fraction=0.04)
         bar.set_label(title(study.metric))
-        bar.outline.set_visible(False)  # type: ignore[operator]  # annotated as a list of spines
+        bar.outline.set_visible(False)
     caption = f"A line for each setting, through its values to its {title(study.metric)}; the best is thick."
-    data = [
-        {**{key: setting.values.get(key) for key in keys}, study.metric: score} for setting, score in scored
-    ]
+    data = [{**{key: setting.values.get(key) for key in keys}, study.metric: score} for setting, score in scored]
     return Figure("parallel", "The search as a whole", caption, picture, data)
 
 

@@ -1,6 +1,7 @@
-"""Score against each key that was searched: numbers along an axis (the paper's figure 4), words side by side (its 5)."""
+"""Score against each searched key: numbers along an axis (the paper's figure 4), words side by side (its figure 5)."""
 
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from doppel_ray.report.figures.style import (
     Shade,
     Style,
     baselines,
+    cloud,
     file_name,
     legend,
     number_axis,
@@ -21,6 +23,7 @@ from doppel_ray.report.figures.style import (
     styles,
     text,
 )
+from doppel_ray.report.runs import number
 from doppel_ray.report.study import Setting, Study, short, title
 
 MOST_WORDS = 16
@@ -29,6 +32,8 @@ INTERVALS = (
     "Vertical lines are 95 % intervals: over seeds where a setting was repeated, else over test examples. "
     "Hollow: stopped early."
 )
+
+CLOUD = "A point for each setting; colours tell another of its numbers, as the bar says. Intervals are in the tables."
 
 
 def against(study: Study, key: str) -> Figure:
@@ -44,13 +49,13 @@ def against(study: Study, key: str) -> Figure:
                 for style, (label, settings) in zip(styles(len(series)), series.items(), strict=True):
                     data += _line(axis, settings, key, name, style, label)
             else:
-                data += _cloud(axis, study, key, name, coloured)
+                data += cloud(axis, study, name, coloured, lambda setting: number(setting.values[key]))
             xs = [float(setting.values[key]) for setting in study.settings if setting.score(name)]
             number_axis(axis, xs, short(key))
             axis.set_title(title(name))
         _explain(picture, axes, coloured)
-    lines = f"A line for each {_listed(others)}. " if others and coloured is None else ""
-    return Figure(file_name(f"score_against_{key}"), f"Score against {short(key)}", f"{lines}{INTERVALS}", picture, data)
+    caption = CLOUD if coloured else f"A line for each {_listed(others)}. {INTERVALS}" if others else INTERVALS
+    return Figure(file_name(f"score_against_{key}"), f"Score against {short(key)}", caption, picture, data)
 
 
 def by(study: Study, key: str) -> Figure:
@@ -63,24 +68,16 @@ def by(study: Study, key: str) -> Figure:
         coloured = None if len(series) <= len(COLOURS) else shade(study, but=key)
         for axis, name in zip(axes, study.scores, strict=True):
             baselines(axis, study, name)
-            for place, word in enumerate(words):
-                beside = [
-                    (label, order, setting)
-                    for order, (label, settings) in enumerate(series.items())
-                    for setting in settings
-                    if study.label(setting, key) == word and setting.score(name)
-                ]
-                for position, (label, order, setting) in enumerate(beside):
-                    style = _style(study, setting, order, coloured)
-                    x = place + _shift(position, len(beside))
-                    data.append({key: word, "series": label, **(point(axis, x, setting, name, style) or {})})
-            for style, label in zip(styles(len(series)), series, strict=True) if coloured is None and others else ():
-                axis.plot([], [], linestyle="none", marker=style.marker, color=style.colour, label=text(label))
+            if coloured is None:
+                data += _beside(axis, study, series, key, words, name)
+            else:
+                data += cloud(axis, study, name, coloured, _spread(study, key, words))
             _words_axis(axis, words)
             axis.set_title(title(name))
         _explain(picture, axes, coloured)
     left_out = len(study.labels[key]) - len(words)
-    caption = INTERVALS + (f" {left_out} more values of {key} are in the table." if left_out > 0 else "")
+    caption = CLOUD if coloured else INTERVALS
+    caption += f" {left_out} more values of {key} are in the table." if left_out > 0 else ""
     return Figure(file_name(f"score_by_{key}"), f"Score for each {short(key)}", caption, picture, data)
 
 
@@ -101,8 +98,7 @@ def _line(axis: Axes, settings: list[Setting], key: str, name: str, style: Style
     found = []
     placed = sorted(settings, key=lambda setting: setting.values[key])
     for setting in placed:
-        numbers = point(axis, setting.values[key], setting, name, style)
-        if numbers is not None:
+        if numbers := point(axis, setting.values[key], setting, name, style):
             found.append({key: setting.values[key], "series": label, **numbers})
     xs, ys = [row[key] for row in found], [row["mean"] for row in found]
     axis.plot(xs, ys, color=style.colour, linestyle=style.dashes, zorder=2)
@@ -111,21 +107,36 @@ def _line(axis: Axes, settings: list[Setting], key: str, name: str, style: Style
     return found
 
 
-def _cloud(axis: Axes, study: Study, key: str, name: str, coloured: Shade) -> list[dict[str, Any]]:
-    """Points alone, coloured by a number: a random search has no lines."""
-    found, colours = [], []
-    for order, setting in enumerate(study.settings):
-        if (score := setting.score(name)) is not None:
-            colours.append(coloured.colour(order))
-            found.append({key: setting.values[key], coloured.what: coloured.values[order], "score": name, "mean": score.mean})
-    axis.scatter([row[key] for row in found], [row["mean"] for row in found], s=16, c=colours, alpha=0.9, zorder=3)
+def _beside(
+    axis: Axes, study: Study, series: dict[str, list[Setting]], key: str, words: list[str], name: str
+) -> list[dict[str, Any]]:
+    """The settings of each word side by side, those of a series alike."""
+    found = []
+    drawn = dict(zip(series, styles(len(series)), strict=True))
+    for place, word in enumerate(words):
+        here = [
+            (label, setting)
+            for label, settings in series.items()
+            for setting in settings
+            if study.label(setting, key) == word and setting.score(name)
+        ]
+        for position, (label, setting) in enumerate(here):
+            x = place + _shift(position, len(here))
+            found.append({key: word, "series": label, **point(axis, x, setting, name, drawn[label])})
+    for label, style in drawn.items() if len(drawn) > 1 else ():
+        axis.plot([], [], linestyle="none", marker=style.marker, color=style.colour, label=text(label))
     return found
 
 
-def _style(study: Study, setting: Setting, order: int, coloured: Shade | None) -> Style:
-    if coloured is None:
-        return styles(len(COLOURS))[order]
-    return Style(coloured.colour(study.settings.index(setting)), ".", "-")
+def _spread(study: Study, key: str, words: list[str]) -> Callable[[Setting], float | None]:
+    """Where settings stand that are too many to be side by side: around their word, one after the other by rank."""
+    groups = {word: [setting for setting in study.settings if study.label(setting, key) == word] for word in words}
+    places = {
+        id(setting): place + _shift(position, len(groups[word]))
+        for place, word in enumerate(words)
+        for position, setting in enumerate(groups[word])
+    }
+    return lambda setting: places.get(id(setting))
 
 
 def _shift(position: int, count: int) -> float:

@@ -6,7 +6,7 @@ told apart on paper without colours too. More than there are colours for are col
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +16,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure as Picture
+from matplotlib.ticker import LogLocator, NullLocator
 
 from doppel_ray.report.leaderboard import write_csv
 from doppel_ray.report.runs import number
@@ -26,7 +28,15 @@ from doppel_ray.report.study import BASELINES, Setting, Study, short, title
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (8, 3)), "-")
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (3, 1, 1, 1)),
+    (0, (1, 1)),
+    (0, (6, 1, 1, 1, 1, 1)),
+    (0, (8, 3)),
+    "-",
+)
 GREY, DARK = "#8a8a8a", "#444444"
 LEVELS = {"untrained": (DARK, (0, (6, 3))), "mel": (GREY, (0, (1.5, 2)))}
 """Colour and dashes of each baseline's line."""
@@ -43,7 +53,7 @@ ALONE = 1.5
 MOST_TICKS = 8
 """Numbers that an axis has as its own ticks."""
 
-RC = {
+RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.titlesize": 9.5,
@@ -143,7 +153,7 @@ def panels(count: int, width: float = 1.0) -> Iterator[tuple[Picture, list[Axes]
         count: panels.
         width: of each, in usual ones; a single panel is wider by itself.
     """
-    columns = min(count, ACROSS)
+    columns = 2 if count == 4 else min(count, ACROSS)
     width = max(width, ALONE) if count == 1 else width
     rows = -(-count // columns)
     with matplotlib.rc_context(RC):
@@ -153,9 +163,9 @@ def panels(count: int, width: float = 1.0) -> Iterator[tuple[Picture, list[Axes]
 
 
 def styles(count: int) -> list[Style]:
-    return [
-        Style(colour, marker, dashes) for colour, marker, dashes in zip(COLOURS, MARKERS, DASHES, strict=True)
-    ][:count]
+    return [Style(colour, marker, dashes) for colour, marker, dashes in zip(COLOURS, MARKERS, DASHES, strict=True)][
+        :count
+    ]
 
 
 @dataclass(frozen=True)
@@ -164,22 +174,24 @@ class Shade:
 
     Attributes:
         what: what the number is.
-        values: of each setting, None where there is none.
+        value: of a setting; None if it has none.
     """
 
     what: str
-    values: list[float | None]
+    value: Callable[[Setting], float | None]
     norm: Normalize
 
-    def colour(self, position: int) -> Any:
-        value = self.values[position]
+    def colour(self, setting: Setting) -> Any:
+        value = self.value(setting)
         return GREY if value is None else SCALE(self.norm(value))
 
     def bar(self, picture: Picture, axes: Sequence[Axes]) -> None:
         """Add the colour bar."""
         bar = picture.colorbar(ScalarMappable(self.norm, SCALE), ax=list(axes), pad=0.02, aspect=30, fraction=0.05)
         bar.set_label(text(self.what))
-        bar.outline.set_visible(False)  # type: ignore[operator]  # annotated as a list of spines
+        bar.outline.set_visible(False)
+        if isinstance(self.norm, LogNorm):
+            _plain_logarithms(bar.ax.yaxis)
 
 
 def shade(study: Study, but: str | None = None) -> Shade:
@@ -190,16 +202,30 @@ def shade(study: Study, but: str | None = None) -> Shade:
         but: a key that an axis shows already.
     """
     keys = [key for key in study.varied if key != but and study.is_numeric(key)]
+    what, value = title(study.metric), study.reached
     if len(keys) == 1:
-        return _shade(short(keys[0]), [number(setting.values[keys[0]]) for setting in study.settings])
-    scores = [setting.score(study.metric) for setting in study.settings]
-    return _shade(title(study.metric), [score.mean if score else None for score in scores])
-
-
-def _shade(what: str, values: list[float | None]) -> Shade:
-    known = [value for value in values if value is not None] or [0.0, 1.0]
+        what, value = short(keys[0]), lambda setting: number(setting.values[keys[0]])
+    known = [found for setting in study.settings if (found := value(setting)) is not None] or [0.0, 1.0]
     norm = LogNorm if is_wide(known) else Normalize
-    return Shade(what, values, norm(min(known), max(known)))
+    return Shade(what, value, norm(min(known), max(known)))
+
+
+def cloud(
+    axis: Axes, study: Study, name: str, coloured: Shade, place: Callable[[Setting], float | None]
+) -> list[dict[str, Any]]:
+    """Every setting's score as a coloured point, without its interval; returns the numbers.
+
+    Args:
+        place: where a setting stands along the axis; None: nowhere.
+    """
+    rows, colours = [], []
+    for setting in study.settings:
+        score, x = setting.score(name), place(setting)
+        if score is not None and x is not None:
+            colours.append(coloured.colour(setting))
+            rows.append({**setting.values, "x": x, "score": name, "mean": score.mean})
+    axis.scatter([row["x"] for row in rows], [row["mean"] for row in rows], s=14, c=colours, alpha=0.9, zorder=3)
+    return rows
 
 
 def is_wide(values: Sequence[float]) -> bool:
@@ -215,7 +241,16 @@ def number_axis(axis: Axes, values: Sequence[float], label: str) -> None:
     if 0 < len(distinct) <= MOST_TICKS:
         axis.set_xticks(distinct, [f"{value:g}" for value in distinct])
         axis.minorticks_off()
+    elif is_wide(distinct):
+        _plain_logarithms(axis.xaxis)
     axis.set_xlabel(text(label))
+
+
+def _plain_logarithms(axis: Axis) -> None:
+    """Ticks at 0.01, 0.03, 0.1, written so."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def baselines(axis: Axes, study: Study, name: str) -> None:
@@ -227,11 +262,11 @@ def baselines(axis: Axes, study: Study, name: str) -> None:
             axis.axhline(level, color=colour, linestyle=dashes, linewidth=1.1, label=what, zorder=1)
 
 
-def point(axis: Axes, x: float, setting: Setting, name: str, style: Style) -> Mapping[str, Any] | None:
+def point(axis: Axes, x: float, setting: Setting, name: str, style: Style) -> dict[str, Any]:
     """A setting's score with its interval; hollow if every trial of it was stopped early. Returns its numbers."""
     score = setting.score(name)
     if score is None:
-        return None
+        return {}
     if score.low is not None and score.high is not None:
         axis.vlines(x, score.low, score.high, color=style.colour, linewidth=1.2, alpha=0.75, zorder=2)
     hollow = setting.status == "stopped early"
@@ -255,7 +290,7 @@ def legend(picture: Picture, axes: Sequence[Axes], most: int = 12) -> None:
             known.setdefault(label, handle)
     if not known or len(known) > most:
         return
-    inches = 0.62 + 0.079 * max(map(len, known))
+    inches = 0.62 + 0.070 * max(map(len, known))
     columns = max(1, min(4, int(picture.get_figwidth() / inches)))
     lines = -(-len(known) // columns)
     picture.set_figheight(picture.get_figheight() + 0.12 + 0.19 * lines)

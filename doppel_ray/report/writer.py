@@ -7,7 +7,7 @@ from rich.console import Console
 
 from doppel_ray.output import written
 from doppel_ray.report.leaderboard import rows_table, settings_table, table, trials_table, write_csv
-from doppel_ray.report.runs import RUN, Run, read
+from doppel_ray.report.runs import Run, read
 from doppel_ray.report.study import Study, study
 from doppel_ray.search import label
 from doppel_ray.section import ConfigError
@@ -79,11 +79,11 @@ def write(subject: Study, page: Path) -> None:
 def publish(folder: Path, console: Console) -> None:
     """Write and print what a sweep's folder has to say."""
     run = read(folder)
-    report([run], place([run], None), console)
+    make([run], place([run], None), console)
     console.print(f"watch: tensorboard --logdir {folder / 'trials'}", markup=False)
 
 
-def report(runs: Sequence[Run], page: Path, console: Console) -> None:
+def make(runs: Sequence[Run], page: Path, console: Console) -> None:
     """Write and print the report of one run, or of several side by side."""
     subject = study(runs)
     console.print(table(subject))
@@ -94,7 +94,9 @@ def report(runs: Sequence[Run], page: Path, console: Console) -> None:
         for line in run.missing:
             console.print(f"missing: {line}", markup=False)
     write(subject, page)
-    console.print(f"wrote {page}" + ("" if page.name != PAGE else f", beside it {', '.join(FILES)} and {FIGURES}/"), markup=False)
+    console.print(
+        f"wrote {page}" + ("" if page.name != PAGE else f", beside it {', '.join(FILES)} and {FIGURES}/"), markup=False
+    )
     score = subject.settings[0].score(subject.metric) if subject.settings else None
     if score is None:
         console.print(f"no trial has reported {subject.metric} yet", markup=False)
@@ -103,8 +105,7 @@ def report(runs: Sequence[Run], page: Path, console: Console) -> None:
     best = champion.best(subject.metric, subject.mode) or {}
     told = f"best: {champion.name}, epoch {best.get('epoch')}: {subject.metric} {best[subject.metric]:.4f}"
     if score.over == "seeds":
-        told += f" (mean of {subject.settings[0].seeds} seeds {score.mean:.4f}, 95 % {score.low:.4f} to {score.high:.4f})"
+        told += (
+            f" (mean of {subject.settings[0].seeds} seeds {score.mean:.4f}, 95 % {score.low:.4f} to {score.high:.4f})"
+        )
     console.print(f"{told}\nbest checkpoint: {best.get('checkpoint')}", markup=False)
-
-
-__all__ = ["RUN", "place", "publish", "report", "write"]
