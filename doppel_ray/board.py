@@ -290,9 +290,10 @@ class Sweep:
         end = SessionEndInfo(status=status, end_time_secs=time.time())
         _write(self.trials / trial, HPARAMS, [_plugin(metadata.SESSION_END_INFO_TAG, session_end_info=end)])
         run = report.read(self.folder)
-        best = {entry.name: row[run.metric] for entry in run.ranked() if (row := entry.best(run.metric, run.mode))}
+        best = {entry.name: row[run.metric] for entry in run.trials if (row := entry.best(run.metric, run.mode))}
         if trial in best:
-            points = {"all_trials/best": next(iter(best.values())), "all_trials/each": best[trial]}
+            of_all = (max if run.mode == "max" else min)(best.values())
+            points = {"all_trials/best": of_all, "all_trials/each": best[trial]}
             self.curves.scalars(points, _ended(run), self.told)
             self.curves.flush()
 
@@ -306,8 +307,8 @@ def conclude(folder: Path) -> None:
     if not any(trial.rows for trial in run.trials):
         return
     _forget(sweep, REPORT)
-    values = [*text_pb("all_trials/leaderboard", _markdown(report.leaderboard_table(run))).value]
-    for file in sorted(folder.glob("*.png")):
+    values = [*text_pb("all_trials/leaderboard", _markdown(report.table(report.study([run])))).value]
+    for file in sorted((folder / report.FIGURES).glob("*.png")):
         picture = Summary.Image(encoded_image_string=file.read_bytes(), colorspace=4)
         values.append(Summary.Value(tag=f"all_trials/{file.stem}", image=picture))
     _write(sweep, REPORT, values, _ended(run))

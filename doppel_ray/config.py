@@ -1,5 +1,6 @@
 """The experiment: every section put together, read from YAML and dotted overrides, with errors a person can act on."""
 
+import json
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -151,15 +152,17 @@ def shrunk(file: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def _read(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A file's tree, and its `small` section apart."""
+    """A file's tree, YAML or JSON, and its `small` section apart."""
     if file is None:
         return {}, {}
     try:
-        found = yaml.safe_load(file.read_text())
+        text = file.read_text()
+        found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)  # YAML takes JSON's 1e-05 for text
     except OSError as error:
         raise ConfigError(f"--config {file}: {error.strerror or error}{_known_configs(file)}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--config {file} is not YAML: {error}") from None
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        kind = "JSON" if file.suffix == ".json" else "YAML"
+        raise ConfigError(f"--config {file} is not {kind}: {error}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"--config {file}: expected sections such as pairs: and train:, found {type(found).__name__}")
     small = found.pop(SMALL, {})

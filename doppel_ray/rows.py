@@ -20,14 +20,35 @@ AXES = ("epoch", "step", "pairs")
 
 def read_rows(folder: Path) -> list[Row]:
     """The rows that a trial has sent, oldest first; a line that was cut short by a crash is left out."""
-    file = folder / ROWS
-    rows = []
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            log.warning("%s: a damaged line is left out", file)
+    rows, damaged = sound_rows(folder)
+    if damaged:
+        log.warning("%s: %d damaged %s left out", folder / ROWS, damaged, "line" if damaged == 1 else "lines")
     return rows
+
+
+def sound_rows(folder: Path) -> tuple[list[Row], int]:
+    """The rows that a trial has sent, oldest first, and how many lines are damaged and left out."""
+    file = folder / ROWS
+    rows, damaged = [], 0
+    for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            damaged += 1
+    return rows, damaged
+
+
+def append_row(folder: Path, row: Row) -> None:
+    """Write down a row that a trial has sent, on a line of its own, also after one that was cut short."""
+    with (folder / ROWS).open("ab+") as file:
+        end = file.seek(0, 2)
+        file.seek(max(0, end - 1))
+        cut = b"" if file.read() in (b"", b"\n") else b"\n"
+        file.write(cut + json.dumps(row).encode() + b"\n")
 
 
 def numbers(row: Row) -> dict[str, float]:

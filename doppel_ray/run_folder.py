@@ -51,9 +51,7 @@ def recorded(folder: Path) -> Experiment:
     Raises:
         ConfigError: it is no run's folder, or is damaged.
     """
-    about = report.read(folder).about
-    if "experiment" not in about:
-        raise ConfigError(f"{folder / report.RUN} does not say what was run: it has no `experiment`")
+    about = report.about(folder)
     return config.validate(about["experiment"], dict.fromkeys(about["experiment"], str(folder / report.RUN)))
 
 
@@ -84,7 +82,7 @@ def more(folder: Path, overrides: Mapping[str, str]) -> Experiment:
 
 def extend(folder: Path, experiment: Experiment) -> None:
     """Let a run's folder say that it is to have more trials."""
-    about = report.read(folder).about
+    about = report.about(folder)
     now = provenance.gather()
     told = {name: now[name] for name in ("time", "command", "commit")}
     note(folder, experiment=experiment.plain(), extended=[*about.get("extended", []), told])
@@ -92,7 +90,7 @@ def extend(folder: Path, experiment: Experiment) -> None:
 
 def note(folder: Path, **more: Any) -> None:
     """Let a run's folder say more of what it is."""
-    _write(folder, report.read(folder).about | more)
+    _write(folder, report.about(folder) | more)
 
 
 def _write(folder: Path, about: dict[str, Any]) -> None:

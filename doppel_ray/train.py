@@ -27,6 +27,7 @@ from torch import Tensor
 from doppel_ray import checkpoint, environment, lineage
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
+from doppel_ray.energy import Meter
 from doppel_ray.hold import ORPHANS, hold
 from doppel_ray.learner import DivergedError, Learner
 from doppel_ray.rows import STEPS
@@ -285,12 +286,14 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
     )
     feed = Feed(iter(batches), device, train.data_timeout)
     means, steps = Means(), StepLog(folder if rank == 0 else None, train.log_every, position.step)
+    energy = Meter()  # the row is the first worker's
     restarts: set[int] = set()
     step, index = position.step, position.next_index
     first = feed.next() if position.epoch < train.epochs else None  # the clock starts once the generators have
     for epoch in range(position.epoch, train.epochs):
         began, feed.waited = time.perf_counter(), 0.0
         skipped = 0
+        energy.take()  # what went by between epochs is not this one's
         try:
             for _ in range(train.steps_per_epoch):
                 features, labels, columns = first or feed.next()
@@ -307,6 +310,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
                 found["generator_seconds_per_pair"] = float(columns["seconds"].mean())
                 means.add(**found)
                 steps.add(step, feed.waited, train.batch_size, found)
+                energy.update()
             metrics, spread = means.take(), learner.spread()  # every worker takes part
             try:
                 learner.check(metrics.get("uniformity", -math.inf), spread)
@@ -330,6 +334,8 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
             "recordings_skipped": skipped,
             "returns": learner.returns,
         }
+        if (joules := energy.take()) is not None:
+            metrics["energy_joules"] = joules
         log.info("epoch %d: %s", epoch + 1, bound(metrics))
         if train.on_divergence == "return":
             learner.keep()

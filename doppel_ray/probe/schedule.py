@@ -21,7 +21,7 @@ import ray
 from ray.train import Checkpoint, UserCallback
 
 from doppel_ray.probe.evaluate import ProbesConfig
-from doppel_ray.rows import ROWS, Row, Tail, read_rows
+from doppel_ray.rows import Row, Tail, append_row, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -204,8 +204,7 @@ class Rows:
                     return
             self.pending.popleft()
             row = first.row | {"events": "; ".join(first.events)}
-            with (self.folder / ROWS).open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_row(self.folder, row)
             self.send(row)
 
     def _start(self, pending: _Pending) -> None:

@@ -141,7 +141,8 @@ def test_a_sweep_ends_with_a_leaderboard_a_picture_and_tensorboard_and_its_folde
     about = json.loads((sweep.run / "run.json").read_text())
     assert about["versions"]["ray"]
     assert about["experiment"]["pairs"]["delta"] == 0.25
-    assert (sweep.run / "score_against_delta.png").stat().st_size > 1000
+    assert (sweep.run / "figures" / "score_against_pairs.delta.png").stat().st_size > 1000
+    assert "factors score" in (sweep.run / "report.html").read_text()
     runs = {file.parent for file in sweep.run.rglob("*tfevents*")}
     assert runs == {sweep.run / "trials" / name for name in (*sweep.rows(), board.SWEEP)}, "TensorBoard's runs"
     for trial in sweep.trials():

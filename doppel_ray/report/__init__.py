@@ -1,0 +1,11 @@
+"""A run's folder, or several, into a leaderboard, figures and a page; `python -m doppel_ray.report`.
+
+Importing this is cheap: what draws and renders is loaded when a report is written.
+"""
+
+from doppel_ray.report.leaderboard import show, table
+from doppel_ray.report.runs import RUN, TRIALS, Run, Trial, about, read
+from doppel_ray.report.study import study
+from doppel_ray.report.writer import FIGURES, publish
+
+__all__ = ["FIGURES", "RUN", "TRIALS", "Run", "Trial", "about", "publish", "read", "show", "study", "table"]

@@ -1,0 +1,138 @@
+"""The leaderboard: a row for each setting, for a terminal and as CSV."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from doppel_ray.points import SEED
+from doppel_ray.report.study import BASELINES, Score, Setting, Study, title
+
+COSTS = ("train_seconds", "probe/seconds", "energy_joules")
+"""Columns whose sum over its rows is what a trial has cost."""
+
+
+def show(value: Any) -> str:
+    """A value for a table."""
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def show_score(score: Score | None) -> str:
+    """`0.574`, and over seeds `0.574 ± 0.012`."""
+    if score is None or score.high is None or score.over != "seeds":
+        return show(score and score.mean)
+    return f"{score.mean:.3f} ± {score.high - score.mean:.3f}"
+
+
+def entry(study: Study, setting: Setting) -> dict[str, Any]:
+    """What a setting's line of `leaderboard.csv` holds: values, scores beside the baselines, cost, best checkpoint."""
+    champion = setting.champion
+    best = setting.best(champion) or (champion.rows[-1] if champion.rows else {})
+    found: dict[str, Any] = {"trial": champion.name, **setting.values, "seeds": setting.seeds, "status": setting.status}
+    found |= {name: latest(setting, column) for name, column in (("epochs", "epoch"), ("pairs", "pairs"))}
+    found["best_epoch"] = best.get("epoch")
+    for name in study.scores:
+        score = setting.score(name)
+        found[name] = score and score.mean
+        if score and score.over:
+            found |= {f"{name}_low": score.low, f"{name}_high": score.high, f"{name}_interval_over": score.over}
+        for which in BASELINES:
+            if (value := setting.baseline(name, which)) is not None:
+                found[f"{name}_{which}"] = value
+        if (gain := setting.gain(name)) is not None:
+            found[f"{name}_gain"] = gain
+        found[f"{name}_at_end"] = setting.last(name)
+    found["loss"] = setting.last("loss")
+    found |= {name: cost for name in COSTS if (cost := setting.cost(name)) is not None}
+    found["checkpoint"] = best.get("checkpoint")
+    return found
+
+
+def latest(setting: Setting, column: str) -> float:
+    """The mean of what trials have come to: epochs, pairs."""
+    found = setting.mean(lambda trial: (trial.rows[-1] if trial.rows else {}).get(column, 0)) or 0
+    return int(found) if found == int(found) else found
+
+
+def settings_table(study: Study) -> list[dict[str, Any]]:
+    """The rows of `leaderboard.csv`, best first."""
+    return [{"rank": rank, **entry(study, setting)} for rank, setting in enumerate(study.settings, start=1)]
+
+
+def singles(setting: Setting) -> list[Setting]:
+    """Each repeat as a setting of its own."""
+    return [replace(setting, repeats=(repeat,)) for repeat in setting.repeats]
+
+
+def trials_table(study: Study) -> list[dict[str, Any]]:
+    """The rows of `trials.csv`: each trial, in the order of the leaderboard, and the command that trains it again."""
+    return [
+        {"rank": rank, **entry(study, one), SEED: seed, "command": trial.command(run.name)}
+        for rank, setting in enumerate(study.settings, start=1)
+        for one in singles(setting)
+        for run, trial, seed in one.repeats
+    ]
+
+
+def rows_table(study: Study) -> list[dict[str, Any]]:
+    """The rows of `rows.csv`: every row of every trial."""
+    return [
+        {"trial": trial.name, **setting.values, SEED: seed, "status": trial.status, **trial.values_at(row), **row}
+        for setting in study.settings
+        for _, trial, seed in setting.repeats
+        for row in trial.rows
+    ]
+
+
+def write_csv(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write rows that may have different columns, lists and mappings as JSON; returns the file."""
+    rows = [
+        {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in row.items()}
+        for row in rows
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="") as out:
+        writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    return file
+
+
+def table(study: Study) -> Table:
+    """The leaderboard for a terminal; two last rows show the baselines, `gain` what the metric is above the better."""
+    gains = [setting.gain(study.metric) for setting in study.settings]
+    gain_column = ["gain"] if any(gain is not None for gain in gains) else []
+    scores = [name for name in study.scores if name != "loss"]
+    keys = study.keys or ("setting",)
+    seeds = ["seeds"] if study.has_repeats else []
+    names = ", ".join(run.name for run in study.runs)
+    found = Table(title=escape(f"{names}: best by {study.metric}"), title_justify="left")
+    for name in ("#", *keys, *seeds, *map(title, scores), *gain_column, "loss", "epochs", "pairs", "status"):
+        found.add_column(escape(name), justify="left" if name in (*keys, "status") else "right")
+    for rank, (setting, gain) in enumerate(zip(study.settings, gains, strict=True), start=1):
+        judged_by_loss = setting.score("loss") if study.metric == "loss" else None
+        cells = [
+            rank,
+            *([study.label(setting, key) for key in study.keys] or [study.title(setting)]),
+            *([setting.seeds] if seeds else []),
+            *(show_score(setting.score(name)) for name in scores),
+            *([gain] if gain_column else []),
+            show_score(judged_by_loss) if judged_by_loss else setting.last("loss"),
+            latest(setting, "epoch"),
+            latest(setting, "pairs"),
+            setting.status,
+        ]
+        found.add_row(*(escape(show(cell)) for cell in cells), style="bold" if rank == 1 else None)
+    for which, what in BASELINES.items():
+        levels = [study.baseline(name, which) for name in scores]
+        if any(level is not None for level in levels):
+            blank = [""] * (len(keys) - 1 + len(seeds))
+            found.add_row("", what, *blank, *map(show, levels), *[""] * (3 + len(gain_column)), "baseline", style="dim")
+    return found

@@ -1,0 +1,265 @@
+"""What a report is about: one run, or several side by side, as settings with their repeats.
+
+Trials that differ only in `run.seed` are repeats of one setting. A setting's score is the mean over its seeds, with a
+95 % interval of Student's t over them; that of a single trial has the bootstrap interval over test examples that its
+row carries. Each trial counts with its best row by the run's metric.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from doppel_ray import tree
+from doppel_ray.points import SEED
+from doppel_ray.report.runs import Run, Trial, number
+from doppel_ray.rows import Row
+from doppel_ray.search import label
+
+RUN_KEY = "run"
+"""The key that tells several runs apart."""
+BASELINES = {"untrained": "same encoder, untrained", "mel": "mel statistics"}
+"""Baseline, as columns of a row end -> what it is."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score with its 95 % interval.
+
+    Attributes:
+        low, high: None where nothing tells them.
+        over: what the interval is over.
+    """
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    over: Literal["seeds", "test examples", ""] = ""
+
+
+def over_seeds(values: Sequence[float]) -> Score:
+    """Mean of two seeds' values or more, with Student's t interval: mean ± t(0.975, n - 1) · s / √n."""
+    from scipy.special import stdtrit  # late: few reports need it
+
+    mean, count = statistics.fmean(values), len(values)
+    half = float(stdtrit(count - 1, 0.975)) * statistics.stdev(values) / math.sqrt(count)
+    return Score(mean, mean - half, mean + half, "seeds")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a search, with all its repeats.
+
+    Attributes:
+        values: what the search gave it, in the order of the study's keys, without the seed.
+        repeats: (run, trial, seed) of each.
+        metric, mode: by which a trial's best row is chosen.
+    """
+
+    values: dict[str, Any]
+    repeats: tuple[tuple[Run, Trial, Any], ...]
+    metric: str
+    mode: str
+
+    @property
+    def trials(self) -> list[Trial]:
+        return [trial for _, trial, _ in self.repeats]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for run, _, _ in self.repeats]
+
+    @property
+    def seeds(self) -> int:
+        return len({seed for _, _, seed in self.repeats})
+
+    @property
+    def status(self) -> str:
+        found = [trial.status for trial in self.trials]
+        if len(set(found)) == 1:
+            return found[0]
+        return ", ".join(f"{found.count(status)} {status}" for status in dict.fromkeys(found))
+
+    def best(self, trial: Trial) -> Row | None:
+        """The row that a trial counts with."""
+        return trial.best(self.metric, self.mode)
+
+    @cached_property
+    def champion(self) -> Trial:
+        """The trial whose best row is the best."""
+        having = [trial for trial in self.trials if self.best(trial)]
+        sign = 1 if self.mode == "max" else -1
+        return max(having, key=lambda trial: sign * (self.best(trial) or {})[self.metric], default=self.trials[0])
+
+    def by_seed(self, value: Callable[[Trial], Any]) -> list[float]:
+        """A number of each seed's trial (their mean, if one seed was run more than once), where there is one."""
+        found: dict[Any, list[float]] = {}
+        for _, trial, seed in self.repeats:
+            if (given := number(value(trial))) is not None:
+                found.setdefault(seed, []).append(given)
+        return [statistics.fmean(values) for values in found.values()]
+
+    def mean(self, value: Callable[[Trial], Any]) -> float | None:
+        """Mean over the seeds of a number of each trial; None if there is none."""
+        found = self.by_seed(value)
+        return statistics.fmean(found) if found else None
+
+    def score(self, name: str) -> Score | None:
+        """A score at the trials' best rows, with its interval; None if there is none."""
+        found = self.by_seed(lambda trial: (self.best(trial) or {}).get(name))
+        if len(found) > 1:
+            return over_seeds(found)
+        row = self.best(self.champion) or {}
+        reached = number(row.get(name))
+        if reached is None:
+            return Score(found[0]) if found else None
+        low, high = (number(row.get(f"{name}_{end}")) for end in ("low", "high"))
+        return Score(reached, low, high, "" if low is None else "test examples")
+
+    def last(self, name: str) -> float | None:
+        """A score at the trials' last rows that have it."""
+        return self.mean(lambda trial: (trial.last(name) or {}).get(name))
+
+    def baseline(self, name: str, which: str) -> float | None:
+        """What a baseline scores on the same splits."""
+        return self.mean(lambda trial: (self.best(trial) or {}).get(f"{name}_{which}"))
+
+    def gain(self, name: str) -> float | None:
+        """How much better a score is than the better of its baselines; None if it has none."""
+        score = self.score(name)
+        known = [value for which in BASELINES if (value := self.baseline(name, which)) is not None]
+        if score is None or not known:
+            return None
+        if name == self.metric and self.mode == "min":
+            return min(known) - score.mean
+        return score.mean - max(known)
+
+    def cost(self, column: str) -> float | None:
+        """Sum of a column over a trial's rows; the mean over the repeats."""
+        return self.mean(lambda trial: trial.total(column))
+
+    def cost_of_best(self, column: str) -> float | None:
+        """The same, up to the row that counts."""
+        return self.mean(lambda trial: trial.total(column, row) if (row := self.best(trial)) else None)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One run, or several that are compared.
+
+    Attributes:
+        runs: what it was read from.
+        metric, mode: by which trials are judged: the first run's.
+        keys: what the search varied, without the seed; of several runs the first is which run.
+        settings: the best first, those without the metric last.
+    """
+
+    runs: tuple[Run, ...]
+    metric: str
+    mode: str
+    keys: tuple[str, ...]
+    settings: tuple[Setting, ...]
+
+    @property
+    def trials(self) -> int:
+        return sum(len(setting.repeats) for setting in self.settings)
+
+    @property
+    def has_repeats(self) -> bool:
+        return any(len(setting.repeats) > 1 for setting in self.settings)
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """The keys that have more than one value."""
+        return [key for key in self.keys if len(self.labels[key]) > 1]
+
+    @cached_property
+    def scores(self) -> list[str]:
+        """The metric first, then the first metric of every other task."""
+        names: dict[str, None] = {self.metric: None}
+        for setting in self.settings:
+            for trial in setting.trials:
+                for row in trial.rows:
+                    for name in row:
+                        if name.startswith("probe/") and name.endswith("_untrained"):  # only first metrics have one
+                            names[name.removesuffix("_untrained")] = None
+        return list(names)
+
+    @cached_property
+    def labels(self) -> dict[str, dict[str, str]]:
+        """Of each key, value (as JSON) -> a short name that no other value of it has."""
+        return {key: _labels(setting.values.get(key) for setting in self.settings) for key in self.keys}
+
+    def label(self, setting: Setting, key: str) -> str:
+        """The short name of a setting's value."""
+        return self.labels[key][_plain(setting.values.get(key))]
+
+    def title(self, setting: Setting, keys: Iterable[str] | None = None) -> str:
+        """What tells a setting from the others, or only by some keys: `δ 0.05, encoder.kind cnn`."""
+        keys = self.varied if keys is None else keys
+        told = [
+            self.label(setting, key) if key == RUN_KEY else f"{short(key)} {self.label(setting, key)}" for key in keys
+        ]
+        return ", ".join(told) or (setting.champion.name if len(self.settings) > 1 else self.runs[0].name)
+
+    def is_numeric(self, key: str) -> bool:
+        """Whether a key's values are numbers, of which there are several."""
+        values = [setting.values.get(key) for setting in self.settings]
+        return key in self.varied and all(number(value) is not None for value in values)
+
+    def reached(self, setting: Setting) -> float | None:
+        """A setting's metric."""
+        score = setting.score(self.metric)
+        return None if score is None else score.mean
+
+    def baseline(self, name: str, which: str) -> float | None:
+        """A baseline's mean over all settings, which share it unless the encoder is searched."""
+        found = [value for setting in self.settings if (value := setting.baseline(name, which)) is not None]
+        return statistics.fmean(found) if found else None
+
+
+def study(runs: Sequence[Run]) -> Study:
+    """Put the trials of runs together as settings, best first."""
+    metric, mode = runs[0].metric, runs[0].mode
+    searched = dict.fromkeys(key for run in runs for trial in run.trials for key in trial.values if key != SEED)
+    keys = (*([RUN_KEY] if len(runs) > 1 else []), *searched)
+    groups: dict[str, Setting] = {}
+    for run in runs:
+        for trial in run.trials:
+            given = trial.values_at(trial.best(metric, mode) or {})
+            values = {key: given[key] if key in given else tree.lookup(run.experiment, key) for key in searched}
+            values = ({RUN_KEY: run.name} if len(runs) > 1 else {}) | values
+            seed = trial.values.get(SEED, tree.lookup(run.experiment, SEED))
+            # Two trials of a population that have come to the same values are not repeats.
+            group = _plain([str(run.folder), values, trial.name if run.is_population else None])
+            known = groups[group].repeats if group in groups else ()
+            groups[group] = Setting(values, (*known, (run, trial, seed)), metric, mode)
+
+    def rank(setting: Setting) -> float:
+        score = setting.score(metric)
+        return math.inf if score is None else -score.mean if mode == "max" else score.mean
+
+    return Study(tuple(runs), metric, mode, keys, tuple(sorted(groups.values(), key=rank)))
+
+
+def short(key: str) -> str:
+    """A key for a heading or an axis."""
+    return "δ" if key == "pairs.delta" else key
+
+
+def title(name: str) -> str:
+    """A column of the rows for a heading or an axis: `esc10 accuracy`."""
+    return name.removeprefix("probe/").replace("/", " ")
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _labels(values: Iterable[Any]) -> dict[str, str]:
+    known = {_plain(value): "–" if value is None else label(value) for value in values}
+    taken = list(known.values())
+    return {plain: name if taken.count(name) == 1 else plain for plain, name in known.items()}

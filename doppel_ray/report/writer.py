@@ -1,0 +1,111 @@
+"""Writing a report: the page, its figures, and the tables as CSV."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from doppel_ray.output import written
+from doppel_ray.report.leaderboard import rows_table, settings_table, table, trials_table, write_csv
+from doppel_ray.report.runs import Run, read
+from doppel_ray.report.study import Study, study
+from doppel_ray.search import label
+from doppel_ray.section import ConfigError
+
+PAGE = "report.html"
+COMPARISON = "comparison"
+"""Folder within the first of several runs where their report goes if nothing else is asked."""
+FIGURES = "figures"
+FILES = {
+    "leaderboard.csv": "a row for each setting",
+    "trials.csv": "a row for each trial",
+    "rows.csv": "every row of every trial",
+}
+
+
+def place(runs: Sequence[Run], out: Path | None) -> Path:
+    """Where the page of some runs goes.
+
+    Args:
+        runs: what it is about.
+        out: a folder, or a file that ends in .html; None: the run's own folder; of several runs, a folder of its own
+            in that of the first.
+
+    Raises:
+        ConfigError: there is something that no report has written, which is not overwritten.
+    """
+    folder = out or (runs[0].folder / COMPARISON if len(runs) > 1 else runs[0].folder)
+    page = folder if folder.suffix == ".html" else folder / PAGE
+    if page.exists() and not _is_ours(page):
+        raise ConfigError(f"{page} is no report of doppel_ray's, and is not overwritten; choose another --out")
+    if page != folder and folder.exists():
+        if not folder.is_dir():
+            raise ConfigError(f"--out {folder} is a file; choose a folder, or a name that ends in .html")
+        its_own = len(runs) == 1 and folder.resolve() == runs[0].folder.resolve()
+        if any(folder.iterdir()) and not its_own and not page.exists():
+            raise ConfigError(f"--out {folder} is a folder of other things, which is not overwritten; choose another")
+    return page
+
+
+def _is_ours(page: Path) -> bool:
+    from doppel_ray.report.page import GENERATOR
+
+    return page.is_file() and f'name="generator" content="{GENERATOR} ' in page.read_text(errors="replace")[:2000]
+
+
+def write(subject: Study, page: Path) -> None:
+    """Write a report: a page within a folder has tables and figures beside it, one with a name of its own stands alone.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    from doppel_ray.report.figures import draw
+    from doppel_ray.report.page import render
+
+    figures = list(draw(subject))
+    alone = page.name != PAGE
+    html = render(subject, figures, {} if alone else FILES)
+    with written(page, overwrite=True) as partial:
+        partial.write_text(html)
+    if alone:
+        return
+    tables = (settings_table(subject), trials_table(subject), rows_table(subject))
+    for name, rows in zip(FILES, tables, strict=True):
+        write_csv(page.parent / name, rows)
+    for figure in figures:
+        figure.write(page.parent / FIGURES)
+
+
+def publish(folder: Path, console: Console) -> None:
+    """Write and print what a sweep's folder has to say."""
+    run = read(folder)
+    make([run], place([run], None), console)
+    console.print(f"watch: tensorboard --logdir {folder / 'trials'}", markup=False)
+
+
+def make(runs: Sequence[Run], page: Path, console: Console) -> None:
+    """Write and print the report of one run, or of several side by side."""
+    subject = study(runs)
+    console.print(table(subject))
+    for run in runs:
+        if shrunk := run.about.get("shrunk"):
+            changes = ", ".join(f"{key} {label(full)} → {label(small)}" for key, (full, small) in shrunk.items())
+            console.print(f"scaled down (--scale small): {changes}", markup=False)
+        for line in run.missing:
+            console.print(f"missing: {line}", markup=False)
+    write(subject, page)
+    console.print(
+        f"wrote {page}" + ("" if page.name != PAGE else f", beside it {', '.join(FILES)} and {FIGURES}/"), markup=False
+    )
+    score = subject.settings[0].score(subject.metric) if subject.settings else None
+    if score is None:
+        console.print(f"no trial has reported {subject.metric} yet", markup=False)
+        return
+    champion = subject.settings[0].champion
+    best = champion.best(subject.metric, subject.mode) or {}
+    told = f"best: {champion.name}, epoch {best.get('epoch')}: {subject.metric} {best[subject.metric]:.4f}"
+    if score.over == "seeds":
+        told += (
+            f" (mean of {subject.settings[0].seeds} seeds {score.mean:.4f}, 95 % {score.low:.4f} to {score.high:.4f})"
+        )
+    console.print(f"{told}\nbest checkpoint: {best.get('checkpoint')}", markup=False)

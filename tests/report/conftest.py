@@ -1,0 +1,69 @@
+"""Runs as their folders hold them, made up."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doppel_ray import tree
+from doppel_ray.config import Experiment
+
+BASELINES = {"probe/factors/score_mel": 0.45, "probe/factors/score_untrained": 0.5}
+
+MadeTrial = tuple[Mapping[str, Any], str, Sequence[Mapping[str, Any]]]
+"""What the search gave a trial, its status, and its rows."""
+Make = Callable[..., Path]
+
+
+def row(epoch: int, score: float | None, **more: Any) -> dict[str, Any]:
+    scores = {} if score is None else {"probe/factors/score": score, **BASELINES}
+    return {
+        "epoch": epoch,
+        "step": 10 * epoch,
+        "pairs": 320 * epoch,
+        "loss": 3.0 - epoch / 10,
+        "train_seconds": 20.0,
+        "checkpoint": f"epoch_{epoch:04d}",
+        **scores,
+        **more,
+    }
+
+
+def make_run(folder: Path, trials: Mapping[str, MadeTrial], **about: Any) -> Path:
+    """Write a run's folder: run.json, trials.json, and each trial's experiment and rows.
+
+    Args:
+        trials: name -> trial.
+        about: what run.json says beside the experiment.
+    """
+    experiment = Experiment().plain()
+    keys = {key for values, _, _ in trials.values() for key in values}
+    experiment["search"] = {key: {"choice": [values[key] for values, _, _ in trials.values()]} for key in keys}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"experiment": experiment, **about}))
+    (folder / "trials.json").write_text(
+        json.dumps([{"name": name, "values": values, "status": status} for name, (values, status, _) in trials.items()])
+    )
+    for name, (values, _, rows) in trials.items():
+        own = json.loads(json.dumps(experiment))
+        for key, value in values.items():
+            tree.assign(own, key, value)
+        (folder / "trials" / name).mkdir(parents=True)
+        (folder / "trials" / name / "experiment.json").write_text(json.dumps(own))
+        (folder / "trials" / name / "rows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A sweep of three trials: one best in the middle of its run, one stopped early, one without a score."""
+    return make_run(
+        tmp_path / "sweep",
+        {
+            "000_delta=0.02": ({"pairs.delta": 0.02}, "finished", [row(1, 0.3), row(2, 0.8), row(3, 0.7)]),
+            "001_delta=0.25": ({"pairs.delta": 0.25}, "stopped early", [row(1, 0.4)]),
+            "002_delta=0.5": ({"pairs.delta": 0.5}, "failed", []),
+        },
+    )

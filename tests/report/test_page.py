@@ -1,0 +1,199 @@
+"""The page and the figures, from nothing but a run's folder."""
+
+import csv
+import math
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from doppel_ray import report
+from doppel_ray.report.__main__ import main
+from doppel_ray.section import ConfigError
+from tests.report.conftest import MadeTrial, make_run, row
+
+CHAIN = [{"kind": "high_pass"}, {"kind": "pitch_shift"}]
+
+
+class Page(HTMLParser):
+    """Tags, and text, of a page."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(file.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def published(folder: Path) -> tuple[Page, str]:
+    """The page, and what the terminal shows."""
+    console = Console(record=True, width=160, file=(folder / "out.txt").open("w"))
+    report.publish(folder, console)
+    return Page(folder / "report.html"), console.export_text()
+
+
+def grid(folder: Path) -> Path:
+    """δ with and without augmentations, three seeds each."""
+    trials: dict[str, MadeTrial] = {}
+    for delta in (0.02, 0.1, 0.5):
+        for augment in ([], CHAIN):
+            for seed in range(3):
+                score = 0.6 + 0.05 * seed - abs(math.log10(delta / 0.1)) / 10
+                values = {"pairs.delta": delta, "augment": augment, "run.seed": seed}
+                trials[f"{len(trials):03d}"] = (values, "finished", [row(1, score), row(2, score + 0.1)])
+    return make_run(folder, trials, plan=["a trial needs 1.26 CPU"], nodes=["node-1: 2 CPUs"])
+
+
+def test_importing_the_report_loads_nothing_that_draws_or_computes() -> None:
+    code = "import sys, doppel_ray.report; print({'matplotlib', 'jinja2', 'torch', 'scipy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_publishing_prints_the_leaderboard_names_the_best_checkpoint_and_writes_the_page(folder: Path) -> None:
+    page, text = published(folder)
+    for part in (
+        "mel statistics",
+        "same encoder, untrained",
+        "stopped early",
+        "best: 000_delta=0.02, epoch 2",
+        "epoch_0002",
+        "report.html",
+        "tensorboard --logdir",
+    ):
+        assert part in text
+    for part in ("Leaderboard", "Score against δ", "Learning curves", "at the end", "--run.name sweep-000_delta=0.02"):
+        assert part in page.text
+    for name in ("leaderboard", "trials", "rows", "figures/curves", "figures/score_against_pairs.delta"):
+        assert (folder / f"{name}.csv").stat().st_size > 0
+    assert (folder / "figures" / "score_against_pairs.delta.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_asks_for_nothing_from_anywhere_and_runs_nothing(folder: Path) -> None:
+    page, _ = published(folder)
+    assert not {"script", "link", "iframe", "img", "object"} & {tag for tag, _ in page.tags}
+    outside = [value for _, attributes in page.tags for value in attributes.values() if value and "://" in value]
+    assert all(value.startswith("http://www.w3.org/") for value in outside), "names of XML, which nobody fetches"
+    assert "url(http" not in (folder / "report.html").read_text()
+
+
+def test_what_a_folder_holds_is_text_on_the_page_whatever_it_is(tmp_path: Path) -> None:
+    evil = '<script>alert("x")</script> $\\frac{$ [bold] [/] & \x07'
+    trials: dict[str, MadeTrial] = {
+        "000<b>": ({"pairs.delta": {"<i>": 0.1}, evil: "a"}, evil, [row(1, 0.6, checkpoint=evil)]),
+        "001": ({"pairs.delta": 0.1, evil: "b"}, "finished", [row(1, 0.5)]),
+    }
+    folder = make_run(
+        tmp_path / "<img>", trials, command=evil, plan=[evil], nodes=[evil], commit=evil, machine={evil: 1}
+    )
+    page, text = published(folder)
+    assert not {"script", "img", "i"} & {tag for tag, _ in page.tags}
+    assert '<script>alert("x")</script>' in page.text
+    assert '<script>alert("x")</script> $\\frac{$ [bold]' in text
+
+
+def test_a_search_over_numbers_and_words_has_a_figure_for_each_and_one_for_all(tmp_path: Path) -> None:
+    folder = grid(tmp_path / "grid")
+    page, _ = published(folder)
+    names = {attributes["id"] for tag, attributes in page.tags if tag == "figure"}
+    assert names == {"score_against_pairs.delta", "score_by_augment", "parallel", "curves"}, "all cost the same"
+    with (folder / "figures" / "score_against_pairs.delta.csv").open(newline="") as file:
+        points = list(csv.DictReader(file))
+    assert {point["series"] for point in points} == {"augment none", "augment high_pass+pitch_shift"}
+    assert {point["interval_over"] for point in points} == {"seeds"}
+    drawn = ElementTree.parse(folder / "figures" / "score_against_pairs.delta.svg")
+    words = {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"δ", "0.02", "0.1", "0.5", "augment none", "mel statistics"} <= words
+    for part in ("a trial needs 1.26 CPU", "node-1: 2 CPUs", "Student’s t over the seeds"):
+        assert part in page.text
+
+
+def test_figures_of_one_page_have_no_identifier_in_common(tmp_path: Path) -> None:
+    page, _ = published(grid(tmp_path / "grid"))
+    found = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(found) == len(set(found))
+
+
+def test_delta_for_each_group_of_parameters_is_a_word(tmp_path: Path) -> None:
+    deltas: list[Any] = [0.1, {"pitch": 0.05, "timbre": 0.25}]
+    trials = {f"00{n}": ({"pairs.delta": delta}, "finished", [row(1, 0.6)]) for n, delta in enumerate(deltas)}
+    folder = make_run(tmp_path / "groups", trials)
+    published(folder)
+    assert (folder / "figures" / "score_by_pairs.delta.svg").is_file()
+
+
+def test_a_run_without_any_trial_has_a_page_that_says_so(tmp_path: Path) -> None:
+    page, text = published(make_run(tmp_path / "begun", {}))
+    assert "No trial has begun yet" in page.text
+    assert "no trial has reported probe/factors/score yet" in text
+
+
+def test_what_is_missing_has_a_section_of_its_own(folder: Path) -> None:
+    assert "What is missing" not in published(folder)[0].text
+    (folder / "run.json").write_text("{")
+    page, text = published(folder)
+    assert "run.json is damaged" in page.text
+    assert "missing: " in text
+
+
+def test_several_runs_are_compared_on_one_page(tmp_path: Path, folder: Path) -> None:
+    other = grid(tmp_path / "grid")
+    assert main([str(folder), str(other)]) == 0
+    page = Page(folder / "comparison" / "report.html")
+    for part in ("sweep, grid", "How the runs differ", "sweep: 000_delta=0.02", "grid: 000"):
+        assert part in page.text
+    assert not (folder / "report.html").exists(), "a run's own page is its own"
+    assert main([str(folder), str(other)]) == 0, "and again, over what it wrote"
+
+
+def test_a_page_may_stand_alone(tmp_path: Path, folder: Path) -> None:
+    assert main([str(folder), "--out", str(tmp_path / "pages" / "mine.html")]) == 0
+    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["mine.html"]
+    links = [attributes.get("href") or "" for _, attributes in Page(tmp_path / "pages" / "mine.html").tags]
+    assert not [link for link in links if link and not link.startswith("#")], "of what does not lie beside it"
+
+
+def test_what_no_report_has_written_is_not_overwritten(tmp_path: Path, folder: Path) -> None:
+    (folder / "report.html").write_text("<html>mine</html>")
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "thesis.tex").write_text("...")
+    for out in ([], ["--out", str(tmp_path / "papers")]):
+        with pytest.raises(ConfigError, match="not overwritten"):
+            main([str(folder), *out])
+    assert (folder / "report.html").read_text() == "<html>mine</html>"
+    assert [path.name for path in (tmp_path / "papers").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.slow
+def test_two_hundred_trials_of_fifty_rows_make_a_readable_page_in_seconds(tmp_path: Path) -> None:
+    """Takes 8 to 20 seconds of one core: 10,000 rows, drawn as SVG and PNG."""
+    trials: dict[str, MadeTrial] = {}
+    for n in range(200):
+        values = {"pairs.delta": 0.01 * 1.02**n, "optim.lr": 1e-4 * (1 + n * 7 % 100), "encoder.kind": f"kind_{n % 3}"}
+        trials[f"{n:03d}"] = (values, "finished", [row(e, 0.5 + (n % 17) * e / 5000) for e in range(1, 51)])
+    folder = make_run(tmp_path / "big", trials)
+    began = time.process_time()
+    page, _ = published(folder)
+    assert time.process_time() - began < 40
+    assert "160 more are in leaderboard.csv" in page.text
+    assert len(re.findall("<tr", (folder / "report.html").read_text())) < 120
+    assert (folder / "report.html").stat().st_size < 5e6
+    with (folder / "rows.csv").open() as file:
+        assert sum(1 for _ in file) == 10_001
