@@ -31,6 +31,9 @@ from torch.utils.tensorboard import summary
 
 from doppel_ray import report
 from doppel_ray.points import searched
+from doppel_ray.report.leaderboard import table
+from doppel_ray.report.study import study
+from doppel_ray.report.writer import FIGURES
 from doppel_ray.rows import STEPS, Row, Tail, numbers
 from doppel_ray.search import Space, label
 
@@ -307,8 +310,8 @@ def conclude(folder: Path) -> None:
     if not any(trial.rows for trial in run.trials):
         return
     _forget(sweep, REPORT)
-    values = [*text_pb("all_trials/leaderboard", _markdown(report.table(report.study([run])))).value]
-    for file in sorted((folder / report.FIGURES).glob("*.png")):
+    values = [*text_pb("all_trials/leaderboard", _markdown(table(study([run])))).value]
+    for file in sorted((folder / FIGURES).glob("*.png")):
         picture = Summary.Image(encoded_image_string=file.read_bytes(), colorspace=4)
         values.append(Summary.Value(tag=f"all_trials/{file.stem}", image=picture))
     _write(sweep, REPORT, values, _ended(run))

@@ -189,7 +189,8 @@ def test_the_sweeps_own_curves_go_on_after_a_resume_and_end_with_one_leaderboard
         ends(f"00{number}", score, {"pairs.delta": 0.05})
         sweep.end(f"00{number}", succeeded=True)
         sweep.close()
-        (folder / "curves.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        (folder / "figures").mkdir(exist_ok=True)
+        (folder / "figures" / "curves.png").write_bytes(b"\x89PNG\r\n\x1a\n")
         board.conclude(folder)
     assert curve(own, "all_trials/best") == [(1, 0.6), (2, 0.6), (3, 0.7)]
     assert curve(own, "all_trials/each") == [(1, 0.6), (2, 0.5), (3, 0.7)]

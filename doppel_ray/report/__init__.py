@@ -3,9 +3,8 @@
 Importing this is cheap: what draws and renders is loaded when a report is written.
 """
 
-from doppel_ray.report.leaderboard import show, table
+from doppel_ray.report.leaderboard import show
 from doppel_ray.report.runs import RUN, TRIALS, Run, Trial, about, read
-from doppel_ray.report.study import study
-from doppel_ray.report.writer import FIGURES, publish
+from doppel_ray.report.writer import publish
 
-__all__ = ["FIGURES", "RUN", "TRIALS", "Run", "Trial", "about", "publish", "read", "show", "study", "table"]
+__all__ = ["RUN", "TRIALS", "Run", "Trial", "about", "publish", "read", "show"]
