@@ -37,7 +37,7 @@ def curves(study: Study) -> Figure | None:
                         ys,
                         color=style.colour,
                         linestyle=style.dashes,
-                        marker=style.marker if len(xs) <= 20 else "",
+                        marker="o" if len(xs) == 1 else style.marker if len(xs) <= 20 else "",
                         markersize=3.5,
                         linewidth=1.0 if thin else 1.5,
                         alpha=0.8 if thin else 1.0,
