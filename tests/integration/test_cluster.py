@@ -24,11 +24,11 @@ from tests.integration.processes import eventually, title
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(bool(reason := missing()), reason=f"no hosts out of namespaces: {reason}"),
 ]
 
-PATIENCE = 900
+PATIENCE = 1500
 """Seconds after which something that takes one minute is taken to hang, on a machine that may be busy."""
 
 PROFILE = """
@@ -51,7 +51,7 @@ except OSError as error:
 """
 """What an HTTP server answers, with the token that is shown if one is."""
 
-EPOCHS = 8
+EPOCHS = 6
 SWEEP = {
     "run.name": "mine",
     "synth.duration": 0.5,
