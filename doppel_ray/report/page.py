@@ -209,8 +209,16 @@ def _result(study: Study) -> dict[str, str] | None:
         "score": show(score.mean),
         "interval": f"{_interval(score)} (95 % over {_over(first, score)})" if score.over else "",
         "gain": gain,
-        "where": f"{champion.name}, epoch {row.get('epoch', '–')}: {row.get('checkpoint') or 'no checkpoint'}",
+        "where": f"{champion.name}, epoch {row.get('epoch', '–')}: {_within(champion.folder, row.get('checkpoint'))}",
     }
+
+
+def _within(trial: Path, checkpoint: str | None) -> str:
+    """A checkpoint as the run's folder has it, wherever that lies: `trials/NAME/checkpoints/epoch_0003`."""
+    if checkpoint is None:
+        return "no checkpoint"
+    _, name, inside = checkpoint.rpartition(f"/{trial.name}/")
+    return f"trials{name}{inside}" if name else checkpoint
 
 
 def _over(setting: Setting, score: Score) -> str:
