@@ -107,7 +107,7 @@ class Hosts:
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True)
         (folder / "sshd_config").write_text(
             f"HostKey {folder / 'host_key'}\nAuthorizedKeysFile {folder / 'key.pub'}\nStrictModes no\nUsePAM no\n"
-            "PasswordAuthentication no\nPidFile none\n"
+            "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPidFile none\n"
         )
         self.user = Host(folder / "user", "sleep", "infinity")
         self.user.ip("link", "add", "lan", "type", "bridge")

@@ -87,11 +87,13 @@ def write_config(hosts: Hosts, name: str, head: str, key: str = "key") -> Path:
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
-    """Three hosts, the user's machine, and on it a clone of this project."""
+    """Three hosts, the user's machine, and on it a clone of this project, and a token."""
     folder = Path(tempfile.mkdtemp(prefix="doppel_ray_hosts_", dir="/var/tmp"))
     ignored = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*_cache", "*.egg-info")
     shutil.copytree(REPOSITORY, folder / "clone", ignore=ignored)
     made = Hosts(folder, PROFILE)
+    code, output = made.run("sh", "-c", "ray get-auth-token --generate > /dev/null", timeout=PATIENCE)
+    assert code == 0, output
     yield made
     made.end()
     assert eventually(lambda: not any(host.processes() for host in made.all()), 120), "nothing is left behind"
@@ -102,8 +104,6 @@ def hosts() -> Iterator[Hosts]:
 def cluster(hosts: Hosts) -> Iterator[Path]:
     """The configuration file of a cluster that is up; it goes down at the end."""
     file = write_config(hosts, "doppel-ray-test", hosts.addresses[0])
-    code, output = hosts.run("sh", "-c", "ray get-auth-token --generate > /dev/null", timeout=PATIENCE)
-    assert code == 0, output
     for _ in range(3):  # a busy machine may miss the 30 s that Ray allows a node to start
         code, output = hosts.run("ray", "up", "--yes", file, timeout=PATIENCE)
         if code == 0:
