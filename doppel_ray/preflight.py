@@ -3,7 +3,7 @@
 import logging
 from typing import TYPE_CHECKING
 
-from doppel_ray import environment, points, steer, tree
+from doppel_ray import board, environment, points, steer, tree
 from doppel_ray.section import ConfigError
 
 if TYPE_CHECKING:
@@ -38,7 +38,15 @@ def check_metric(experiment: "Experiment") -> None:
     from doppel_ray.probe.protocols import columns
 
     metric = experiment.tune.metric
-    if not metric.startswith("probe/") or points.trial_count(experiment) == 1:
+    if points.trial_count(experiment) == 1:
+        return
+    if not metric.startswith("probe/"):
+        told = [*board.TRAIN, *board.USAGE]
+        if metric not in told:
+            raise ConfigError(
+                f"tune.metric is {metric!r}; expected probe/TASK/METRIC or one of {', '.join(told)}"
+                f"{tree.suggestion(metric, told)}"
+            )
         return
     _, task, *rest = metric.split("/")
     tasks = {entry.name: entry for entry in experiment.probes.build()}

@@ -68,6 +68,7 @@ def test_every_command_has_help(module: str) -> None:
         (["--probes.tasks", "[factors, esc10]", "--probes.root", "nowhere"], ["nowhere", "no such folder"]),
         (["--tune.metric", "probe/esc10/accuracy"], ["tune.metric", "probes.tasks"]),
         (["--tune.metric", "probe/factors/scor"], ["factors gives score", "did you mean probe/factors/score?"]),
+        (["--tune.metric", "los"], ["tune.metric is 'los'", "did you mean loss?"]),
         (["--resume", "nowhere"], ["nowhere", "run.json is missing"]),
         (["--resume", "nowhere", "--pairs.delta", "0.1"], ["leave out --config and every other setting"]),
     ],

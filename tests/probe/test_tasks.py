@@ -14,8 +14,11 @@ import torch
 import yaml
 
 from doppel_ray.audio import files
+from doppel_ray.audio.frontend import VGGish
 from doppel_ray.config import Experiment, read
-from doppel_ray.probe import ProbesConfig
+from doppel_ray.probe import ProbesConfig, protocols
+from doppel_ray.probe.embed import by_mel_statistics, embed
+from doppel_ray.probe.protocols import ProtocolConfig
 from doppel_ray.probe.sounds import Recorded
 from doppel_ray.probe.task import Examples
 from doppel_ray.probe.tasks import FACTORS, TASKS, Factors, Hear, Manifest, Native, Task
@@ -207,6 +210,13 @@ def test_a_hear_copy_of_the_real_esc10_is_the_same_task(tmp_path: Path, esc10: P
     assert len(copy.sounds) == 400
     assert by_file(copy) == by_file(native)
     torch.testing.assert_close(copy.sounds.read(399), native.sounds.read(399), rtol=0, atol=0)
+    assert mel_score(copy) == pytest.approx(mel_score(native), abs=1e-6)
+
+
+def mel_score(task: Examples) -> float:
+    """Accuracy of mel statistics."""
+    vectors = embed(task.sounds, range(len(task.sounds)), by_mel_statistics(VGGish(16000)), None)
+    return protocols.evaluate(ProtocolConfig(), vectors, task.questions)[task.questions.metrics[0]]
 
 
 @pytest.mark.parametrize(("asked", "read"), [(16000, "16000"), (22050, "48000"), (8000, "16000"), (96000, "48000")])
