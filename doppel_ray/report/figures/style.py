@@ -22,11 +22,11 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import LogLocator, NullLocator
 
+from doppel_ray.figure import COLOURS
 from doppel_ray.report.leaderboard import write_csv
 from doppel_ray.report.runs import number
 from doppel_ray.report.study import BASELINES, Setting, Study, short, title
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = (
     "-",
