@@ -81,6 +81,8 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
             if args.extend is None
             else "--extend adds to the run as it was configured; leave out --config and --scale"
         )
+    if args.resume is not None and args.extend is not None:
+        raise ConfigError("--resume and --extend: choose one; --extend goes on with what is unfinished too")
     folder = args.resume or args.extend
     experiment = run_folder.recorded(folder) if args.extend is None else run_folder.more(folder, args.overrides)
     preflight.check(experiment)
@@ -107,9 +109,9 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
     """
     from doppel_ray import cluster, resources
 
-    began = time.monotonic()
+    began, name = time.monotonic(), folder.resolve().name
     past = report.read(folder).trials
-    budget = Budget(experiment, folder.name, past)
+    budget = Budget(experiment, name, past)
     if (spent := budget.spent()) is not None:
         raise ConfigError(f"{folder} has used up its {spent}; give it more: --extend {folder} --tune.pairs N")
     go_on = f"go on with: python -m doppel_ray.tune --resume {folder}"
@@ -125,7 +127,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
             steer.check(experiment, plan.concurrent)
             run_folder.note(folder, plan=plan.lines(), nodes=[asdict(node) for node in nodes])
             scheduler = steer.scheduler(experiment)
-            agenda = steer.agenda(experiment, folder.name, past, plan.concurrent, scheduler, budget)
+            agenda = steer.agenda(experiment, name, past, plan.concurrent, scheduler, budget)
             for line in (f"{told(agenda.total, past)} into {folder}", where, *plan.lines()):
                 console.print(line)
             _fit(experiment, folder.resolve(), agenda, scheduler, budget, plain)
