@@ -42,6 +42,9 @@ class Node:
     cpus: float
     gpus: float
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.cpus:g} CPUs, {self.gpus:g} GPUs"
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -9,7 +9,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -125,7 +124,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
             command.stop_on_sigterm()
             plan = resources.plan(experiment, nodes)
             steer.check(experiment, plan.concurrent)
-            run_folder.note(folder, plan=plan.lines(), nodes=[asdict(node) for node in nodes])
+            run_folder.note(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])
             scheduler = steer.scheduler(experiment)
             agenda = steer.agenda(experiment, name, past, plan.concurrent, scheduler, budget)
             for line in (f"{told(agenda.total, past)} into {folder}", where, *plan.lines()):
