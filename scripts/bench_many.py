@@ -23,7 +23,7 @@ TINY = {
     "train.batch_size": "32",
     "train.cpus_per_worker": "0.3",
     "generators.0.num_cpus": "0.1",
-    "probes.tasks": "[{kind: factors, sounds: 64}]",
+    "probes.tasks": "[{kind: factors, sounds: 128}]",
     "probes.cpus": "0.05",
     "tune.scheduler": "fifo",
     "search": "{optim.lr: {loguniform: [1.0e-4, 1.0e-2]}}",
@@ -49,7 +49,7 @@ def sweep(folder: Path, trials: int) -> None:
     settings = TINY | {"tune.samples": str(trials), "run.dir": str(folder), "run.name": "many"}
     options = [part for key, value in settings.items() for part in (f"--{key}", value)]
     command = [sys.executable, "-m", "doppel_ray.tune", "--plain", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     print("| trials | seconds a trial | driver: CPU seconds a trial | driver: MiB |\n|---|---|---|---|")
     part = max(1, trials // 10)
     done, since, used = 0, time.monotonic(), 0.0
