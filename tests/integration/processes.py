@@ -25,8 +25,8 @@ def all_processes() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
-def descendants(title: str, ancestor: int | None = None) -> list[int]:
-    """Processes below `ancestor` (default: this one) whose command line holds `title`."""
+def descendants(named: str, ancestor: int | None = None) -> list[int]:
+    """Processes below `ancestor` (default: this one) whose command line holds `named`."""
 
     def below(pid: int) -> bool:
         while pid > 1:
@@ -35,7 +35,7 @@ def descendants(title: str, ancestor: int | None = None) -> list[int]:
                 return True
         return False
 
-    return [pid for pid in all_processes() if title in title(pid) and below(pid)]
+    return [pid for pid in all_processes() if named in title(pid) and below(pid)]
 
 
 def marked(marker: str) -> list[int]:
