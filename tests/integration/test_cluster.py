@@ -24,11 +24,11 @@ from tests.integration.processes import eventually, title
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
-    pytest.mark.timeout(3600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(bool(reason := missing()), reason=f"no hosts out of namespaces: {reason}"),
 ]
 
-PATIENCE = 1500
+PATIENCE = 900
 """Seconds after which something that takes one minute is taken to hang, on a machine that may be busy."""
 
 PROFILE = """
