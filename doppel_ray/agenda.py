@@ -25,9 +25,6 @@ from doppel_ray.search import label
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
 
-ENDED = ("finished", "stopped early")
-"""Statuses of trials that are not to be run again."""
-
 
 def trial_name(number: int, point: Mapping[str, Any]) -> str:
     """`003_delta=0.05`: the trial's number and what the search gave it."""
@@ -106,7 +103,7 @@ class Agenda(SearchAlgorithm):
         recall: Callable[[Any, Sequence[Row]], None],
     ) -> None:
         self.run, self.total, self.concurrent, self.budget, self.recall = run, total, concurrent, budget, recall
-        self.unfinished = deque(trial for trial in past if trial.status not in ENDED)
+        self.unfinished = deque(trial for trial in past if trial.status not in report.ENDED)
         self.searcher = rest if isinstance(rest, Searcher) else None
         self.points = deque(() if isinstance(rest, Searcher) else rest)
         self.number = 1 + max((number_of(trial.name) for trial in past), default=-1)
@@ -117,7 +114,7 @@ class Agenda(SearchAlgorithm):
         self.parser = _make_parser()
         self.spec: dict[str, Any] = {}
         for trial in past:
-            if trial.status in ENDED:
+            if trial.status in report.ENDED:
                 recall(Ended(identifier(run, number_of(trial.name))), trial.rows)
 
     @property

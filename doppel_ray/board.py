@@ -34,7 +34,7 @@ from doppel_ray.points import searched
 from doppel_ray.report.leaderboard import table
 from doppel_ray.report.study import study
 from doppel_ray.report.writer import FIGURES
-from doppel_ray.rows import STEPS, Row, Tail, numbers
+from doppel_ray.rows import POPULATION, STEPS, Row, Tail, numbers
 from doppel_ray.search import Space, label
 
 if TYPE_CHECKING:
@@ -46,9 +46,6 @@ HPARAMS = ".hparams"
 """Ends the names of the files that say what the search gave a trial."""
 REPORT = ".report"
 """Ends the name of the file of leaderboard and figures."""
-WHOLE = ("finished", "stopped early")
-ENDED = (*WHOLE, "failed")
-"""Statuses of trials that are over; those that failed are tried again when the sweep is resumed."""
 
 USAGE = {
     "pairs_per_second": "Pairs that training takes in a second, over all workers.",
@@ -112,8 +109,8 @@ def about(column: str) -> str:
     if column.startswith("probe/") and column not in USAGE:
         _, task, metric = column.split("/", 2)
         return f"The probe `{task}`: {metric}, of test examples that it was not fitted on."
-    if column.startswith("search/"):
-        return f"`{column.removeprefix('search/')}` as population-based training has it in force."
+    if column.startswith(POPULATION):
+        return f"`{column.removeprefix(POPULATION)}` as population-based training has it in force."
     return USAGE.get(column) or TRAIN.get(column, "")
 
 
@@ -261,7 +258,7 @@ class Sweep:
         search = searched(experiment)
         self.texts = {key for key, space in search.items() if not _numeric(space)}
         self.curves = Curves(self.trials / SWEEP)
-        self.curves.forget_after(_ended(report.read(folder), WHOLE))
+        self.curves.forget_after(_ended(report.read(folder), report.ENDED))
         rate = experiment.synth.sample_rate
         asked = {task.name: task.questions(rate).metrics[0] for task in experiment.probes.build()}
         first = {f"probe/{task}/{metric}": task for task, metric in asked.items()}
@@ -324,7 +321,7 @@ def _markdown(table: Table) -> str:
     return "\n".join([f"**{table.title}**", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
-def _ended(run: report.Run, statuses: Collection[str] = ENDED) -> int:
+def _ended(run: report.Run, statuses: Collection[str] = report.OVER) -> int:
     return sum(trial.status in statuses for trial in run.trials)
 
 

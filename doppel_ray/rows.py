@@ -14,6 +14,8 @@ ROWS = "rows.jsonl"
 """The rows that a trial has sent, a line of JSON each."""
 STEPS = "steps.jsonl"
 """Points of the curves by step, and before those of each life of the train worker `{"goes_on_from": step}`."""
+POPULATION = "search/"
+"""How the columns of a row begin that say which values were in force, where they change while a trial runs."""
 AXES = ("epoch", "step", "pairs")
 """Columns of a row that say when, not what."""
 

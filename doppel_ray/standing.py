@@ -12,8 +12,6 @@ from doppel_ray import report
 from doppel_ray.rows import Row
 from doppel_ray.train import waits_for
 
-OVER = ("finished", "stopped early", "failed")
-
 
 class Standing:
     """What is known of every trial of a sweep.
@@ -56,7 +54,7 @@ class Standing:
     def done(self) -> int:
         """Epochs that are over; of a trial that was stopped, all."""
         return sum(
-            self.epochs if status in OVER else self.last.get(name, {}).get("epoch", 0)
+            self.epochs if status in report.OVER else self.last.get(name, {}).get("epoch", 0)
             for name, status in self.status.items()
         )
 
@@ -69,7 +67,7 @@ class Standing:
 
     def sentence(self) -> str:
         """`2 of 12 trials have ended; best so far 001_delta=0.1: factors/score 0.540; about 6 min left`."""
-        ended = sum(status in OVER for status in self.status.values())
+        ended = sum(status in report.OVER for status in self.status.values())
         parts = [f"{ended} of {self.total} {'trial has' if self.total == 1 else 'trials have'} ended"]
         if self.best is not None:
             name, row = self.best

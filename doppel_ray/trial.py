@@ -13,7 +13,7 @@ from doppel_ray import board, lineage
 from doppel_ray.hold import ORPHANS, hold
 from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import Reports, Rows
-from doppel_ray.rows import Row, read_rows
+from doppel_ray.rows import POPULATION, Row, read_rows
 from doppel_ray.search import label
 from doppel_ray.train import log_to, snapshot, trainer
 
@@ -121,7 +121,7 @@ def trainable(base: dict[str, Any], run_folder: Path) -> Callable[[dict[str, Any
                 if folder not in source.parents:
                     lineage.fork(folder, source, config)
             # They change while it runs, so that each row says which were in force.
-            run(experiment, folder, _send_with_pointer, {f"search/{key}": value for key, value in config.items()})
+            run(experiment, folder, _send_with_pointer, {f"{POPULATION}{key}": value for key, value in config.items()})
 
     return trial
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import doppel_ray.environment  # before anything of Ray's
 from doppel_ray import board, command, config, environment, live, preflight, report, run_folder, steer
-from doppel_ray.agenda import ENDED, Agenda, Budget
+from doppel_ray.agenda import Agenda, Budget
 from doppel_ray.config import Experiment
 from doppel_ray.hold import hold
 from doppel_ray.section import ConfigError
@@ -168,14 +168,14 @@ def is_full(folder: Path) -> bool:
 
 def told(total: int, past: Sequence[report.Trial]) -> str:
     """`3 trials`, `8 trials (5 have ended)`."""
-    ended = sum(trial.status in ENDED for trial in past)
+    ended = sum(trial.status in report.ENDED for trial in past)
     return f"{total} {'trial' if total == 1 else 'trials'}" + (f" ({ended} have ended)" if ended else "")
 
 
 def _result(folder: Path, total: int, budget: Budget) -> str:
     """How a sweep that nobody interrupted has ended: "finished", "failed", "spent" or "interrupted"."""
     statuses = [trial.status for trial in report.read(folder).trials]
-    if len(statuses) == total and set(statuses) <= set(ENDED):
+    if len(statuses) == total and set(statuses) <= set(report.ENDED):
         return "finished"
     if "failed" in statuses and not {"running", "waiting", "interrupted"} & set(statuses):
         return "failed"

@@ -4,7 +4,7 @@ Importing this is cheap: what draws and renders is loaded when a report is writt
 """
 
 from doppel_ray.report.leaderboard import show
-from doppel_ray.report.runs import RUN, TRIALS, Run, Trial, about, read
+from doppel_ray.report.runs import ENDED, OVER, RUN, TRIALS, Run, Trial, about, read
 from doppel_ray.report.writer import publish
 
-__all__ = ["RUN", "TRIALS", "Run", "Trial", "about", "publish", "read", "show"]
+__all__ = ["ENDED", "OVER", "RUN", "TRIALS", "Run", "Trial", "about", "publish", "read", "show"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from doppel_ray import tree
 from doppel_ray.points import SEED
-from doppel_ray.rows import ROWS, Row, sound_rows
+from doppel_ray.rows import POPULATION, ROWS, Row, sound_rows
 from doppel_ray.section import ConfigError
 
 RUN = "run.json"
@@ -20,8 +20,10 @@ TRIALS = "trials.json"
 """The trials of a run: name, values and status of each."""
 EXPERIMENT = "experiment.json"
 """A trial's own resolved experiment."""
-POPULATION = "search/"
-"""How the columns of a row begin that say which values were in force, where they change while a trial runs."""
+ENDED = ("finished", "stopped early")
+"""Statuses of trials that are not to be run again."""
+OVER = (*ENDED, "failed")
+"""Statuses of trials that no longer run; those that failed are tried again when the sweep is resumed."""
 UNKNOWN = "unknown"
 """Status of a trial that only its folder tells of."""
 
