@@ -25,11 +25,16 @@ from doppel_ray.search import label
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
 
+LONGEST_VALUE = 24
+"""Characters of a value in a trial's name: a long one, such as a chain of augmentations, hides no other."""
+LONGEST_NAME = 100
+"""Characters of a trial's name, which is a folder's too."""
+
 
 def trial_name(number: int, point: Mapping[str, Any]) -> str:
     """`003_delta=0.05`: the trial's number and what the search gave it."""
-    values = "_".join(f"{key.rpartition('.')[2]}={label(value)}" for key, value in point.items())
-    return re.sub(r"[^A-Za-z0-9=._+-]", "-", f"{number:03d}_{values}".rstrip("_"))[:80]
+    values = "_".join(f"{key.rpartition('.')[2]}={label(value)[:LONGEST_VALUE]}" for key, value in point.items())
+    return re.sub(r"[^A-Za-z0-9=._+-]", "-", f"{number:03d}_{values}".rstrip("_"))[:LONGEST_NAME]
 
 
 def number_of(name: str) -> int:

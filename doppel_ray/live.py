@@ -38,7 +38,7 @@ class Live(Callback):
         self.scheduler: str = experiment["tune"]["scheduler"]
         self.standing = Standing(folder, experiment, total)
         self.entries: dict[str, dict[str, Any]] = {}
-        """What trials.json says of each trial."""
+        """What trials.json says of each trial beside its status."""
         self.screen: Screen | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -55,10 +55,9 @@ class Live(Callback):
             TextColumn("{task.description}"),
             console=self.console,
         )
-        file = self.folder / report.TRIALS
-        if file.exists():
-            self.entries = {entry["name"]: entry for entry in json.loads(file.read_text())}
-            self.standing.take_up(report.read(self.folder).trials)
+        past = report.read(self.folder).trials
+        self.entries = {trial.name: {"point": trial.point, "values": trial.values} for trial in past}
+        self.standing.take_up(past)
         self.bar = self.progress.add_task("", total=self.standing.total * self.standing.epochs)
         self._advance()
         self.board = board.Sweep(self.folder, Experiment.model_validate(self.experiment))
@@ -70,8 +69,8 @@ class Live(Callback):
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         for trial in trials:
-            status = self.standing.status.get(str(trial))
-            if status is None or (status in ("running", "interrupted", "failed") and trial.status == "PENDING"):
+            known = self.standing.status.get(str(trial))
+            if trial.status == "PENDING" and known not in (*report.ENDED, "waiting"):
                 self._note(trial, "waiting")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -132,16 +131,13 @@ class Live(Callback):
     def _note(self, trial: Any, status: str) -> None:
         """Record a trial's status in trials.json."""
         self.standing.status[str(trial)] = status
-        self.entries[str(trial)] = {
-            "name": str(trial),
-            "id": trial.trial_id,
-            "point": trial.evaluated_params,
-            "values": trial.config,
-            "status": status,
-        }
+        self.entries[str(trial)] = {"point": trial.evaluated_params, "values": trial.config}
+        told = [
+            {"name": name, **self.entries[name], "status": self.standing.status[name]} for name in sorted(self.entries)
+        ]
         file = self.folder / report.TRIALS
         partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(sorted(self.entries.values(), key=lambda entry: entry["name"]), indent=1))
+        partial.write_text(json.dumps(told, indent=1))
         partial.replace(file)
 
     def _say(self, text: str) -> None:

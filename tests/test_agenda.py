@@ -147,3 +147,9 @@ def test_optuna_goes_on_learning_after_an_interruption() -> None:
         found.on_trial_complete(identifier("run", number), rows(0.5)[-1])
     assert names == ["001", "002", "003"]
     assert found.is_finished()
+
+
+def test_a_trials_name_shows_every_value_although_one_is_long() -> None:
+    chain = [{"kind": kind} for kind in ("high_pass", "low_pass", "pitch_shift", "shift", "impulse_response")]
+    name = trial_name(7, {"augment": chain, "run.seed": 2})
+    assert name == "007_augment=high_pass+low_pass+pitch_seed=2"
