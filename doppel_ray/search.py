@@ -118,8 +118,8 @@ class TuneConfig(Section):
     their next row."""
     concurrent: int | None = Field(default=None, ge=1)
     """Trials side by side, at most; null: as many as fit."""
-    max_failures: int = Field(default=0, ge=0)
-    """Times that a trial that failed is tried again from its last checkpoint."""
+    max_failures: int = Field(default=3, ge=0)
+    """Times that a trial that failed, or whose node was lost, is started again from its last checkpoint."""
     log_to: tuple[Literal["mlflow", "wandb"], ...] = ()
     """Trackers that are told every row, beside TensorBoard (the extras `mlflow` and `wandb`); servers and keys come
     from their own environment variables."""
