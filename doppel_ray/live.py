@@ -112,6 +112,10 @@ class Live(Callback):
         self._advance()
         self._say(self.standing.sentence())
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        told = str(trial.get_error()).strip().splitlines()
+        self._say(f"{trial} failed, and starts again from its last checkpoint: {told[-1].strip()}")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial, "failed")
         self.board.end(str(trial), succeeded=False)
