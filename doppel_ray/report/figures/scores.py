@@ -23,7 +23,7 @@ from doppel_ray.report.figures.style import (
     styles,
     text,
 )
-from doppel_ray.report.runs import number
+from doppel_ray.rows import number
 from doppel_ray.report.study import Setting, Study, short, title
 
 MOST_WORDS = 16
