@@ -1,19 +1,31 @@
 """What is refused before anything starts, because it would fail in the middle."""
 
 import logging
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from doppel_ray import board, environment, points, steer, tree
+from doppel_ray import board, environment, mirror, points, run_folder, steer, tree
+from doppel_ray.checkpoint import Recipe
 from doppel_ray.section import ConfigError
+from doppel_ray.storage import Place
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
 
 log = logging.getLogger(__name__)
 
+COPIES = 3
+"""Numbers that a checkpoint holds for each weight: itself, and the two averages that Adam keeps of it."""
 
-def check(experiment: "Experiment") -> None:
+
+def check(experiment: "Experiment", folder: Path | None = None) -> None:
     """Refuse before Ray starts what would fail in the middle.
+
+    Args:
+        experiment: what is to run.
+        folder: of the run that is gone on with; None: it is a new one.
 
     Raises:
         ConfigError: names the field, the value, and how to mend it.
@@ -27,6 +39,60 @@ def check(experiment: "Experiment") -> None:
     if environment.address() is None:
         concurrent = resources.plan(experiment, cluster.local_node()).concurrent
     steer.check(experiment, concurrent)
+    check_folder(experiment, folder)
+    check_storage(experiment, folder)
+
+
+def check_folder(experiment: "Experiment", folder: Path | None) -> None:
+    """Refuse a folder that cannot be written to, or has no room for one trial's checkpoints; warn of less than all.
+
+    Args:
+        experiment: what is to run.
+        folder: as for `check`.
+
+    Raises:
+        ConfigError: names the folder, and what it has.
+    """
+    place = (folder or experiment.run.dir).absolute()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise ConfigError(
+            f"run.dir: {place} cannot be written to: {error.strerror}; choose another --run.dir"
+        ) from None
+    train, trials = experiment.train, points.trial_count(experiment)
+    count = train.epochs if train.keep is None else train.keep.most(train.epochs)
+    model = Recipe.of(experiment.plain()).untrained()
+    one = count * COPIES * 4 * sum(weights.numel() for weights in model.parameters())
+    there_already = sum(file.stat().st_size for file in there.glob("trials/*/checkpoints*/*/*")) if folder else 0
+    free = shutil.disk_usage(there).free
+    told = (
+        f"about {one / 1e9:.2g} GB ({count} of {one / count / 1e6:.2g} MB), and {there} has {free / 1e9:.2g} GB left; "
+        "make room, choose another --run.dir, or keep fewer: --train.keep '{best: 2, last: 1}'"
+    )
+    if one > free + there_already:
+        raise ConfigError(f"run.dir: the checkpoints of one trial take {told}")
+    if one * trials > free + there_already:
+        log.warning("the checkpoints of each of %d trials take %s", trials, told)
+
+
+def check_storage(experiment: "Experiment", folder: Path | None) -> None:
+    """Refuse object storage that cannot be used, or that another process uses for the same run.
+
+    Args:
+        experiment: what is to run.
+        folder: as for `check`.
+
+    Raises:
+        ConfigError: names the place, and how to mend it.
+    """
+    if experiment.run.storage is None:
+        return
+    Place.parse(experiment.run.storage).check()
+    if folder is not None and (place := run_folder.copy_of(experiment, folder)) is not None:
+        mirror.check_free(place, folder)
 
 
 def check_metric(experiment: "Experiment") -> None:

@@ -72,7 +72,7 @@ def checkpoint_of(folder: Path, row: Row) -> Path | None:
 
 
 def checkpoint_name(row: Row) -> str:
-    """A row's checkpoint within the trial's folder, `checkpoints/epoch_0003`, kept or not; empty if it never had one."""
+    """A row's checkpoint within the trial's folder, `checkpoints/epoch_0003`, kept or not; empty if it had none."""
     told = row.get("checkpoint")
     return "/".join(Path(told).parts[-2:]) if isinstance(told, str) else ""
 

@@ -28,7 +28,7 @@ from doppel_ray import checkpoint, environment, lineage
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
 from doppel_ray.energy import Meter
-from doppel_ray.hold import ORPHANS, hold
+from doppel_ray.hold import ORPHANS, WORKER_LOCK, hold
 from doppel_ray.keep import Keep
 from doppel_ray.learner import DivergedError, Learner
 from doppel_ray.rows import STEPS
@@ -73,8 +73,8 @@ class TrainConfig(Section):
     data_timeout: float = Field(default=300.0, gt=0.0)
     """Seconds that a worker waits for one batch before it gives up and says why."""
     keep: Keep | None = None
-    """Checkpoints of a trial to keep: `{best: 2, last: 1}`, the best by tune.metric and the newest; 3: the newest three;
-    null: all."""
+    """Checkpoints of a trial to keep: `{best: 2, last: 1}` are the best by tune.metric and the newest, 3 the newest
+    three; null: all."""
     init: Path | None = None
     """Checkpoint whose encoder training starts from, to fine-tune it; null: random weights."""
     on_divergence: Literal["stop", "return"] = "stop"
@@ -256,7 +256,7 @@ def train_loop(config: dict[str, Any]) -> None:
     experiment, folder = Experiment.model_validate(config["experiment"]), Path(config["folder"])
     rank = ray.train.get_context().get_world_rank()
     log_to(folder / f"worker_{rank}.log")
-    alone = hold(folder, "worker.lock", ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
+    alone = hold(folder, WORKER_LOCK, ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
     with alone:
         _train(experiment, folder, rank, config["source"])
 

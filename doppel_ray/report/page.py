@@ -14,8 +14,8 @@ from doppel_ray.points import SEED
 from doppel_ray.report.figures import Figure
 from doppel_ray.report.leaderboard import latest, show, singles
 from doppel_ray.report.runs import Run, Trial
-from doppel_ray.rows import Row, number
 from doppel_ray.report.study import BASELINES, Score, Setting, Study, short, title
+from doppel_ray.rows import Row, number
 from doppel_ray.search import label
 
 HERE = Path(__file__).parent

@@ -53,7 +53,9 @@ def make_run(folder: Path, trials: Mapping[str, MadeTrial], **about: Any) -> Pat
         (folder / "trials" / name).mkdir(parents=True)
         (folder / "trials" / name / "experiment.json").write_text(json.dumps(own))
         for entry in rows:
-            (folder / "trials" / name / "checkpoints" / f"epoch_{entry['epoch']:04d}").mkdir(parents=True, exist_ok=True)
+            (folder / "trials" / name / "checkpoints" / f"epoch_{entry['epoch']:04d}").mkdir(
+                parents=True, exist_ok=True
+            )
         (folder / "trials" / name / "rows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
     return folder
 

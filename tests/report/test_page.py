@@ -114,7 +114,7 @@ def test_what_a_folder_holds_is_text_on_the_page_whatever_it_is(tmp_path: Path) 
     page, text = published(folder)
     assert not {"script", "img", "i"} & {tag for tag, _ in page.tags}
     assert '<script>alert("x")</script>' in page.text
-    assert 'script> $\\frac{$ [bold] [/] &' in text
+    assert "script> $\\frac{$ [bold] [/] &" in text
 
 
 def test_a_search_over_numbers_and_words_has_a_figure_for_each_and_one_for_all(tmp_path: Path) -> None:
