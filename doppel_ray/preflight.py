@@ -59,22 +59,20 @@ def check_folder(experiment: "Experiment", folder: Path | None) -> None:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"0")
     except OSError as error:
-        raise ConfigError(
-            f"run.dir: {place} cannot be written to: {error.strerror}; choose another --run.dir"
-        ) from None
-    train, trials = experiment.train, points.trial_count(experiment)
+        why = f"cannot be written to: {error.strerror}"
+        raise ConfigError(f"run.dir: {place} {why}; choose another --run.dir") from None
+    train, tune = experiment.train, experiment.tune
     count = train.epochs if train.keep is None else train.keep.most(train.epochs)
-    model = Recipe.of(experiment.plain()).untrained()
-    one = count * COPIES * 4 * sum(weights.numel() for weights in model.parameters())
-    there_already = sum(file.stat().st_size for file in there.glob("trials/*/checkpoints*/*/*")) if folder else 0
+    size = COPIES * 4 * sum(weights.numel() for weights in Recipe.of(experiment.plain()).untrained().parameters())
     free = shutil.disk_usage(there).free
+    room = free + sum(file.stat().st_size for file in place.glob("trials/*/checkpoints*/*/*") if folder is not None)
     told = (
-        f"about {one / 1e9:.2g} GB ({count} of {one / count / 1e6:.2g} MB), and {there} has {free / 1e9:.2g} GB left; "
-        "make room, choose another --run.dir, or keep fewer: --train.keep '{best: 2, last: 1}'"
+        f"about {count * size / 1e9:,.2f} GB ({count} of {size / 1e6:,.1f} MB), and {there} has {free / 1e9:,.2f} GB "
+        "left; make room, choose another --run.dir, or keep fewer: --train.keep '{best: 2, last: 1}'"
     )
-    if one > free + there_already:
+    if count * size > room and tune.minutes is None and tune.pairs is None:  # else a trial may end sooner
         raise ConfigError(f"run.dir: the checkpoints of one trial take {told}")
-    if one * trials > free + there_already:
+    if count * size * (trials := points.trial_count(experiment)) > room:
         log.warning("the checkpoints of each of %d trials take %s", trials, told)
 
 

@@ -49,7 +49,7 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
     parser.add_argument(
         "--resume",
         metavar="RUN_DIR",
-        help="go on with an interrupted run; takes no other setting. One at s3://BUCKET/PREFIX/NAME comes into --run.dir",
+        help="go on with an interrupted run; takes no other setting, but with s3://BUCKET/PREFIX/NAME --run.dir",
     )
     parser.add_argument(
         "--extend",

@@ -1,13 +1,12 @@
 """An S3 server for tests: moto's, on loopback."""
 
 import os
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 BUCKET = "bucket"
 
@@ -31,6 +30,10 @@ class Server:
 @contextmanager
 def serving() -> Iterator[Server]:
     """A server, and credentials for it in the environment."""
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("flask", reason="moto's server needs flask, which comes with the extra `test`")
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -40,6 +43,7 @@ def serving() -> Iterator[Server]:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-this-test")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST"))
         boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket=BUCKET)
         yield Server(f"{host}:{port}", "a-secret-of-this-test")
     server.stop()

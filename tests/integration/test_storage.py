@@ -3,64 +3,76 @@
 import json
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from doppel_ray import mirror
+from doppel_ray import hear, report
+from doppel_ray.mirror import HOLDER
 from doppel_ray.storage import Place
 from tests.integration.processes import eventually
-from tests.integration.test_sweep import PATIENCE, Sweep, assert_whole
+from tests.integration.test_sweep import PATIENCE, Sweep
 from tests.s3 import Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
+EPOCHS = 4
+ONE_TRIAL = {"search.pairs.delta": "{grid: [0.05]}", "train.epochs": EPOCHS}
+
+
 @pytest.fixture
-def sweep(tmp_path: Path, s3: Server) -> Iterator[Sweep]:
-    made = Sweep(tmp_path / "here")
-    made.folder.mkdir()
-    yield made
-    made.end()
+def new_sweep(tmp_path: Path) -> Iterator[Callable[[str], Sweep]]:
+    """Makes sweeps in folders of their own."""
+    made: list[Sweep] = []
+
+    def make(name: str) -> Sweep:
+        (tmp_path / name).mkdir()
+        made.append(Sweep(tmp_path / name))
+        return made[-1]
+
+    yield make
+    for sweep in made:
+        sweep.end()
 
 
 def test_a_sweep_goes_on_from_its_copy_in_another_folder_as_if_it_had_never_stopped(
-    sweep: Sweep, tmp_path: Path, s3: Server
+    new_sweep: Callable[[str], Sweep], s3: Server
 ) -> None:
-    """Ended by SIGTERM in its second trial, and its folder deleted; beside it a sweep left in peace; four minutes."""
-    peaceful = Sweep(tmp_path / "peaceful")
-    peaceful.folder.mkdir()
-    output, _ = peaceful.start_tiny().communicate(timeout=PATIENCE)
+    """Ended by SIGTERM after its first row, its folder deleted; and one left in peace; two minutes."""
+    peaceful, first, second = map(new_sweep, ("peaceful", "first", "second"))
+    output, _ = peaceful.start_tiny(**ONE_TRIAL).communicate(timeout=PATIENCE)
     assert peaceful.leaves_nothing_behind(), output
 
     storage = Place.parse(s3.url("sweeps/tiny"))
-    process = sweep.start_tiny(run__storage=storage, train__keep="{best: 1, last: 1}")
-
-    def second_trial_is_on() -> bool:
-        return process.poll() is not None or "running" in [trial["status"] for trial in sweep.trials()[1:]]
-
-    assert eventually(second_trial_is_on, PATIENCE)
+    process = first.start_tiny(**ONE_TRIAL, run__storage=storage, train__keep="{best: 1, last: 1}")
+    assert eventually(lambda: process.poll() is not None or any(first.rows().values()), PATIENCE)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
     assert f"{storage / 'mine'} has all of it" in output
-    assert sweep.leaves_nothing_behind()
-    shutil.rmtree(sweep.folder)
+    assert first.leaves_nothing_behind()
+    (done,) = first.rows().values()
+    assert len(done) < EPOCHS, "it had something left to do"
+    shutil.rmtree(first.folder)
 
-    elsewhere = Sweep(tmp_path / "there")
-    elsewhere.folder.mkdir()
-    elsewhere.go_on("--resume", storage / "mine")
-    assert_whole(elsewhere)
-    for moved, left in zip(elsewhere.metrics(), peaceful.metrics(), strict=True):
+    second.go_on("--resume", storage / "mine")
+    run = report.read(second.run)
+    (trial,) = run.trials
+    assert trial.status == "finished"
+    assert [row["epoch"] for row in trial.rows] == [*range(1, EPOCHS + 1)], "every epoch once"
+    for moved, left in zip(second.metrics(), peaceful.metrics(), strict=True):
         assert moved == pytest.approx(left, rel=1e-4)
-    about = json.loads((elsewhere.run / "run.json").read_text())
-    assert about["experiment"]["run"]["dir"] == "runs"
 
-    def local(folder: Path) -> set[str]:
-        return set(mirror._stamps(folder))
-
-    assert set((storage / "mine").entries()) == local(elsewhere.run) | {mirror.HOLDER}
-    assert json.loads((storage / "mine").read("trials.json") or b"") == elsewhere.trials()
+    best = trial.best(run.metric, run.mode) or {}
+    kept = {epoch for row in trial.rows if (epoch := row["epoch"]) and trial.checkpoint(row)}
+    assert kept == {best["epoch"], EPOCHS}
+    there, here = storage / "mine", {str(f.relative_to(second.run)) for f in second.run.rglob("*") if f.is_file()}
+    missing = here - there.entries().keys()
+    assert all(name.startswith("tune/") or Path(name).name.startswith(("lock", "worker.lock", ".")) for name in missing)
+    assert there.entries().keys() - here == {HOLDER}, "what was not kept here is not kept there"
+    assert json.loads(there.read("trials.json") or b"") == second.trials()
+    hear.load_model(trial.checkpoint(best) or "")
     secret = s3.secret.encode()
-    assert not [file for file in elsewhere.run.rglob("*") if file.is_file() and secret in file.read_bytes()]
+    assert not [file for file in second.run.rglob("*") if file.is_file() and secret in file.read_bytes()]
