@@ -24,7 +24,7 @@ from doppel_ray.hold import LOCK, WORKER_LOCK
 from doppel_ray.report import RUN
 from doppel_ray.run_folder import TUNE_STATE
 from doppel_ray.section import ConfigError
-from doppel_ray.storage import Place
+from doppel_ray.storage import Place, explained
 
 EVERY = 30.0
 """Seconds between copies."""
@@ -115,7 +115,7 @@ def _reaching(place: Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{place} cannot be used: {place.explained(error)}") from error
+        raise ConfigError(f"{place} cannot be used: {explained(error)}") from error
 
 
 # --- there ------------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ class Mirror:
         except OSError as error:
             if not self.troubled or ended:
                 again = f"it is tried again every {EVERY:.0f} s" if not ended else f"copy it: --resume {self.folder}"
-                self.say(f"{self.place} is behind {self.folder}: {self.place.explained(error)}; {again}")
+                self.say(f"{self.place} is behind {self.folder}: {explained(error)}; {again}")
             self.troubled = True
             return False
         if self.troubled:
@@ -186,15 +186,15 @@ class Mirror:
         # Those that the state speaks of are whole by now.
         weights = {path: stamp for path, stamp in _stamps(self.folder).items() if _in_checkpoint(path)}
 
-        def copy(path: str) -> None:
+        def put(path: str) -> None:
             content = state[path] if path in state else _content(self.folder / path)
             if content is not None:  # else it has been deleted since
                 self.place.write(path, content)
                 self.known[path] = (stamps | weights)[path]
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(copy, self._changed(weights)))
-            list(pool.map(copy, state))
+            list(pool.map(put, self._changed(weights)))
+            list(pool.map(put, state))
         if (self.folder / RUN).exists():  # else it is the folder that is being deleted, and not what it holds
             for path in self.known.keys() - stamps.keys() - weights.keys():
                 self.place.delete(path)
@@ -268,10 +268,11 @@ def fetch(place: Place, runs: Path, say: Callable[[str], None]) -> Path:
         raise ConfigError(
             f"{folder} exists: go on with it, --resume {folder}, or bring {place} elsewhere: --run.dir DIR"
         )
+    place.parent.check()
     check_free(place, folder, fetched=True)
     partial = runs / f".{os.getpid()}.{place.name}"
     try:
-        copy(place, partial, say)
+        download(place, partial, say)
         claim(place, folder, fetched=True)
         partial.replace(folder)
     finally:
@@ -279,7 +280,7 @@ def fetch(place: Place, runs: Path, say: Callable[[str], None]) -> Path:
     return folder
 
 
-def copy(place: Place, folder: Path, say: Callable[[str], None], without: Collection[str] = ()) -> None:
+def download(place: Place, folder: Path, say: Callable[[str], None], without: Collection[str] = ()) -> None:
     """Bring a run's files into a new folder.
 
     Args:
@@ -299,7 +300,7 @@ def copy(place: Place, folder: Path, say: Callable[[str], None], without: Collec
             raise ConfigError(f"{place} holds no run: {RUN} is missing")
     size = sum(entry.size for entry in entries.values())
 
-    def bring(path: str) -> None:
+    def get(path: str) -> None:
         with _reaching(place):
             content = place.read(path)
         if content is None:
@@ -315,6 +316,6 @@ def copy(place: Place, folder: Path, say: Callable[[str], None], without: Collec
             raise ConfigError(f"{place} takes {size / 1e9:.1f} GB, and {folder.parent} has {free / 1e9:.1f} GB left")
         say(f"copies {place} to {folder.parent}: {len(entries)} files, {size / 1e6:.0f} MB")
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            list(pool.map(bring, entries))
+            list(pool.map(get, entries))
     except OSError as error:
         raise ConfigError(f"{place} cannot be copied to {folder}: {error.strerror or error}") from None

@@ -8,7 +8,6 @@ variables and files, and never from a URL, which is written down. An object is w
 import contextlib
 import os
 import posixpath
-import re
 import threading
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,24 +21,22 @@ if TYPE_CHECKING:
 
 SCHEME = "s3://"
 OPTIONS = ("endpoint_override", "region", "scheme")
-ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+ENDPOINTS, REGIONS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), ("AWS_REGION", "AWS_DEFAULT_REGION")
 CONNECT, ANSWER = 5.0, 10.0
 """Seconds after which a server that cannot be reached, or has sent nothing, is tried again; three times in all."""
 LIMIT = 60.0
 """Seconds within which a place must have shown that it can be used."""
 CREDENTIALS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+NO_BUCKET = "there is no such bucket: make it, or mend run.storage"
 REMEDIES = {
-    "NO_SUCH_BUCKET": "there is no such bucket: make it, or mend run.storage",
-    "not found": "there is no such bucket: make it, or mend run.storage",
-    "ACCESS_DENIED": "access is denied: {credentials}, and allow ListBucket, GetObject, PutObject, DeleteObject",
-    "INVALID_ACCESS_KEY_ID": "the access key is not known there: {credentials}",
-    "InvalidAccessKeyId": "the access key is not known there: {credentials}",
-    "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong: {credentials}",
-    "SignatureDoesNotMatch": "the secret key is wrong: {credentials}",
-    "EXPIRED_TOKEN": "the credentials have expired: get new ones",
+    "NO_SUCH_BUCKET": NO_BUCKET,
+    "not found": NO_BUCKET,
+    "ACCESS_DENIED": f"access is denied: {CREDENTIALS}, and allow ListBucket, GetObject, PutObject and DeleteObject",
+    "INVALID_ACCESS_KEY_ID": f"the access key is not known there: {CREDENTIALS}",
+    "SIGNATURE_DOES_NOT_MATCH": f"the secret key is wrong: {CREDENTIALS}",
     "ExpiredToken": "the credentials have expired: get new ones",
-    "NETWORK_CONNECTION": "{endpoint} does not answer: mend endpoint_override or AWS_ENDPOINT_URL_S3, or the network",
-    "HTTP response code 301": "the bucket is in another region: add ?region=ITS_REGION to run.storage",
+    "PermanentRedirect": "the bucket is in another region: add ?region=REGION to run.storage",
+    "NETWORK_CONNECTION": "the server does not answer: mend endpoint_override or AWS_ENDPOINT_URL_S3, or the network",
 }
 """Part of an error of pyarrow's -> what it means, and how to mend it."""
 
@@ -113,13 +110,12 @@ class Place:
     def _files(self) -> "fs.S3FileSystem":
         from pyarrow import fs
 
-        given: dict[str, Any] = dict(self.options)
-        endpoint = given.get("endpoint_override") or next(filter(None, map(os.environ.get, ENDPOINTS)), None)
+        given: dict[str, Any] = {"endpoint_override": _environment(ENDPOINTS), **dict(self.options)}
+        endpoint, region = given["endpoint_override"], given.get("region") or _environment(REGIONS)
         if endpoint is None:
-            given.setdefault("region", os.environ.get("AWS_REGION") or fs.resolve_s3_region(self.bucket))
+            given["region"] = region or fs.resolve_s3_region(self.bucket)
         elif "://" in endpoint:
-            given["scheme"], _, endpoint = endpoint.rstrip("/").partition("://")
-        given["endpoint_override"] = endpoint
+            given["scheme"], _, given["endpoint_override"] = endpoint.rstrip("/").partition("://")
         return fs.S3FileSystem(connect_timeout=CONNECT, request_timeout=ANSWER, allow_delayed_open=True, **given)
 
     def _key(self, name: str) -> str:
@@ -133,11 +129,13 @@ class Place:
 
         top = posixpath.join(self.bucket, self.path)
         found = self._files.get_file_info(fs.FileSelector(top, recursive=True, allow_not_found=True))
-        return {
+        entries = {
             posixpath.relpath(info.path, top): Entry(info.size, info.mtime.timestamp())
             for info in found
             if info.type == fs.FileType.File
         }
+        # A key may hold `..`, and would name a file elsewhere.
+        return {name: entry for name, entry in entries.items() if not name.startswith("../")}
 
     def read(self, name: str) -> bytes | None:
         """An object; None: there is none."""
@@ -157,14 +155,6 @@ class Place:
         """Delete an object, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             self._files.delete_file(self._key(name))
-
-    def explained(self, error: OSError) -> str:
-        """What an error means and how to mend it, in one sentence."""
-        given = dict(self.options).get("endpoint_override") or next(filter(None, map(os.environ.get, ENDPOINTS)), None)
-        for part, meaning in REMEDIES.items():
-            if part in str(error):
-                return meaning.format(credentials=CREDENTIALS, endpoint=given or "Amazon S3")
-        return re.sub(r" \(Request ID.*", "", str(error).splitlines()[0])
 
     def check(self, limit: float = LIMIT) -> None:
         """Write an object here, read it, list it and delete it.
@@ -193,4 +183,15 @@ class Place:
         if attempt.is_alive():
             raise ConfigError(f"{self} cannot be used: no answer within {limit:.0f} s; mend the URL, or the network")
         if failed:
-            raise ConfigError(f"{self} cannot be used: {self.explained(failed[0])}")
+            raise ConfigError(f"{self} cannot be used: {explained(failed[0])}")
+
+
+def _environment(names: tuple[str, ...]) -> str | None:
+    """The first of these variables that is set."""
+    return next(filter(None, map(os.environ.get, names)), None)
+
+
+def explained(error: OSError) -> str:
+    """What an error of a place means and how to mend it, in one sentence."""
+    known = (meaning for part, meaning in REMEDIES.items() if part in str(error))
+    return next(known, str(error).partition(" (Request ID")[0])

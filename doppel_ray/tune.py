@@ -145,6 +145,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
                 threading.Thread(target=_compile_ahead, args=(experiment, console), daemon=True).start()
             nodes, where = cluster.connect()
             command.stop_on_sigterm()
+            cluster.check_seen(folder.resolve() / report.RUN)
             plan = resources.plan(experiment, nodes)
             steer.check(experiment, plan.concurrent)
             run_folder.note(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])

@@ -42,10 +42,10 @@ def _folder(run: str, scratch: Path, console: Console) -> Path:
     if not is_place(run):
         return Path(run)
     from doppel_ray.checkpoint import RESUME, WEIGHTS  # with torch, which a report of a folder need not load
-    from doppel_ray.mirror import copy
+    from doppel_ray.mirror import download
 
     there = Place.parse(run)
-    copy(there, scratch / there.name, lambda line: console.print(line, markup=False), without=(WEIGHTS, RESUME))
+    download(there, scratch / there.name, lambda line: console.print(line, markup=False), without=(WEIGHTS, RESUME))
     return scratch / there.name
 
 
