@@ -104,7 +104,7 @@ class Place:
 
     def __str__(self) -> str:
         options = f"?{urlencode(self.options, safe=':/')}" if self.options else ""
-        return SCHEME + posixpath.join(self.bucket, self.path) + options
+        return SCHEME + self._key("") + options
 
     @cached_property
     def _files(self) -> "fs.S3FileSystem":
@@ -119,7 +119,8 @@ class Place:
         return fs.S3FileSystem(connect_timeout=CONNECT, request_timeout=ANSWER, allow_delayed_open=True, **given)
 
     def _key(self, name: str) -> str:
-        return posixpath.join(self.bucket, self.path, name)
+        """A path as pyarrow writes it; of no name, that of this place."""
+        return "/".join(filter(None, (self.bucket, self.path, name)))
 
     # Each raises OSError where the server cannot be reached, or refuses: see `explained`.
 
@@ -127,7 +128,7 @@ class Place:
         """Every object below, by its name relative to this place."""
         from pyarrow import fs
 
-        top = posixpath.join(self.bucket, self.path)
+        top = self._key("")
         found = self._files.get_file_info(fs.FileSelector(top, recursive=True, allow_not_found=True))
         entries = {
             posixpath.relpath(info.path, top): Entry(info.size, info.mtime.timestamp())

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -96,7 +97,7 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
 
 def fetched(place: Place, runs: Path, console: Console) -> Path:
     """A run from object storage, in a folder of its own below `runs`; returns that."""
-    folder = mirror.fetch(place, runs, lambda line: console.print(line, markup=False))
+    folder = mirror.fetch(place, runs, partial(console.print, markup=False))
     run_folder.moved(folder, place)
     return folder
 
@@ -112,7 +113,7 @@ def mirrored(experiment: Experiment, folder: Path, console: Console, plain: bool
     place = run_folder.copy_of(experiment, folder)
     if place is None:
         return sweep(experiment, folder, console, plain)
-    copy = mirror.Mirror(folder, place, lambda line: console.print(line, markup=False))
+    copy = mirror.Mirror(folder, place, partial(console.print, markup=False))
     try:
         code = sweep(experiment, folder, console, plain)
     finally:

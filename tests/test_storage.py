@@ -66,6 +66,7 @@ def test_a_place_that_works_is_left_as_it_was(s3: Server) -> None:
     place.check()
     assert place.entries() == {}
     assert Place.parse(str(place)) == place
+    assert str(Place.parse("s3://bucket/mine").parent) == "s3://bucket"
     assert (place / "mine").parent == place
     assert place.read("nothing") is None
 

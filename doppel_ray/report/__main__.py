@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -45,7 +46,7 @@ def _folder(run: str, scratch: Path, console: Console) -> Path:
     from doppel_ray.mirror import download
 
     there = Place.parse(run)
-    download(there, scratch / there.name, lambda line: console.print(line, markup=False), without=(WEIGHTS, RESUME))
+    download(there, scratch / there.name, partial(console.print, markup=False), without=(WEIGHTS, RESUME))
     return scratch / there.name
 
 
