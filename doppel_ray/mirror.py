@@ -140,7 +140,7 @@ class Mirror:
         claim(place, folder)
         self.known = self._known()
         """What the copy has: path -> the file's stamp when it was copied."""
-        self.troubled = False
+        self.told, self.troubled = time.monotonic(), False
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True, name="mirror")
         self.thread.start()
@@ -161,7 +161,7 @@ class Mirror:
     def _copy(self, ended: bool = False) -> bool:
         try:
             self.push()
-            replace(Holder.here(self.folder), ended=ended).tell(self.place)
+            self._tell(ended)
         except OSError as error:
             if not self.troubled or ended:
                 again = f"it is tried again every {EVERY:.0f} s" if not ended else f"copy it: --resume {self.folder}"
@@ -172,6 +172,10 @@ class Mirror:
             self.say(f"{self.place} is up to date again")
         self.troubled = False
         return True
+
+    def _tell(self, ended: bool = False) -> None:
+        replace(Holder.here(self.folder), ended=ended).tell(self.place)
+        self.told = time.monotonic()
 
     def push(self) -> None:
         """Bring the copy up to date, once.
@@ -191,6 +195,8 @@ class Mirror:
             if content is not None:  # else it has been deleted since
                 self.place.write(path, content)
                 self.known[path] = (stamps | weights)[path]
+            if time.monotonic() - self.told > EVERY:  # there may be much to copy
+                self._tell()
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(put, self._changed(weights)))
