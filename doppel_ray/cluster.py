@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from doppel_ray.environment import address
 from doppel_ray.resources import Node
 from doppel_ray.section import ConfigError
 
+PATIENCE = 60.0
+"""Seconds within which a node says what it sees; it may have to start a process first."""
 BOOTSTRAP = "ray_bootstrap_config.yaml"
 """Where `ray up` leaves the cluster's configuration, in the user's home on the head; JSON in fact."""
 
@@ -94,6 +97,38 @@ def nodes() -> tuple[Node, ...]:
         for node in ray.nodes()
         if node["Alive"]
     )
+
+
+def check_seen(file: Path) -> None:
+    """Refuse a file of this machine's that another node of the connected cluster does not see.
+
+    A node that does not answer within `PATIENCE` seconds, or comes later, is not judged.
+
+    Raises:
+        ConfigError: names the nodes.
+    """
+    living = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if len(living) == 1:
+        return
+    asked = {
+        _sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(file): address
+        for node, address in living.items()
+    }
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
+    blind = []
+    for answer in answered:
+        with contextlib.suppress(ray.exceptions.RayError):  # a node that is lost meanwhile
+            blind += [] if ray.get(answer) else [asked[answer]]
+    if blind:
+        raise ConfigError(
+            f"run.dir: {file.parent} is not seen by {', '.join(sorted(blind))}; "
+            "choose a --run.dir on a file system that all nodes share, at the same path"
+        )
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def _sees(file: Path) -> bool:
+    return file.is_file()
 
 
 def to_come(config: dict[str, Any], living: tuple[Node, ...]) -> tuple[Node, ...]:

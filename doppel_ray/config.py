@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from doppel_ray import tree
 from doppel_ray.audio import AugmentConfig, FrontendConfig, check_chain
@@ -20,6 +20,7 @@ from doppel_ray.probe import ProbesConfig
 from doppel_ray.recordings import SourceConfig
 from doppel_ray.search import Space, TuneConfig
 from doppel_ray.section import ConfigError, Section
+from doppel_ray.storage import Place
 from doppel_ray.synth import SynthConfig
 from doppel_ray.train import TrainConfig
 
@@ -29,10 +30,17 @@ class RunConfig(Section):
 
     dir: Path = Path("runs")
     """Folder of all runs; also TensorBoard's log directory."""
+    storage: str | None = None
+    """Object storage that this run's folder is copied to as it grows, `s3://BUCKET/PREFIX`; null: nothing is copied."""
     name: str | None = None
     """Name of this run's folder; null: the config's name and the time."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of the stream, the weights and the search."""
+
+    @field_validator("storage")
+    @classmethod
+    def _is_a_place(cls, url: str | None) -> str | None:
+        return None if url is None else str(Place.parse(url))
 
 
 class Experiment(Section):
@@ -199,7 +207,7 @@ def _check_search(experiment: Experiment) -> None:
     """Every searched key exists and takes every value that the search may draw."""
     known = [key for key, _, _ in tree.leaves(Experiment)]
     for key, space in experiment.search.items():
-        if key.startswith(("run.dir", "run.name", "search", "tune.")):
+        if key.startswith(("run.dir", "run.storage", "run.name", "search", "tune.")):
             raise ConfigError(f"search.{key}: {key} belongs to the sweep as a whole and cannot be searched")
         if key not in known and not any(key.startswith(f"{leaf}.") for leaf in known):
             raise ConfigError(f"search.{key}: there is no key {key}{tree.suggestion(key, known)}")

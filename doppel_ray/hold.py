@@ -13,7 +13,8 @@ from doppel_ray.section import ConfigError
 
 log = logging.getLogger(__name__)
 
-LOCK = "lock"
+LOCK, WORKER_LOCK = "lock", "worker.lock"
+"""Files that stand for a run's or a trial's folder, and for the train worker's part of it."""
 ORPHANS = 180.0
 """Seconds within which the processes of a Ray end whose driver was killed; they take a minute."""
 

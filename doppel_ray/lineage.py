@@ -32,13 +32,16 @@ class Fork:
 
 
 def forks(folder: Path) -> list[Fork]:
-    """Every change of course of a trial, oldest first.
+    """Every change of course of a trial, oldest first; their sources where the run's folder lies by now.
 
     Args:
         folder: the trial's.
     """
     file = folder / LINEAGE
-    return [Fork(**entry) for entry in json.loads(file.read_text())] if file.exists() else []
+    told = json.loads(file.read_text()) if file.exists() else []
+    return [
+        Fork(**entry | {"source": str(folder.parent.joinpath(*Path(entry["source"]).parts[-3:]))}) for entry in told
+    ]
 
 
 def fork(folder: Path, source: Path, values: Mapping[str, Any]) -> Fork | None:

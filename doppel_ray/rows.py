@@ -53,6 +53,30 @@ def append_row(folder: Path, row: Row) -> None:
         file.write(cut + json.dumps(row).encode() + b"\n")
 
 
+def number(value: Any) -> float | None:
+    """A finite number of a row, or None: rows may hold anything."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def checkpoint_of(folder: Path, row: Row) -> Path | None:
+    """A row's checkpoint, wherever the trial's folder lies by now; None: it has none, or none any more (train.keep).
+
+    Args:
+        folder: the trial's.
+        row: names the checkpoint as it was when the row was sent.
+    """
+    told = checkpoint_name(row)
+    return folder / told if told and (folder / told).is_dir() else None
+
+
+def checkpoint_name(row: Row) -> str:
+    """A row's checkpoint within the trial's folder, `checkpoints/epoch_0003`, kept or not; empty if it had none."""
+    told = row.get("checkpoint")
+    return "/".join(Path(told).parts[-2:]) if isinstance(told, str) else ""
+
+
 def numbers(row: Row) -> dict[str, float]:
     """A row's finite numbers that say what, not when; those within a mapping under `name/key`."""
     return {name: value for name, value in _numbers(row) if name not in AXES}

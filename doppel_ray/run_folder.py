@@ -10,7 +10,10 @@ from doppel_ray import config, provenance, report, tree
 from doppel_ray.config import Experiment
 from doppel_ray.search import PAUSING
 from doppel_ray.section import ConfigError
+from doppel_ray.storage import Place
 
+TUNE_STATE = "tune"
+"""Folder of a run where Ray Tune keeps what is its own."""
 MORE = ("search", "tune.samples", "tune.repeats", "tune.minutes", "tune.pairs", "tune.concurrent", "tune.max_failures")
 """Keys, or how they begin, that --extend may change: they say which trials there are, and nothing of what each is."""
 
@@ -29,6 +32,11 @@ def make(experiment: Experiment, file: Path | None, shrunk: Mapping[str, tuple[A
     stem = file.stem if file else "defaults"
     name = experiment.run.name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = experiment.run.dir / name
+    if (place := copy_of(experiment, folder)) is not None and place.read(report.RUN) is not None:
+        raise ConfigError(
+            f"run.name is {name!r}: {place} already holds a run; "
+            f"choose another --run.name, or go on with it: --resume '{place}'"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
@@ -43,6 +51,18 @@ def make(experiment: Experiment, file: Path | None, shrunk: Mapping[str, tuple[A
             f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be made: {error.strerror}"
         ) from None
     return folder
+
+
+def copy_of(experiment: Experiment, folder: Path) -> Place | None:
+    """Where object storage has the copy of a run's folder; None: there is to be none."""
+    return None if experiment.run.storage is None else Place.parse(experiment.run.storage) / folder.resolve().name
+
+
+def moved(folder: Path, place: Place) -> None:
+    """Let a run's folder say that it is here now, and its copy at a place."""
+    plain = recorded(folder).plain()
+    plain["run"] |= {"dir": str(folder.parent), "storage": str(place.parent)}
+    note(folder, experiment=plain)
 
 
 def recorded(folder: Path) -> Experiment:

@@ -163,6 +163,11 @@ def check(experiment: "Experiment", concurrent: int | None) -> None:
             f"and {concurrent} fit; lower tune.samples or the trials' CPUs (train.cpus_per_worker, "
             "generators.0.num_cpus, probes.cpus), or raise tune.concurrent"
         )
+    if scheduler == "pbt" and experiment.train.keep is not None:
+        raise ConfigError(
+            "train.keep is set, and tune.scheduler is 'pbt', which lets a trial go on from any checkpoint of another: "
+            "leave train.keep null, which keeps them all"
+        )
     if scheduler == "pbt" and not experiment.search:
         raise ConfigError("tune.scheduler is 'pbt', and search: is empty: there is nothing to change")
     if experiment.tune.searcher == "optuna" and importlib.util.find_spec("optuna") is None:

@@ -28,7 +28,8 @@ from doppel_ray import checkpoint, environment, lineage
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
 from doppel_ray.energy import Meter
-from doppel_ray.hold import ORPHANS, hold
+from doppel_ray.hold import ORPHANS, WORKER_LOCK, hold
+from doppel_ray.keep import Keep
 from doppel_ray.learner import DivergedError, Learner
 from doppel_ray.rows import STEPS
 from doppel_ray.section import Section
@@ -71,8 +72,9 @@ class TrainConfig(Section):
     """Times that a lost or failed worker group is started again from the last checkpoint."""
     data_timeout: float = Field(default=300.0, gt=0.0)
     """Seconds that a worker waits for one batch before it gives up and says why."""
-    keep: int | None = Field(default=None, ge=1)
-    """Newest checkpoints to keep; null: all."""
+    keep: Keep | None = None
+    """Checkpoints of a trial to keep: `{best: 2, last: 1}` are the best by tune.metric and the newest, 3 the newest
+    three; null: all."""
     init: Path | None = None
     """Checkpoint whose encoder training starts from, to fine-tune it; null: random weights."""
     on_divergence: Literal["stop", "return"] = "stop"
@@ -254,7 +256,7 @@ def train_loop(config: dict[str, Any]) -> None:
     experiment, folder = Experiment.model_validate(config["experiment"]), Path(config["folder"])
     rank = ray.train.get_context().get_world_rank()
     log_to(folder / f"worker_{rank}.log")
-    alone = hold(folder, "worker.lock", ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
+    alone = hold(folder, WORKER_LOCK, ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
     with alone:
         _train(experiment, folder, rank, config["source"])
 
@@ -441,6 +443,26 @@ def snapshot(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def forget_dropped(folder: Path) -> None:
+    """Let Ray Train's record say nothing of checkpoints that `train.keep` has dropped: it would not start without them.
+
+    Args:
+        folder: the trial's.
+    """
+    run = folder / lineage.train_run(folder)
+    file = run / SNAPSHOT
+    if not file.exists():
+        return
+    state = json.loads(file.read_text())
+    known = zip(state["checkpoint_results"], state["checkpoint_report_indices"], strict=True)
+    there = [(result, index) for result, index in known if (run / result["checkpoint_dir_name"]).is_dir()]
+    state["checkpoint_results"] = [result for result, _ in there]
+    state["checkpoint_report_indices"] = [index for _, index in there]
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(state))
+    partial.replace(file)
+
+
 def next_index(folder: Path) -> int:
     """The first index that the trial's newest registered checkpoint, or the one it came from, has not used."""
     if known := snapshot(folder):
@@ -491,7 +513,6 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
             failure_config=FailureConfig(  # type: ignore[call-arg]  # annotated as the older one, is Train V2's
                 max_failures=train.max_failures, controller_failure_limit=START_ATTEMPTS
             ),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=train.keep),
             worker_runtime_env={} if train.gpus_per_worker else {"env_vars": environment.TRAIN_WORKER},
             callbacks=callbacks,  # type: ignore[arg-type]  # annotated as Tune's Callback, takes Train's
         ),

@@ -144,4 +144,6 @@ def annotation_name(annotation: Any) -> str:
         return "LIST"
     if origin is dict:
         return "MAPPING"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "MAPPING"
     return getattr(annotation, "__name__", str(annotation)).upper()

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from doppel_ray import board, lineage
 from doppel_ray.hold import ORPHANS, hold
+from doppel_ray.keep import drop
 from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import Reports, Rows
 from doppel_ray.rows import POPULATION, Row, read_rows
 from doppel_ray.search import label
-from doppel_ray.train import log_to, snapshot, trainer
+from doppel_ray.train import forget_dropped, log_to, snapshot, trainer
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
@@ -58,9 +59,12 @@ def run(
             shown.sounds(experiment)
         fresh.append(row)
         shown.row(row)
+        if (keep := experiment.train.keep) is not None:
+            drop(folder, keep.dropped(read_rows(folder), experiment.tune.metric, experiment.tune.mode))
         send(row)
 
     try:
+        forget_dropped(folder)
         rows = Rows(experiment.probes, experiment.train.epochs, folder, record, also)
         known = snapshot(folder)
         if past and not known:

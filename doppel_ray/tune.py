@@ -9,24 +9,25 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
 
 import doppel_ray.environment  # before anything of Ray's
-from doppel_ray import board, command, config, environment, live, preflight, report, run_folder, steer
+from doppel_ray import board, command, config, environment, live, mirror, preflight, report, run_folder, steer
 from doppel_ray.agenda import Agenda, Budget
 from doppel_ray.config import Experiment
 from doppel_ray.hold import hold
+from doppel_ray.run_folder import TUNE_STATE
 from doppel_ray.section import ConfigError
+from doppel_ray.storage import Place, is_place
 
 log = logging.getLogger(__name__)
 
 # Beside the installed package, also where `ray submit` has copied this file elsewhere.
 DEFAULT_CONFIG = Path(doppel_ray.__file__).parent.parent / "tune_configs" / "quickstart.yaml"
-TUNE_STATE = "tune"
-"""Folder of a run where Ray Tune keeps what is its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,11 +48,12 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
     """
     parser = command.Parser(module, description)
     parser.add_argument(
-        "--resume", type=Path, metavar="RUN_DIR", help="go on with an interrupted run; takes no other setting"
+        "--resume",
+        metavar="RUN_DIR",
+        help="go on with an interrupted run; takes no other setting, but with s3://BUCKET/PREFIX/NAME --run.dir",
     )
     parser.add_argument(
         "--extend",
-        type=Path,
         metavar="RUN_DIR",
         help="add trials to a run: with more of --tune.samples, --tune.repeats or --search, or a larger budget",
     )
@@ -73,7 +75,9 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         shrunk = config.shrunk(args.config) if args.scale == "small" else {}
         folder = run_folder.make(experiment, args.config, shrunk)
         with hold(folder):
-            return sweep(experiment, folder, console, args.plain)
+            return mirrored(experiment, folder, console, args.plain)
+    given: str = args.resume or args.extend
+    runs = Path(args.overrides.pop("run.dir", config.RunConfig().dir)) if is_place(given) else None
     if args.config != default or args.scale != "full" or (args.overrides and args.extend is None):
         raise ConfigError(
             "--resume goes on with the run as it was configured; leave out --config and every other setting"
@@ -82,19 +86,39 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         )
     if args.resume is not None and args.extend is not None:
         raise ConfigError("--resume and --extend: choose one; --extend goes on with what is unfinished too")
-    folder = args.resume or args.extend
+    folder = Path(given) if runs is None else fetched(Place.parse(given), runs, console)
     experiment = run_folder.recorded(folder) if args.extend is None else run_folder.more(folder, args.overrides)
-    preflight.check(experiment)
+    preflight.check(experiment, folder)
     with hold(folder):
         if args.extend is not None:
             run_folder.extend(folder, experiment)
-        return sweep(experiment, folder, console, args.plain)
+        return mirrored(experiment, folder, console, args.plain)
+
+
+def fetched(place: Place, runs: Path, console: Console) -> Path:
+    """A run from object storage, in a folder of its own below `runs`; returns that."""
+    folder = mirror.fetch(place, runs, partial(console.print, markup=False))
+    run_folder.moved(folder, place)
+    return folder
 
 
 def one_trial(experiment: Experiment) -> Experiment:
     """The experiment without its search."""
     alone = {"scheduler": "fifo", "searcher": "random", "samples": 1, "repeats": 1}
     return experiment.model_copy(update={"search": {}, "tune": experiment.tune.model_copy(update=alone)})
+
+
+def mirrored(experiment: Experiment, folder: Path, console: Console, plain: bool) -> int:
+    """Run a sweep as `sweep` does, with a copy of its folder in object storage if there is to be one."""
+    place = run_folder.copy_of(experiment, folder)
+    if place is None:
+        return sweep(experiment, folder, console, plain)
+    copy = mirror.Mirror(folder, place, partial(console.print, markup=False))
+    try:
+        code = sweep(experiment, folder, console, plain)
+    finally:
+        whole = copy.finish()
+    return code if whole else code or 1
 
 
 def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -> int:
@@ -122,6 +146,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
                 threading.Thread(target=_compile_ahead, args=(experiment, console), daemon=True).start()
             nodes, where = cluster.connect()
             command.stop_on_sigterm()
+            cluster.check_seen(folder.resolve() / report.RUN)
             plan = resources.plan(experiment, nodes)
             steer.check(experiment, plan.concurrent)
             run_folder.note(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])

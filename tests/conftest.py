@@ -1,6 +1,7 @@
 """What many tests share: recordings, real and made up."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
@@ -8,6 +9,7 @@ import hypothesis
 import pytest
 
 from tests.recordings import write_esc50
+from tests.s3 import Server, serving
 
 # The arithmetic under test is quick, but the machine may be busy: no deadline. The same examples every time.
 hypothesis.settings.register_profile("doppel_ray", deadline=None, derandomize=True, max_examples=50)
@@ -32,3 +34,10 @@ def esc10() -> Path:
 def esc50_folder(tmp_path: Path) -> Path:
     """A folder in ESC-50's layout: 2 folds of 3 classes of 4 short tones."""
     return write_esc50(tmp_path / "recordings")
+
+
+@pytest.fixture
+def s3() -> Iterator[Server]:
+    """An S3 server on loopback with one bucket, and credentials in the environment."""
+    with serving() as server:
+        yield server

@@ -28,6 +28,8 @@ GROUND_FLOOR = (
     "learner",
     "lineage",
     "hold",
+    "keep",
+    "storage",
     "hear",
     "export",
     "embed",

@@ -1,19 +1,24 @@
 """`python -m doppel_ray.report`: the page, leaderboard and figures of a run, finished or not, or of several."""
 
+import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from rich.console import Console
 
 from doppel_ray import command
 from doppel_ray.report import read
 from doppel_ray.report.writer import COMPARISON, make, place
 from doppel_ray.section import ConfigError
+from doppel_ray.storage import Place, is_place
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = command.Parser(
         "report", "Page, leaderboard and figures of a run, finished or not, or of several compared."
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folder of a run")
+    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a run, or s3://BUCKET/PREFIX/NAME")
     parser.add_argument(
         "--out",
         type=Path,
@@ -22,11 +27,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"runs, {COMPARISON}/ in that of the first)",
     )
     args = parser.parse(argv)
-    runs = [read(folder) for folder in args.runs]
-    if len({run.folder.resolve() for run in runs}) < len(runs):
-        raise ConfigError("the same RUN_DIR is given twice")
-    make(runs, place(runs, args.out), command.screen())
+    if args.out is None and any(map(is_place, args.runs)):
+        raise ConfigError("a run that is in object storage has no folder here for its report: say where, --out PATH")
+    console = command.screen()
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = [read(_folder(run, Path(scratch, str(number)), console)) for number, run in enumerate(args.runs)]
+        if len({run.folder.resolve() for run in runs}) < len(runs):
+            raise ConfigError("the same RUN_DIR is given twice")
+        make(runs, place(runs, args.out), console)
     return 0
+
+
+def _folder(run: str, scratch: Path, console: Console) -> Path:
+    """A run's folder; of one in object storage what a report needs of it, for the moment."""
+    if not is_place(run):
+        return Path(run)
+    from doppel_ray.checkpoint import RESUME, WEIGHTS  # with torch, which a report of a folder need not load
+    from doppel_ray.mirror import download
+
+    there = Place.parse(run)
+    download(there, scratch / there.name, partial(console.print, markup=False), without=(WEIGHTS, RESUME))
+    return scratch / there.name
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def entry(study: Study, setting: Setting) -> dict[str, Any]:
         found[f"{name}_at_end"] = setting.last(name)
     found["loss"] = setting.last("loss")
     found |= {name: cost for name in COSTS if (cost := setting.cost(name)) is not None}
-    found["checkpoint"] = best.get("checkpoint")
+    found["checkpoint"] = champion.checkpoint(best)
     return found
 
 

@@ -13,8 +13,9 @@ from doppel_ray import tree
 from doppel_ray.points import SEED
 from doppel_ray.report.figures import Figure
 from doppel_ray.report.leaderboard import latest, show, singles
-from doppel_ray.report.runs import Run, number
+from doppel_ray.report.runs import Run, Trial
 from doppel_ray.report.study import BASELINES, Score, Setting, Study, short, title
+from doppel_ray.rows import Row, number
 from doppel_ray.search import label
 
 HERE = Path(__file__).parent
@@ -209,16 +210,14 @@ def _result(study: Study) -> dict[str, str] | None:
         "score": show(score.mean),
         "interval": f"{_interval(score)} (95 % over {_over(first, score)})" if score.over else "",
         "gain": gain,
-        "where": f"{champion.name}, epoch {row.get('epoch', '–')}: {_within(champion.folder, row.get('checkpoint'))}",
+        "where": f"{champion.name}, epoch {row.get('epoch', '–')}: {_where(champion, row)}",
     }
 
 
-def _within(trial: Path, checkpoint: str | None) -> str:
-    """A checkpoint as the run's folder has it, wherever that lies: `trials/NAME/checkpoints/epoch_0003`."""
-    if checkpoint is None:
-        return "no checkpoint"
-    _, name, inside = checkpoint.rpartition(f"/{trial.name}/")
-    return f"trials{name}{inside}" if name else checkpoint
+def _where(trial: Trial, row: Row) -> str:
+    """A row's checkpoint as the run's folder has it, wherever that lies: `trials/NAME/checkpoints/epoch_0003`."""
+    path = trial.checkpoint(row)
+    return trial.no_checkpoint(row) if path is None else str(path.relative_to(trial.folder.parent.parent))
 
 
 def _over(setting: Setting, score: Score) -> str:

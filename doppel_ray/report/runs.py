@@ -1,7 +1,6 @@
 """Runs and their trials, as their folders tell them: whole, unfinished or damaged."""
 
 import json
-import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from doppel_ray import tree
 from doppel_ray.points import SEED
-from doppel_ray.rows import POPULATION, ROWS, Row, sound_rows
+from doppel_ray.rows import POPULATION, ROWS, Row, checkpoint_name, checkpoint_of, number, sound_rows
 from doppel_ray.section import ConfigError
 
 RUN = "run.json"
@@ -26,13 +25,6 @@ OVER = (*ENDED, "failed")
 """Statuses of trials that no longer run; those that failed are tried again when the sweep is resumed."""
 UNKNOWN = "unknown"
 """Status of a trial that only its folder tells of."""
-
-
-def number(value: Any) -> float | None:
-    """A finite number of a row, or None: rows may hold anything."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
 
 
 @dataclass(frozen=True)
@@ -64,6 +56,15 @@ class Trial:
     def last(self, name: str) -> Row | None:
         """The last row with a number in column `name`."""
         return next((row for row in reversed(self.rows) if number(row.get(name)) is not None), None)
+
+    def checkpoint(self, row: Row) -> Path | None:
+        """A row's checkpoint, as `rows.checkpoint_of`."""
+        return checkpoint_of(self.folder, row)
+
+    def no_checkpoint(self, row: Row) -> str:
+        """What is said where a row's checkpoint would be named, and there is none."""
+        told = checkpoint_name(row)
+        return f"{told} is gone (train.keep)" if told else "none"
 
     def total(self, name: str, until: Row | None = None) -> float | None:
         """Sum of a column over all rows, or up to one; None if a row lacks it."""

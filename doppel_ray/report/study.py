@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from doppel_ray import tree
 from doppel_ray.points import SEED
-from doppel_ray.report.runs import Run, Trial, number
-from doppel_ray.rows import Row
+from doppel_ray.report.runs import Run, Trial
+from doppel_ray.rows import Row, number
 from doppel_ray.search import label
 
 RUN_KEY = "run"

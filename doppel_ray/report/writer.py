@@ -108,4 +108,5 @@ def make(runs: Sequence[Run], page: Path, console: Console) -> None:
         told += (
             f" (mean of {subject.settings[0].seeds} seeds {score.mean:.4f}, 95 % {score.low:.4f} to {score.high:.4f})"
         )
-    console.print(f"{told}\nbest checkpoint: {best.get('checkpoint')}", markup=False)
+    path = champion.checkpoint(best)
+    console.print(f"{told}\nbest checkpoint: {path or champion.no_checkpoint(best)}", markup=False)

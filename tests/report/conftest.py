@@ -25,7 +25,7 @@ def row(epoch: int, score: float | None, **more: Any) -> dict[str, Any]:
         "pairs": 320 * epoch,
         "loss": 3.0 - epoch / 10,
         "train_seconds": 20.0,
-        "checkpoint": f"epoch_{epoch:04d}",
+        "checkpoint": f"/where/it/ran/checkpoints/epoch_{epoch:04d}",
         **scores,
         **more,
     }
@@ -52,6 +52,10 @@ def make_run(folder: Path, trials: Mapping[str, MadeTrial], **about: Any) -> Pat
             tree.assign(own, key, value)
         (folder / "trials" / name).mkdir(parents=True)
         (folder / "trials" / name / "experiment.json").write_text(json.dumps(own))
+        for entry in rows:
+            (folder / "trials" / name / "checkpoints" / f"epoch_{entry['epoch']:04d}").mkdir(
+                parents=True, exist_ok=True
+            )
         (folder / "trials" / name / "rows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
     return folder
 

@@ -86,6 +86,14 @@ def test_publishing_prints_the_leaderboard_names_the_best_checkpoint_and_writes_
     assert (folder / "figures" / "score_against_pairs.delta.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_best_checkpoint_that_was_not_kept_is_not_offered(folder: Path) -> None:
+    (folder / "trials" / "000_delta=0.02" / "checkpoints" / "epoch_0002").rmdir()
+    page, text = published(folder)
+    assert "best checkpoint: checkpoints/epoch_0002 is gone (train.keep)" in text
+    assert "epoch 2: checkpoints/epoch_0002 is gone (train.keep)" in page.text
+    assert "epoch_0002" not in (folder / "leaderboard.csv").read_text()
+
+
 def test_the_page_asks_for_nothing_from_anywhere_and_runs_nothing(folder: Path) -> None:
     page, _ = published(folder)
     assert not {"script", "link", "iframe", "img", "object"} & {tag for tag, _ in page.tags}
@@ -106,7 +114,7 @@ def test_what_a_folder_holds_is_text_on_the_page_whatever_it_is(tmp_path: Path) 
     page, text = published(folder)
     assert not {"script", "img", "i"} & {tag for tag, _ in page.tags}
     assert '<script>alert("x")</script>' in page.text
-    assert '<script>alert("x")</script> $\\frac{$ [bold]' in text
+    assert "script> $\\frac{$ [bold] [/] &" in text
 
 
 def test_a_search_over_numbers_and_words_has_a_figure_for_each_and_one_for_all(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from doppel_ray.report.figures.style import (
     styles,
     text,
 )
-from doppel_ray.report.runs import number
 from doppel_ray.report.study import Setting, Study, short, title
+from doppel_ray.rows import number
 
 MOST_WORDS = 16
 """Values of a key that can stand side by side."""

@@ -1,0 +1,49 @@
+"""An S3 server for tests: moto's, on loopback."""
+
+import os
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+BUCKET = "bucket"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server with one bucket.
+
+    Attributes:
+        address: host and port.
+        secret: the secret key in the environment.
+    """
+
+    address: str
+    secret: str
+
+    def url(self, path: str, bucket: str = BUCKET) -> str:
+        return f"s3://{bucket}/{path}?endpoint_override={self.address}&scheme=http"
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server, and credentials for it in the environment."""
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("flask", reason="moto's server needs flask, which comes with the extra `test`")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-of-this-test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST"))
+        boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket=BUCKET)
+        yield Server(f"{host}:{port}", "a-secret-of-this-test")
+    server.stop()

@@ -1,0 +1,109 @@
+"""Which checkpoints of a trial are kept, and what is deleted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from doppel_ray import config, steer, train
+from doppel_ray.config import Experiment
+from doppel_ray.keep import KeepConfig, drop
+from doppel_ray.rows import Row, checkpoint_of
+from doppel_ray.section import ConfigError
+
+
+def rows(*scores: float | None, folder: Path = Path("elsewhere")) -> list[Row]:
+    """A row for each epoch; None: it was not probed."""
+    return [
+        {"epoch": epoch, "checkpoint": str(folder / "checkpoints" / f"epoch_{epoch:04d}")}
+        | ({} if score is None else {"score": score})
+        for epoch, score in enumerate(scores, start=1)
+    ]
+
+
+def kept(policy: KeepConfig, sent: list[Row], mode: str = "max") -> list[int]:
+    dropped = [row["epoch"] for row in policy.dropped(sent, "score", mode)]
+    return [row["epoch"] for row in sent if row["epoch"] not in dropped]
+
+
+@pytest.mark.parametrize(
+    ("typed", "policy"),
+    [
+        ("3", KeepConfig(last=3)),
+        ("{best: 2, last: 1}", KeepConfig(best=2, last=1)),
+        ("best 2, last 1", KeepConfig(best=2, last=1)),
+        ("{best: 2}", KeepConfig(best=2, last=1)),
+        ("null", None),
+    ],
+)
+def test_a_policy_reads_well_however_it_is_typed(typed: str, policy: KeepConfig | None) -> None:
+    experiment = config.read(None, {"train.keep": typed})
+    assert experiment.train.keep == policy
+    assert Experiment.model_validate(experiment.plain()) == experiment
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("0", "train.keep.last"),
+        ("{best: 0, last: 0}", "train.keep.last"),
+        ("{best: -1}", "train.keep.best"),
+        ("{newest: 2}", "train.keep.newest"),
+        ("all", "train.keep"),
+    ],
+)
+def test_a_policy_that_keeps_nothing_to_go_on_from_is_refused(typed: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        config.read(None, {"train.keep": typed})
+
+
+def test_the_best_by_the_metric_and_the_newest_are_kept() -> None:
+    sent = rows(0.3, 0.9, None, 0.8, 0.1)
+    assert kept(KeepConfig(best=2, last=1), sent) == [2, 4, 5]
+    assert kept(KeepConfig(best=2, last=1), sent, "min") == [1, 5]
+    assert kept(KeepConfig(last=2), sent) == [4, 5]
+    assert kept(KeepConfig(best=1), rows(0.5, 0.5, 0.4)) == [1, 3], "of equals the first, as the report counts"
+
+
+@given(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=12), st.integers(0, 3), st.integers(1, 3))
+def test_the_best_so_far_is_never_missed_although_each_row_lets_some_go(
+    scores: list[float | None], best: int, last: int
+) -> None:
+    policy, sent, there = KeepConfig(best=best, last=last), rows(*scores), set[int]()
+    for count in range(1, len(sent) + 1):
+        there = {*there, count} - {row["epoch"] for row in policy.dropped(sent[:count], "score", "max")}
+        assert there == set(kept(policy, sent[:count])), "what is wanted now has not been deleted before"
+        assert count in there
+        assert len(there) <= best + last
+
+
+def test_what_is_dropped_is_deleted_and_rays_record_forgets_it(tmp_path: Path) -> None:
+    sent = rows(0.1, 0.2, 0.3)
+    for row in sent:
+        (tmp_path / "checkpoints" / Path(row["checkpoint"]).name).mkdir(parents=True)
+    results: list[dict[str, Any]] = [
+        {"checkpoint_dir_name": Path(row["checkpoint"]).name, "metrics": {"epoch": row["epoch"]}} for row in sent
+    ]
+    state = {
+        "checkpoint_results": results,
+        "checkpoint_report_indices": [0, 1, 2],
+        "latest_checkpoint_result": results[-1],
+    }
+    (tmp_path / "checkpoints" / train.SNAPSHOT).write_text(json.dumps(state))
+    drop(tmp_path, sent[:2])
+    drop(tmp_path, sent[:2])  # again, after a crash: nothing is left to do
+    assert [checkpoint_of(tmp_path, row) is not None for row in sent] == [False, False, True]
+    train.forget_dropped(tmp_path)
+    found = json.loads((tmp_path / "checkpoints" / train.SNAPSHOT).read_text())
+    assert (found["checkpoint_results"], found["checkpoint_report_indices"]) == (results[2:], [2])
+    assert [entry["metrics"]["epoch"] for entry in train.snapshot(tmp_path)] == [3]
+
+
+def test_a_population_whose_trials_go_on_from_any_checkpoint_keeps_them_all() -> None:
+    search = {"pairs.delta": {"grid": [0.1, 0.2]}}
+    wanted = Experiment.model_validate({"tune": {"scheduler": "pbt"}, "train": {"keep": 3}, "search": search})
+    with pytest.raises(ConfigError, match=r"train\.keep .*pbt.*null"):
+        steer.check(wanted, None)

@@ -1,0 +1,272 @@
+"""Object storage, on moto's server: what a place must be, and a run's folder and its copy."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from doppel_ray import config, mirror, preflight, run_folder
+from doppel_ray.config import Experiment
+from doppel_ray.mirror import Holder, Mirror
+from doppel_ray.report.__main__ import main as report
+from doppel_ray.section import ConfigError
+from doppel_ray.storage import Place
+from tests.report.conftest import make_run, row
+from tests.s3 import Server
+
+CHECKPOINT = "trials/000/checkpoints/epoch_0001/model.safetensors"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run's folder, small, with one checkpoint."""
+    folder = make_run(tmp_path / "runs" / "mine", {"000": ({"pairs.delta": 0.1}, "interrupted", [row(1, 0.6)])})
+    (folder / CHECKPOINT).write_bytes(bytes(100))
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def copied(folder: Path, place: Place) -> list[str]:
+    """Bring a copy up to date; what is said of it."""
+    said: list[str] = []
+    Mirror(folder, place, said.append).finish()
+    return said
+
+
+# --- a place ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("gs://bucket/runs", "expected s3://BUCKET/PREFIX"),
+        ("s3:///runs", "expected s3://BUCKET/PREFIX"),
+        ("s3://key:secret@bucket/runs", "credentials do not belong into a URL"),
+        ("s3://bucket/runs?secret_key=x", "credentials do not belong into a URL"),
+        ("s3://bucket/runs?zone=1", "unknown option zone; expected endpoint_override, region, scheme"),
+    ],
+)
+def test_a_url_that_is_no_place_is_refused(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=r"run\.storage") as refused:
+        config.read(None, {"run.storage": url})
+    assert said in str(refused.value)
+
+
+def test_a_place_that_works_is_left_as_it_was(s3: Server) -> None:
+    place = Place.parse(s3.url("sweeps/tiny"))
+    place.check()
+    assert place.entries() == {}
+    assert Place.parse(str(place)) == place
+    assert str(Place.parse("s3://bucket/mine").parent) == "s3://bucket"
+    assert (place / "mine").parent == place
+    assert place.read("nothing") is None
+
+
+def test_the_endpoint_may_stand_in_the_environment(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{s3.address}")
+    Place.parse("s3://bucket/sweeps").check()
+
+
+def test_storage_that_cannot_be_used_is_refused_with_its_name_and_the_remedy(s3: Server) -> None:
+    wrong = s3.url("sweeps", bucket="another")
+    with pytest.raises(ConfigError, match=r"s3://another/sweeps.*no such bucket: make it, or mend run\.storage"):
+        preflight.check_storage(config.read(None, {"run.storage": wrong}), None)
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1.* the server does not answer: mend endpoint_override"):
+        Place.parse("s3://bucket/runs?endpoint_override=127.0.0.1:1&scheme=http").check()
+
+
+def test_a_server_that_never_answers_is_given_up(s3: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ConfigError, match="no answer within 1 s"):
+            Place.parse(f"s3://bucket/runs?endpoint_override=127.0.0.1:{port}&scheme=http").check(limit=1.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("InvalidAccessKeyId", "the access key is not known there: set AWS_PROFILE"),
+        ("SignatureDoesNotMatch", "the secret key is wrong: set AWS_PROFILE"),
+        ("AccessDenied", "access is denied: .* PutObject"),
+        ("ExpiredToken", "have expired"),
+        ("PermanentRedirect", r"add \?region="),
+    ],
+)
+def test_what_a_server_refuses_is_told_with_the_remedy(code: str, said: str) -> None:
+    """A server that answers nothing but this refusal."""
+    body = f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
+    head = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    client.recv(65536)
+                    client.sendall(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+        threading.Thread(target=refuse, daemon=True).start()
+        place = Place.parse(f"s3://bucket/runs?endpoint_override=127.0.0.1:{server.getsockname()[1]}&scheme=http")
+        with pytest.raises(ConfigError, match=f"s3://bucket/runs.* cannot be used: .*{said}"):
+            place.check()
+        server.shutdown(socket.SHUT_RDWR)
+
+
+# --- a run's folder ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"run\.dir: .*file/runs cannot be written to: Not a directory"):
+        preflight.check_folder(config.read(None, {"run.dir": str(tmp_path / "file" / "runs")}), None)
+
+
+def test_checkpoints_that_do_not_fit_are_refused_with_figures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ResNet-18 has 11 million weights: a checkpoint takes 0.13 GB, that of a trial of 200 epochs 27."""
+    usage = preflight.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: usage._replace(free=10**9))
+    wanted = {"run.dir": str(tmp_path), "encoder.kind": "resnet18", "search.pairs.delta": "{grid: [0.1, 0.2, 0.3]}"}
+    with pytest.raises(ConfigError, match=r"trial take about 27\.\d+ GB \(200 .* has 1\.00 GB left; .*--train\.keep"):
+        preflight.check_folder(config.read(None, wanted), None)
+    preflight.check_folder(config.read(None, wanted | {"train.keep": "{best: 2, last: 2}"}), None)
+    assert "each of 3 trials take about 0.55 GB (4 of" in caplog.text
+    caplog.clear()
+    preflight.check_folder(config.read(None, wanted | {"train.keep": "1"}), None)
+    assert not caplog.text
+
+
+def test_a_copy_has_every_file_that_matters_and_is_brought_back_as_it_was(
+    run: Path, s3: Server, tmp_path: Path
+) -> None:
+    place = Place.parse(s3.url("sweeps")) / "mine"
+    for name in ("lock", "tune/state.json", "trials.partial"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("of this life alone")
+    assert copied(run, place) == [f"{place} has all of it"]
+    folder = mirror.fetch(place, tmp_path / "there", print)
+    assert folder == tmp_path / "there" / "mine"
+    assert files(folder) == files(run) - {"lock", "tune/state.json", "trials.partial"}
+    for file in files(folder):
+        assert (folder / file).read_bytes() == (run / file).read_bytes()
+    run_folder.moved(folder, place)
+    now = run_folder.recorded(folder).run
+    assert (now.dir, now.storage) == (tmp_path / "there", s3.url("sweeps"))
+
+
+def test_what_changes_is_copied_again_what_is_deleted_is_deleted_and_the_rest_left_alone(run: Path, s3: Server) -> None:
+    place = Place.parse(s3.url("sweeps")) / "mine"
+    made = Mirror(run, place, print)
+    made.push()
+    before = place.entries()
+    place.write("trials.json", b"that it is untouched")  # as nobody else would
+    (run / CHECKPOINT).unlink()
+    with (run / "trials" / "000" / "rows.jsonl").open("a") as file:
+        file.write(json.dumps(row(2, 0.7)) + "\n")
+    made.finish()
+    assert set(place.entries()) == set(before) - {CHECKPOINT}
+    assert place.read("trials/000/rows.jsonl") == (run / "trials" / "000" / "rows.jsonl").read_bytes()
+    assert place.read("trials.json") == b"that it is untouched"
+
+
+def test_a_copy_never_speaks_of_a_checkpoint_that_it_lacks(
+    run: Path, s3: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place.parse(s3.url("sweeps")) / "mine"
+    written: list[str] = []
+    write = Place.write
+
+    def watched(self: Place, name: str, content: bytes) -> None:
+        written.append(name)
+        write(self, name, content)
+
+    monkeypatch.setattr(Place, "write", watched)
+    copied(run, place)
+    assert written.index(CHECKPOINT) < min(written.index(name) for name in ("trials/000/rows.jsonl", "run.json"))
+
+
+def test_a_copy_that_fails_is_told_once_and_made_up_for(run: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, said = Place.parse(s3.url("sweeps")) / "mine", list[str]()
+    made = Mirror(run, place, said.append)
+
+    def broken(self: Place, name: str, content: bytes) -> None:
+        raise OSError("AWS Error NETWORK_CONNECTION during PutObject operation")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "write", broken)
+        assert not made._copy()
+        assert not made._copy()
+    assert len(said) == 1
+    assert "does not answer" in said[0]
+    assert made.finish()
+    assert said[1:] == [f"{place} is up to date again", f"{place} has all of it"]
+    assert CHECKPOINT in place.entries()
+
+
+def test_a_run_that_a_living_process_has_is_refused_and_one_that_has_ended_is_taken_over(
+    run: Path, s3: Server, tmp_path: Path
+) -> None:
+    place = Place.parse(s3.url("sweeps")) / "mine"
+    copied(run, place)
+    other = Holder("another-host", 7, "/runs/mine", Holder.here(run).seen)
+    other.tell(place)
+    with pytest.raises(ConfigError, match="in use by process 7 on another-host"):
+        mirror.fetch(place, tmp_path / "there", print)
+    replace(other, seen=other.seen - 2 * mirror.LEASE).tell(place)
+    with pytest.raises(ConfigError, match=r"gone on with by .* is behind it; go on from there: --resume 's3://"):
+        Mirror(run, place, print)
+    folder = mirror.fetch(place, tmp_path / "there", print)
+    copied(folder, place)
+    with pytest.raises(ConfigError, match="is behind it"):
+        Mirror(run, place, print)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    replace(Holder.here(tmp_path), process=dead.pid).tell(place)
+    mirror.check_free(place, folder, fetched=True)
+
+
+def test_a_run_is_not_brought_where_one_is_nor_one_that_is_not_there(run: Path, s3: Server, tmp_path: Path) -> None:
+    place = Place.parse(s3.url("sweeps"))
+    with pytest.raises(ConfigError, match=r"s3://bucket/sweeps/none.* holds no run"):
+        mirror.fetch(place / "none", tmp_path / "there", print)
+    copied(run, place / "mine")
+    with pytest.raises(ConfigError, match=r"runs/mine exists: go on with it, --resume .*runs/mine"):
+        mirror.fetch(place / "mine", run.parent, print)
+    wanted = {"run.dir": str(tmp_path / "new"), "run.name": "mine", "run.storage": str(place)}
+    with pytest.raises(ConfigError, match=r"s3://bucket/sweeps/mine.* already holds a run"):
+        run_folder.make(config.read(None, wanted), None, {})
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_report_is_made_of_a_copy_without_its_weights(
+    run: Path, s3: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = Place.parse(s3.url("sweeps")) / "mine"
+    (run / CHECKPOINT).with_name("checkpoint.json").write_text("{}")
+    copied(run, place)
+    with pytest.raises(ConfigError, match="--out PATH"):
+        report([str(place)])
+    assert report([str(place), "--out", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert "mine/trials/000/checkpoints/epoch_0001" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_no_file_of_a_run_and_no_command_line_has_the_secret(run: Path, s3: Server) -> None:
+    place = Place.parse(s3.url("sweeps"))
+    copied(run, place / "mine")
+    told = json.dumps(Experiment.model_validate({"run": {"storage": str(place)}}).plain())
+    for content in (told.encode(), *((place / "mine").read(name) or b"" for name in (place / "mine").entries())):
+        assert os.environ["AWS_SECRET_ACCESS_KEY"].encode() not in content
