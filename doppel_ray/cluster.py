@@ -5,16 +5,19 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from doppel_ray.environment import address
 from doppel_ray.resources import Node
 from doppel_ray.section import ConfigError
 
+ANSWER_SECONDS = 300
+"""Seconds that a node has to say what is installed on it; it takes a few where a process of Ray's is ready."""
 BOOTSTRAP = "ray_bootstrap_config.yaml"
 """Where `ray up` leaves the cluster's configuration, in the user's home on the head; JSON in fact."""
 
@@ -49,7 +52,7 @@ def connect() -> tuple[tuple[Node, ...], str]:
         The cluster's nodes, with those that it may grow by, and a sentence that says which cluster it is.
 
     Raises:
-        ConfigError: RAY_ADDRESS names a cluster that does not answer, or that wants another token.
+        ConfigError: RAY_ADDRESS names a cluster that does not answer, wants another token, or runs other code.
     """
     # Logging stays as the caller has set it up: see `hush`.
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
@@ -63,10 +66,16 @@ def connect() -> tuple[tuple[Node, ...], str]:
                 "machine that ran `ray up`, readable by you alone, or say where it is with RAY_AUTH_TOKEN_PATH"
             ) from None
         except (ConnectionError, RuntimeError) as error:
+            if "Version mismatch" in str(error):  # two lines of it say what runs there, two what runs here
+                raise ConfigError(
+                    f"the Ray cluster at {joined} is of another version. {' '.join(str(error).split())}\n"
+                    "install here what the cluster has, or start the cluster again with what is here (`ray up`)"
+                ) from None
             raise ConfigError(
                 f"the Ray cluster at {joined} does not answer: {str(error).splitlines()[0]}\n"
                 "start it again, or unset RAY_ADDRESS (and run `ray stop`) to use this machine alone"
             ) from None
+        check_versions()
         living, file = nodes(), Path.home() / BOOTSTRAP
         more = to_come(json.loads(file.read_text()), living) if file.exists() else ()
         grows = f", which may grow by {len(more)} node{'s'[: len(more) != 1]}" if more else ""
@@ -85,6 +94,71 @@ def connect() -> tuple[tuple[Node, ...], str]:
     except Exception as error:  # Ray raises a plain Exception where its daemons do not come up in time
         raise ConfigError(f"Ray did not start on this machine: {str(error).splitlines()[0]}") from error
     return nodes(), "started Ray on this machine"
+
+
+def _installed() -> Callable[[], dict[str, str]]:
+    """Tells what a machine has installed: a function within one travels whole, to where this module may be another."""
+
+    def installed() -> dict[str, str]:
+        import hashlib
+        import importlib.metadata
+        import importlib.util
+        import pathlib
+        import platform
+
+        found = {"Python": platform.python_version()}
+        for package in ("ray", "torch"):
+            try:
+                found[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                found[package] = "missing"
+        spec = importlib.util.find_spec("doppel_ray")
+        if spec is None or spec.origin is None:
+            return found | {"doppel_ray": "missing"}
+        code = hashlib.sha256()
+        folder = pathlib.Path(spec.origin).parent
+        for file in sorted(folder.rglob("*.py")):
+            code.update(str(file.relative_to(folder)).encode() + file.read_bytes())
+        return found | {"doppel_ray": f"code {code.hexdigest()[:8]}"}
+
+    return installed
+
+
+def check_versions() -> None:
+    """Ask every living node what it has installed. A node that joins later is set up as these are.
+
+    Raises:
+        ConfigError: one has other versions than this machine, or does not answer; the message names it.
+    """
+    installed = _installed()
+    ask = ray.remote(installed).options(num_cpus=0, max_retries=0)
+    asked = {
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(): node[
+            "NodeManagerAddress"
+        ]
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    here, faults = installed(), []
+    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+    for answer in answered:
+        try:
+            there = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            faults.append(f"{asked[answer]} cannot be asked: {str(error).splitlines()[0]}")
+            continue
+        if wrong := [
+            f"{name} {there[name]} (here: {version})" for name, version in here.items() if there[name] != version
+        ]:
+            faults.append(f"{asked[answer]} has {', '.join(wrong)}")
+    faults += [f"{asked[answer]} did not tell within {ANSWER_SECONDS} s what it has installed" for answer in silent]
+    if faults:
+        raise ConfigError(
+            "the cluster's nodes must run the same code as this machine\n"
+            + "".join(f"  {fault}\n" for fault in sorted(set(faults)))
+            + "`ray up` again copies this project to every node and starts Ray anew; or, on the nodes named, "
+            "`pip install -e` this project, `ray stop`, and `ray start` as before"
+        )
 
 
 def nodes() -> tuple[Node, ...]:
