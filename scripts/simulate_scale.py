@@ -13,7 +13,8 @@ pairs/s is the smallest of these limits, each of which is what one part could do
                   gradients and gathering of the embeddings, which are taken not to overlap with it
     network       what the trainers' nodes can take in, of pairs that are made on other nodes
     object store  pairs through the shared memory of the trainers' nodes: written once, read once
-    head          blocks that the one process which hands them out for a trial can hand out
+    coordinator   blocks that the one process of a trial which hands them out can hand out
+    head          blocks that the head's server (GCS) can take note of, of --trials trials together
     cores         with --cores, nodes that share one machine: all the work of a pair, over the machine's cores
 
 Nothing is assumed but the network (--gbps, 10: what AWS gives a c7i.4xlarge or g6.2xlarge at the least, by its tables
@@ -39,6 +40,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from bench_memory import children
 
 from doppel_ray import command, config, provenance
 from doppel_ray.config import Experiment
@@ -57,6 +59,7 @@ class Rates:
         pair, block: a generator's, for each pair and, whatever its size, for each block.
         pair_bytes: of a pair's features.
         hand_out: the coordinating process's for each block.
+        head: the head's server's for each block.
         step, step_pair: a train worker's on one core, for each step and for each pair of its share.
         parameters: of the model.
         embedded: numbers that a pair is embedded in, both views.
@@ -70,6 +73,7 @@ class Rates:
     block: float
     pair_bytes: float
     hand_out: float
+    head: float
     step: float
     step_pair: float
     parameters: int
@@ -102,6 +106,7 @@ class Trial:
         block: pairs per block.
         gbps: network of a node, in Gbit/s.
         cores: of the one machine that all nodes share; None: nodes are machines.
+        trials: side by side, as this one, each on nodes of its own.
     """
 
     batch: int
@@ -112,6 +117,7 @@ class Trial:
     block: int
     gbps: float
     cores: int | None
+    trials: int = 1
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -159,11 +165,12 @@ def limits(rates: Rates, trial: Trial, kinds: list[Kind]) -> dict[str, float]:
         "training": trial.batch / step_seconds(rates, trial),
         "network": trainers * trial.gbps * 1e9 / 8 / (rates.pair_bytes * apart) if apart else float("inf"),
         "object store": trainers * rates.store / rates.pair_bytes,
-        "head": trial.block / rates.hand_out,
+        "coordinator": trial.block / rates.hand_out,
+        "head": trial.block / rates.head / trial.trials,
     }
     if trial.cores is not None:
         work = 1 / per_core(rates, trial) + rates.step / trial.batch * trial.workers + rates.step_pair
-        found["cores"] = trial.cores / (work + rates.hand_out / trial.block)
+        found["cores"] = trial.cores / (work + (rates.hand_out + rates.head) / trial.block)
     return found
 
 
@@ -245,20 +252,33 @@ def training(experiment: Experiment, device: str) -> tuple[float, float]:
     return line({size: seconds(size) for size in (32, 64, 128)})
 
 
+def head_server() -> list[int]:
+    """The process of the head's server (GCS) that this process has started."""
+    below, todo, found = children(), [os.getpid()], []
+    while todo:
+        process = todo.pop()
+        todo += below.get(process, [])
+        if "gcs_server" in Path(f"/proc/{process}/cmdline").read_text().partition("\0")[0]:
+            found.append(process)
+    return found
+
+
 def generating(experiment: Experiment, sizes: Sequence[int] = (16, 64, 256), each: int = 10) -> tuple[float, ...]:
-    """Seconds of a generator for each block and for each pair, and of the process that hands a block out."""
+    """Seconds of a generator for each block and each pair; for each block, of who hands it out and of the head."""
     from bench_stream import cpu_seconds, stream
 
-    made, handed = {}, []
+    made, handed, head = {}, [], []
+    servers = head_server()
     for size in sizes:
         with stream(block=size, experiment=experiment) as batches:
             makers = {int(pid) for pid in next(batches)["generator"]}
-            began, before = time.process_time(), cpu_seconds(makers)
+            began, before, known = time.process_time(), cpu_seconds(makers), cpu_seconds(servers)
             for _ in range(each):
                 next(batches)
             handed.append((time.process_time() - began) / each)
+            head.append((cpu_seconds(servers) - known) / each)
             made[size] = (cpu_seconds(makers) - before) / each
-    return *line(made), statistics.median(handed)
+    return *line(made), statistics.median(handed), statistics.mean(head)
 
 
 def through_store(times: int = 8) -> float:
@@ -282,7 +302,7 @@ def measure(experiment: Experiment) -> Rates:
 
     torch.set_num_threads(1)
     with local():
-        block, pair, hand_out = generating(experiment)
+        block, pair, hand_out, head = generating(experiment)
         store = through_store()
     step, step_pair = training(experiment, "cpu")
     gpu_pair = gpu_step = gpu_step_pair = None
@@ -297,6 +317,7 @@ def measure(experiment: Experiment) -> Rates:
         block=block,
         pair_bytes=features.numel() * features.element_size(),
         hand_out=hand_out,
+        head=max(head, 1e-4),  # what the clock of processes cannot see
         step=step,
         step_pair=step_pair,
         parameters=sum(weights.numel() for weights in model.parameters()),
@@ -416,6 +437,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cpu-training", action="store_true", help="train on CPUs although there are GPUs")
     parser.add_argument("--gpu-generators", type=int, default=0, help="GPUs that generate (0)")
     parser.add_argument("--block", type=int, default=128, help="pairs per block (128)")
+    parser.add_argument("--trials", type=int, default=1, help="side by side, each on nodes of its own (1)")
     parser.add_argument("--gbps", type=float, default=10.0, help="network of a node, Gbit/s (10)")
     parser.add_argument("--cores", type=int, help="all nodes share one machine of so many cores")
     parser.add_argument("--buffer-mb", type=float, default=256.0, help="data.buffer_mb (256)")
@@ -442,6 +464,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         block=options.block,
         gbps=options.gbps,
         cores=options.cores,
+        trials=options.trials,
     )
     tell(rates, trial, kinds, options.buffer_mb, options.memory_gb)
     return 0

@@ -55,8 +55,9 @@ class Demand(ExecutionCallback):
         """Called by Ray Data after each round."""
         now = time.monotonic()
         passed, self.last = now - self.last, now
-        (pool,) = (pool for operator in executor._topology for pool in operator.get_autoscaling_actor_pools())
-        if pool.num_pending_actors() or not pool.num_running_actors():
+        pools = [pool for operator in executor._topology for pool in operator.get_autoscaling_actor_pools()]
+        pool = pools[0] if pools else None
+        if pool is None or pool.num_pending_actors() or not pool.num_running_actors():
             self._begin()  # those who are still starting have not shown yet what they can do
             return
         ready = sum(state.total_enqueued_output_blocks() for state in list(executor._topology.values())[1:])

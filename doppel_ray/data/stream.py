@@ -44,30 +44,33 @@ def block_size(local_batch: int, at_most: int) -> int:
     return next(size for size in range(min(local_batch, at_most), 0, -1) if local_batch % size == 0)
 
 
-def index_blocks(start: int, stop: int, size: int) -> pa.Table:
-    """The indices [start, stop) in blocks, one a row: "start", the first index, and "count", how many; both int64."""
+def index_blocks(start: int, stop: int, size: int) -> dict[str, np.ndarray]:
+    """The indices [start, stop) in blocks: "start", the first index of each, and "count", how many; (blocks,) int64."""
     first = np.arange(start, stop, size)
-    return pa.table({"start": first, "count": np.minimum(size, stop - first)})
+    return {"start": first, "count": np.minimum(size, stop - first)}
 
 
 class Rows(Sequence[RefBundle]):
-    """The rows of a table as what Ray Data passes on, each of which becomes a task of its own.
+    """Rows as what Ray Data passes on, each of which becomes a task of its own.
 
     The stream of the published recipe has 156,250 index blocks. As many Ray objects take minutes to make, and hundreds
     of MB; here a task is told which row of a larger object is its own, and that when its turn comes.
     """
 
-    def __init__(self, table: pa.Table) -> None:
-        self.length = table.num_rows
+    def __init__(self, columns: dict[str, np.ndarray]) -> None:
+        self.length = min(len(column) for column in columns.values())
+        parts = [
+            pa.table({name: column[at : at + ROWS] for name, column in columns.items()})
+            for at in range(0, max(1, self.length), ROWS)  # of no rows, a part without any
+        ]
         # `ray.put` works in this process. `ray.data.range` has read tasks and `from_arrow` has metadata tasks: these
         # ask for a CPU each, and wait for ever when train workers and generators hold them all.
-        pieces = [table.slice(at, ROWS) for at in range(0, self.length, ROWS)]
         self.blocks = [
-            (BlockEntry(ray.put(piece), BlockAccessor.for_block(piece).get_metadata()),)  # type: ignore[arg-type]
-            for piece in pieces
+            (BlockEntry(ray.put(part), BlockAccessor.for_block(part).get_metadata()),)  # type: ignore[arg-type]
+            for part in parts
         ]
+        self.schema = parts[0].schema
         self.slices = [(BlockSlice(row, row + 1),) for row in range(ROWS)]
-        self.schema = table.schema
 
     def __len__(self) -> int:
         return self.length
