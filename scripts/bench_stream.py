@@ -44,7 +44,7 @@ ENDLESS = 10**7
 def local(store_mb: int | None = None) -> Iterator[None]:
     """A Ray of this machine's cores, on loopback."""
     store = store_mb * 2**20 if store_mb else None
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)  # Ray Data tells of every execution
     warnings.simplefilter("ignore", RayDeprecationWarning)
     ray.init(
         address="local",

@@ -1,6 +1,6 @@
 """What bounds a trial on a cluster, by measured rates: `python scripts/simulate_scale.py --rates FILE --nodes ...`.
 
-    --measure rates.json                  measure this machine (a minute or two), and its GPU if there is one
+    --measure rates.json                  measure this machine (two minutes), and its GPU if there is one
     --rates rates.json --nodes 16x16@0.31 4x8+1@0.98 --workers 4     16 nodes of 16 CPUs, 4 of 8 CPUs and a GPU
     --rates rates.json --cluster cluster.yaml --size cpu=16@0.31 gpu=8+1@0.98 --workers 4
     --check                               measure, then train on 1, 2 and 3 local nodes: predicted against measured
@@ -210,7 +210,7 @@ def tell(rates: Rates, trial: Trial, kinds: list[Kind], buffer_mb: float, memory
 # --- measurements -----------------------------------------------------------------------------------------------------
 
 
-def per_call(work: Callable[[], object], device: str, calls: int = 8) -> float:
+def per_call(work: Callable[[], object], device: str, calls: int = 4) -> float:
     """Seconds of one call: the median of this process's own on the CPU, whatever else runs there; the mean on a GPU."""
     import torch
 
