@@ -5,9 +5,9 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -16,8 +16,10 @@ from doppel_ray.environment import address
 from doppel_ray.resources import Node
 from doppel_ray.section import ConfigError
 
-PATIENCE = 60.0
-"""Seconds within which a node says what it sees; it may have to start a process first."""
+T = TypeVar("T")
+
+ANSWER_SECONDS = 300
+"""Seconds that a node has to answer what it is asked; it takes a few where a process of Ray's is ready."""
 BOOTSTRAP = "ray_bootstrap_config.yaml"
 """Where `ray up` leaves the cluster's configuration, in the user's home on the head; JSON in fact."""
 
@@ -52,7 +54,7 @@ def connect() -> tuple[tuple[Node, ...], str]:
         The cluster's nodes, with those that it may grow by, and a sentence that says which cluster it is.
 
     Raises:
-        ConfigError: RAY_ADDRESS names a cluster that does not answer, or that wants another token.
+        ConfigError: RAY_ADDRESS names a cluster that does not answer, wants another token, or runs other code.
     """
     # Logging stays as the caller has set it up: see `hush`.
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
@@ -66,10 +68,16 @@ def connect() -> tuple[tuple[Node, ...], str]:
                 "machine that ran `ray up`, readable by you alone, or say where it is with RAY_AUTH_TOKEN_PATH"
             ) from None
         except (ConnectionError, RuntimeError) as error:
+            if "Version mismatch" in str(error):  # two lines of it say what runs there, two what runs here
+                raise ConfigError(
+                    f"the Ray cluster at {joined} is of another version. {' '.join(str(error).split())}\n"
+                    "install here what the cluster has, or start the cluster again with what is here (`ray up`)"
+                ) from None
             raise ConfigError(
                 f"the Ray cluster at {joined} does not answer: {str(error).splitlines()[0]}\n"
                 "start it again, or unset RAY_ADDRESS (and run `ray stop`) to use this machine alone"
             ) from None
+        check_versions()
         living, file = nodes(), Path.home() / BOOTSTRAP
         more = to_come(json.loads(file.read_text()), living) if file.exists() else ()
         grows = f", which may grow by {len(more)} node{'s'[: len(more) != 1]}" if more else ""
@@ -90,35 +98,67 @@ def connect() -> tuple[tuple[Node, ...], str]:
     return nodes(), "started Ray on this machine"
 
 
-def nodes() -> tuple[Node, ...]:
-    """The living nodes of the connected cluster, with all that each has."""
-    return tuple(
-        Node(node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-        for node in ray.nodes()
-        if node["Alive"]
-    )
+def _installed() -> Callable[[], dict[str, str]]:
+    """Tells what a machine has installed: a function within one travels whole, to where this module may be another."""
+
+    def installed() -> dict[str, str]:
+        import hashlib
+        import importlib.metadata
+        import importlib.util
+        import pathlib
+        import platform
+
+        found = {"Python": platform.python_version()}
+        for package in ("ray", "torch"):
+            try:
+                found[package] = importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError:
+                found[package] = "missing"
+        spec = importlib.util.find_spec("doppel_ray")
+        if spec is None or spec.origin is None:
+            return found | {"doppel_ray": "missing"}
+        code = hashlib.sha256()
+        folder = pathlib.Path(spec.origin).parent
+        for file in sorted(folder.rglob("*.py")):
+            code.update(str(file.relative_to(folder)).encode() + file.read_bytes())
+        return found | {"doppel_ray": f"code {code.hexdigest()[:8]}"}
+
+    return installed
+
+
+def check_versions() -> None:
+    """Ask every living node what it has installed. A node that joins later is set up as these are.
+
+    Raises:
+        ConfigError: one has other versions than this machine, or does not answer; the message names it.
+    """
+    installed = _installed()
+    here, faults = installed(), []
+    for node, there in ask_nodes(installed):
+        if isinstance(there, Exception):
+            faults.append(f"{node} cannot be asked: {str(there).splitlines()[0]}")
+        elif wrong := [
+            f"{name} {there[name]} (here: {version})" for name, version in here.items() if there[name] != version
+        ]:
+            faults.append(f"{node} has {', '.join(wrong)}")
+    if faults:
+        raise ConfigError(
+            "the cluster's nodes must run the same code as this machine\n"
+            + "".join(f"  {fault}\n" for fault in sorted(set(faults)))
+            + "`ray up` again copies this project to every node and starts Ray anew; or, on the nodes named, "
+            "`pip install -e` this project, `ray stop`, and `ray start` as before"
+        )
 
 
 def check_seen(file: Path) -> None:
     """Refuse a file of this machine's that another node of the connected cluster does not see.
 
-    A node that does not answer within `PATIENCE` seconds, or comes later, is not judged.
+    A node that does not answer, or comes later, is not judged.
 
     Raises:
         ConfigError: names the nodes.
     """
-    living = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    if len(living) == 1:
-        return
-    asked = {
-        _sees.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(file): address
-        for node, address in living.items()
-    }
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
-    blind = []
-    for answer in answered:
-        with contextlib.suppress(ray.exceptions.RayError):  # a node that is lost meanwhile
-            blind += [] if ray.get(answer) else [asked[answer]]
+    blind = [node for node, seen in ask_nodes(Path.is_file, file) if seen is False]
     if blind:
         raise ConfigError(
             f"run.dir: {file.parent} is not seen by {', '.join(sorted(blind))}; "
@@ -126,9 +166,34 @@ def check_seen(file: Path) -> None:
         )
 
 
-@ray.remote(num_cpus=0, max_retries=0)
-def _sees(file: Path) -> bool:
-    return file.is_file()
+def ask_nodes(question: Callable[..., T], *given: Any) -> list[tuple[str, T | Exception]]:
+    """The address of every living node, and what a function gives there; an error: it gave none in time."""
+    living = [node for node in ray.nodes() if node["Alive"]]
+    ask = ray.remote(question).options(num_cpus=0, max_retries=0)
+    asked = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(*given)
+        for node in living
+    ]
+    ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)
+    return [(node["NodeManagerAddress"], _answer(reference)) for node, reference in zip(living, asked, strict=True)]
+
+
+def _answer(reference: Any) -> Any:
+    try:
+        return ray.get(reference, timeout=0)
+    except ray.exceptions.GetTimeoutError:
+        return TimeoutError(f"no answer within {ANSWER_SECONDS} s")
+    except ray.exceptions.RayError as error:
+        return error
+
+
+def nodes() -> tuple[Node, ...]:
+    """The living nodes of the connected cluster, with all that each has."""
+    return tuple(
+        Node(node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"]
+    )
 
 
 def to_come(config: dict[str, Any], living: tuple[Node, ...]) -> tuple[Node, ...]:

@@ -6,14 +6,20 @@ never use and which take seconds to import, are imported by the generators alone
 
 import os
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import ray
 from pydantic import BeforeValidator, Field, model_validator
 from ray.data import ActorPoolStrategy
+from ray.util import placement_group_table
 
+from doppel_ray.resources import DRIVER_CPUS
 from doppel_ray.section import Section
+
+NODE = "ray.io/node-id"
+"""The label under which every node of Ray has its id."""
 
 
 def _parse_range(value: Any) -> Any:
@@ -70,14 +76,31 @@ def strategy(pools: Pools) -> ActorPoolStrategy:
     return ActorPoolStrategy(min_size=low, max_size=high, initial_size=low, max_tasks_in_flight_per_actor=2)
 
 
+def train_nodes() -> frozenset[str]:
+    """The ids of the nodes where trials train now: all of them hold a place for more than a trial's own process."""
+    return frozenset(
+        node
+        for group in placement_group_table().values()
+        if group["state"] == "CREATED"
+        and any(bundle.get("CPU", 0.0) > DRIVER_CPUS for bundle in group["bundles"].values())
+        for node in group["bundles_to_node_id"].values()
+    )
+
+
 class Shares:
     """Tells Ray Data what each actor that it starts is to have: first what every pool has at least, then the rest.
 
-    Actors that an idle pool gives up are not told apart: after all have been started once, pools take turns.
+    Actors that an idle pool gives up are not told apart: after all have been started once, pools take turns. Each goes
+    to a node where no one trains while one has room, since a train worker's threads wait for each other; then anywhere.
+
+    Args:
+        pools: of generators.
+        trains: tells the nodes to leave to training.
     """
 
-    def __init__(self, pools: Pools) -> None:
+    def __init__(self, pools: Pools, trains: Callable[[], frozenset[str]] = train_nodes) -> None:
         self.pools = pools
+        self.trains = trains
         least = [number for number, pool in enumerate(pools) for _ in range(pool.actors[0])]
         more = [number for number, pool in enumerate(pools) for _ in range(pool.actors[1] - pool.actors[0])]
         self.order = least + more
@@ -86,7 +109,11 @@ class Shares:
     def __call__(self) -> dict[str, Any]:
         pool = self.pools[self.order[self.started % len(self.order)]]
         self.started += 1
-        return {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
+        share: dict[str, Any] = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
+        if trains := self.trains():
+            share["label_selector"] = {NODE: f"!in({','.join(sorted(trains))})"}
+            share["fallback_strategy"] = [{"label_selector": {}}]
+        return share
 
 
 class Generator:

@@ -1,15 +1,27 @@
 """The stream of features as a Ray Dataset: bounded, ordered, and resumable at any index."""
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
+import numpy as np
+import pyarrow as pa
 import ray.data
 from pydantic import Field
 from ray.data import ExecutionOptions, ExecutionResources
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.interfaces.ref_bundle import BlockEntry, BlockSlice, RefBundle
+from ray.data._internal.logical.interfaces import LogicalPlan
+from ray.data._internal.logical.operators import InputData
+from ray.data._internal.stats import DatasetStats
+from ray.data.block import BlockAccessor
 
+from doppel_ray.data import demand
 from doppel_ray.data.generators import Generator, Pools, Shares, strategy
 from doppel_ray.section import Section
+
+ROWS = 1024
+"""Index blocks in one Ray object: 16 KB, which travel with a task."""
 
 
 class DataConfig(Section):
@@ -32,9 +44,52 @@ def block_size(local_batch: int, at_most: int) -> int:
     return next(size for size in range(min(local_batch, at_most), 0, -1) if local_batch % size == 0)
 
 
-def index_blocks(start: int, stop: int, size: int) -> list[dict[str, int]]:
-    """The indices [start, stop) in blocks: the first index and how many."""
-    return [{"start": first, "count": min(size, stop - first)} for first in range(start, stop, size)]
+def index_blocks(start: int, stop: int, size: int) -> dict[str, np.ndarray]:
+    """The indices [start, stop) in blocks: "start", the first index of each, and "count", how many; (blocks,) int64."""
+    first = np.arange(start, stop, size)
+    return {"start": first, "count": np.minimum(size, stop - first)}
+
+
+class Rows(Sequence[RefBundle]):
+    """Rows as what Ray Data passes on, each of which becomes a task of its own.
+
+    The stream of the published recipe has 156,250 index blocks. As many Ray objects take minutes to make, and hundreds
+    of MB; here a task is told which row of a larger object is its own, and that when its turn comes.
+    """
+
+    def __init__(self, columns: dict[str, np.ndarray]) -> None:
+        self.length = min(len(column) for column in columns.values())
+        parts = [
+            pa.table({name: column[at : at + ROWS] for name, column in columns.items()})
+            for at in range(0, max(1, self.length), ROWS)  # of no rows, a part without any
+        ]
+        # `ray.put` works in this process. `ray.data.range` has read tasks and `from_arrow` has metadata tasks: these
+        # ask for a CPU each, and wait for ever when train workers and generators hold them all.
+        self.blocks = [
+            (BlockEntry(ray.put(part), BlockAccessor.for_block(part).get_metadata()),)  # type: ignore[arg-type]
+            for part in parts
+        ]
+        self.schema = parts[0].schema
+        self.slices = [(BlockSlice(row, row + 1),) for row in range(ROWS)]
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, at: int) -> RefBundle: ...
+    @overload
+    def __getitem__(self, at: slice) -> "Rows": ...
+    def __getitem__(self, at: int | slice) -> "RefBundle | Rows":
+        if isinstance(at, slice):  # Ray Data makes a copy, with [:]
+            return self
+        if not 0 <= at < self.length:
+            raise IndexError(at)
+        return RefBundle(self.blocks[at // ROWS], self.schema, owns_blocks=False, slices=self.slices[at % ROWS])
+
+    def dataset(self) -> ray.data.Dataset:
+        context = ray.data.DataContext.get_current().copy()
+        plan = LogicalPlan(InputData(self), context)  # type: ignore[arg-type]  # says list, takes any sequence
+        return ray.data.Dataset(plan, context, DatasetStats(metadata={}, parent=None))
 
 
 class Pace(ExecutionCallback):
@@ -87,15 +142,17 @@ class Stream:
         context.print_on_execution_start = False
         if Pace not in context.custom_execution_callback_classes:
             context.custom_execution_callback_classes.append(Pace)
-        # `from_items` makes its blocks in this process. `range` has read tasks and `from_arrow` has metadata tasks:
-        # these ask for a CPU each, and wait for ever when train workers and generators hold them all.
-        blocks = index_blocks(start, self.stop, self.block)
-        return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map_batches(
-            Generator,
-            fn_constructor_kwargs={"experiment": self.experiment},
-            compute=strategy(self.pools),
-            batch_size=None,
-            ray_remote_args_fn=Shares(self.pools),
+        demand.follow(context)
+        return (
+            Rows(index_blocks(start, self.stop, self.block))
+            .dataset()
+            .map_batches(
+                Generator,
+                fn_constructor_kwargs={"experiment": self.experiment},
+                compute=strategy(self.pools),
+                batch_size=None,
+                ray_remote_args_fn=Shares(self.pools),
+            )
         )
 
     def execution_options(self) -> ExecutionOptions:

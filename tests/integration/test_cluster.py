@@ -195,6 +195,20 @@ def test_a_folder_that_the_hosts_do_not_share_is_refused(hosts: Hosts, cluster: 
     assert f"run.dir: /tmp/runs/mine is not seen by {', '.join(sorted(others))}; choose a --run.dir" in output
 
 
+def test_a_node_with_other_code_is_named_before_anything_starts(hosts: Hosts, cluster: Path) -> None:
+    """One comment more on one host; the code is back as it was after that."""
+    address = hosts.addresses[1]
+    file = hosts.hosts[address].home / "doppel-ray" / "doppel_ray" / "rows.py"
+    code = file.read_text()
+    file.write_text(code + "# changed\n")
+    _, output = hosts.run("ray", "exec", cluster, "python -m doppel_ray.tune --run.dir runs", timeout=PATIENCE)
+    file.write_text(code)
+    assert "error: the cluster's nodes must run the same code" in output
+    assert f"{address} has doppel_ray code" in output
+    assert "`ray up` again" in output
+    assert hosts.addresses[0] not in output.partition("error: ")[2], "those that are as they should be are not"
+
+
 def test_a_sweep_ends_well_although_a_host_is_lost(hosts: Hosts, cluster: Path) -> None:
     """`ray submit`; the host where the first trial trains, or renders, loses its network after the second epoch."""
     run = hosts.folder / "runs" / "mine"

@@ -1,0 +1,23 @@
+"""Where a trial's processes go on a cluster of several nodes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_generators_go_where_no_one_trains_and_share_when_there_is_no_more_room() -> None:
+    """Half a minute on two idle cores: three nodes are started, and five generators."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.three_nodes"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    two, three = json.loads(done.stdout.splitlines()[-1])
+    assert two == [0, 2], "both on the node that no one trains on"
+    assert three == [1, 2], "the third beside the train worker"

@@ -1,0 +1,43 @@
+"""Where generators go on a cluster: run by test_placement.py in a process of its own, which no other Ray runs in.
+
+A head without CPUs and two nodes of two; on one of them a place is held, as Ray Train holds one for a train worker.
+Prints, for two streams of two and of three generators, how many are beside that place and how many are not, as JSON.
+"""
+
+import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
+
+import json
+
+import ray
+from ray._private.state import actors
+from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group
+
+from doppel_ray.config import Experiment
+from doppel_ray.data import DataConfig, GeneratorConfig, Stream
+from doppel_ray.data.generators import train_nodes
+
+
+def places(generators: int, trains: str) -> tuple[int, int]:
+    """How many generators of a stream run on the node where one trains, and on others."""
+    pool = GeneratorConfig(actors=(generators, generators), num_cpus=1.0)
+    stream = Stream(Experiment().plain(), (pool,), DataConfig(block_pairs=4), local_batch=4, stop=4000)
+    batches = iter(stream.dataset(0).iter_batches(batch_size=4, batch_format="numpy"))
+    made: set[int] = set()
+    while len(made) < generators:
+        made |= set(next(batches)["generator"].tolist())
+    nodes = [actor["Address"]["NodeID"] for actor in actors().values() if actor["Pid"] in made]
+    return nodes.count(trains), len(nodes) - nodes.count(trains)
+
+
+if __name__ == "__main__":
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for _ in range(2):
+        cluster.add_node(num_cpus=2)
+    ray.init(address=cluster.address, log_to_driver=False)
+    place = placement_group([{"CPU": 1.0}])
+    ray.get(place.ready())
+    (held,) = train_nodes()
+    print(json.dumps([places(2, held), places(3, held)]))
+    ray.shutdown()
+    cluster.shutdown()
