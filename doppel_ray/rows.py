@@ -16,7 +16,7 @@ STEPS = "steps.jsonl"
 """Points of the curves by step, and before those of each life of the train worker `{"goes_on_from": step}`."""
 POPULATION = "search/"
 """How the columns of a row begin that say which values were in force, where they change while a trial runs."""
-AXES = ("epoch", "step", "pairs")
+AXES = ("epoch", "step", "pairs", "pairs_from")
 """Columns of a row that say when, not what."""
 
 

@@ -292,7 +292,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
     first = feed.next() if position.epoch < train.epochs else None  # the clock starts once the generators have
     for epoch in range(position.epoch, train.epochs):
         began, feed.waited = time.perf_counter(), 0.0
-        skipped = 0
+        pairs_from, skipped = index, 0
         energy.take()  # what went by between epochs is not this one's
         try:
             for _ in range(train.steps_per_epoch):
@@ -325,6 +325,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
             "epoch": epoch + 1,
             "step": step,
             "pairs": index,
+            "pairs_from": pairs_from,
             "effective_rank": spread,
             "pairs_per_second": train.steps_per_epoch * train.batch_size / seconds,
             "wait_share": feed.waited / seconds,
