@@ -42,6 +42,8 @@ class Position:
     """Optimizer steps done."""
     next_index: int = 0
     """First index of the stream that no step has used."""
+    within: int = 0
+    """Steps done of the epoch that is under way."""
 
 
 def save(
@@ -49,7 +51,7 @@ def save(
     model: Model,
     experiment: dict[str, Any],
     position: Position,
-    metrics: dict[str, float],
+    metrics: dict[str, Any],
     resume: dict[str, Any],
     classes: Sequence[str] = (),
 ) -> None:

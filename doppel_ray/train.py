@@ -27,10 +27,12 @@ from torch import Tensor
 from doppel_ray import checkpoint, environment, lineage
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
+from doppel_ray.early import Early
 from doppel_ray.energy import Meter
 from doppel_ray.hold import ORPHANS, hold
 from doppel_ray.learner import DivergedError, Learner
-from doppel_ray.rows import STEPS
+from doppel_ray.notices import Aws
+from doppel_ray.rows import EARLY, STEPS
 from doppel_ray.section import Section
 
 if TYPE_CHECKING:
@@ -71,6 +73,13 @@ class TrainConfig(Section):
     """Times that a lost or failed worker group is started again from the last checkpoint."""
     data_timeout: float = Field(default=300.0, gt=0.0)
     """Seconds that a worker waits for one batch before it gives up and says why."""
+    checkpoint_minutes: float | None = Field(default=None, gt=0.0)
+    """Minutes after which there is a checkpoint within an epoch too; null: only after each epoch."""
+    spot: Literal["none", "aws"] = "none"
+    """Whose notices that a node is about to be taken away lead to a checkpoint at once. aws: EC2's, from its metadata
+    service. Those of Ray itself (`ray drain-node`, an autoscaler) always do on a cluster."""
+    spot_address: str = "http://169.254.169.254"
+    """Where a node asks for them: the metadata service."""
     keep: int | None = Field(default=None, ge=1)
     """Newest checkpoints to keep; null: all."""
     init: Path | None = None
@@ -247,7 +256,7 @@ def train_loop(config: dict[str, Any]) -> None:
 
     Args:
         config: "experiment" as plain data; "folder", the trial's; "source", the checkpoint that it goes on from before
-            it has one of its own, or None.
+            it has one of its own, or None; "drains", whether Ray says it when a node is to be drained.
     """
     from doppel_ray.config import Experiment
 
@@ -256,10 +265,10 @@ def train_loop(config: dict[str, Any]) -> None:
     log_to(folder / f"worker_{rank}.log")
     alone = hold(folder, "worker.lock", ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
     with alone:
-        _train(experiment, folder, rank, config["source"])
+        _train(experiment, folder, rank, config["source"], config["drains"])
 
 
-def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None) -> None:
+def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None, drains: bool) -> None:
     train, workers = experiment.train, ray.train.get_context().get_world_size()
     device = ray.train.torch.get_device()
     torch.set_num_threads(max(1, round(train.cpus_per_worker)))
@@ -273,7 +282,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
     if saved is not None:
         with saved.as_directory() as weights:
             position = learner.load(Path(weights))
-        log.info("goes on from epoch %d, index %d", position.epoch, position.next_index)
+        log.info("goes on after epoch %d, at index %d", position.epoch, position.next_index)
     if train.on_divergence == "return":
         learner.keep()
 
@@ -286,16 +295,17 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
     )
     feed = Feed(iter(batches), device, train.data_timeout)
     means, steps = Means(), StepLog(folder if rank == 0 else None, train.log_every, position.step)
+    early = Early(train.checkpoint_minutes, Aws(train.spot_address) if train.spot == "aws" else None, drains, device)
     energy = Meter()  # the row is the first worker's
     restarts: set[int] = set()
-    step, index = position.step, position.next_index
+    step, index, within = position.step, position.next_index, position.within
     first = feed.next() if position.epoch < train.epochs else None  # the clock starts once the generators have
     for epoch in range(position.epoch, train.epochs):
         began, feed.waited = time.perf_counter(), 0.0
         pairs_from, skipped = index, 0
         energy.take()  # what went by between epochs is not this one's
         try:
-            for _ in range(train.steps_per_epoch):
+            for done in range(within + 1, train.steps_per_epoch + 1):
                 features, labels, columns = first or feed.next()
                 first = None
                 _expect(columns["index"], index, train.batch_size)
@@ -311,6 +321,11 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
                 means.add(**found)
                 steps.add(step, feed.waited, train.batch_size, found)
                 energy.update()
+                if done < train.steps_per_epoch and (reason := early.reason(step)) is not None:
+                    log.info("checkpoint within epoch %d, at index %d: %s", epoch + 1, index, reason)
+                    at = {"epoch": epoch, "step": step, "pairs": index, "pairs_from": pairs_from, EARLY: reason}
+                    _report(learner, Position(epoch, step, index, done), at, rank)
+            within = 0
             metrics, spread = means.take(), learner.spread()  # every worker takes part
             try:
                 learner.check(metrics.get("uniformity", -math.inf), spread)
@@ -327,7 +342,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
             "pairs": index,
             "pairs_from": pairs_from,
             "effective_rank": spread,
-            "pairs_per_second": train.steps_per_epoch * train.batch_size / seconds,
+            "pairs_per_second": (index - pairs_from) / seconds,
             "wait_share": feed.waited / seconds,
             "train_seconds": seconds,
             "memory_mb": _memory_mb(),
@@ -405,9 +420,9 @@ def _expect(found: np.ndarray, start: int, batch: int) -> None:
         )
 
 
-def _report(learner: Learner, position: Position, metrics: dict[str, float], rank: int) -> None:
-    """Report an epoch; the first worker's checkpoint goes with it."""
-    name = f"epoch_{position.epoch:04d}"
+def _report(learner: Learner, position: Position, metrics: dict[str, Any], rank: int) -> None:
+    """Report an epoch, or a part of one; the first worker's checkpoint goes with it."""
+    name = f"step_{position.step:08d}" if position.within else f"epoch_{position.epoch:04d}"
     if rank > 0:
         ray.train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
         return
@@ -420,7 +435,7 @@ def _report(learner: Learner, position: Position, metrics: dict[str, float], ran
 
 
 def snapshot(folder: Path) -> list[dict[str, Any]]:
-    """The epochs that Ray Train has registered for a trial since its last change of course, oldest first.
+    """The checkpoints that Ray Train has registered for a trial since its last change of course, oldest first.
 
     Args:
         folder: the trial's.
@@ -438,7 +453,7 @@ def snapshot(folder: Path) -> list[dict[str, Any]]:
         found[latest["checkpoint_dir_name"]] = latest
     return [
         {"checkpoint": run / name, "metrics": result["metrics"]}
-        for name, result in sorted(found.items(), key=lambda item: item[1]["metrics"]["epoch"])
+        for name, result in sorted(found.items(), key=lambda item: item[1]["metrics"]["pairs"])
     ]
 
 
@@ -471,6 +486,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
         "experiment": experiment.plain(),
         "folder": str(folder),
         "source": past[-1].source if past else None,
+        "drains": environment.drains(),
     }
     resources = {"CPU": train.cpus_per_worker}
     if train.gpus_per_worker:

@@ -225,8 +225,8 @@ def wait(sweep: subprocess.Popen[bytes], seconds: float) -> int | None:
 def uncovered(trial: Path, total: int) -> list[tuple[int, int]]:
     """Stretches of the indices [0, total) that none of a trial's checkpoints has come by.
 
-    Each says which stretch of the stream lies between it and the one before it; the training loop itself refuses a batch
-    that is not the next one.
+    Each says from which index on its means are, all of which it has taken: the training loop refuses a batch that is
+    not the next one.
     """
     known = [checkpoint.about(file.parent)["metrics"] for file in trial.glob("checkpoints*/*/checkpoint.json")]
     gaps, reached = [], 0
@@ -278,7 +278,9 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=60, help="of the sweep's trial: enough to outlast the kills (60)")
     parser.add_argument("--pairs", type=int, default=4096, help="of an epoch (4096)")
     parser.add_argument("--patience", type=float, default=60.0, help="minutes for each sweep (60)")
-    parser.add_argument("--undisturbed", type=Path, metavar="RUN_DIR", help="the same sweep in peace, of an earlier run")
+    parser.add_argument(
+        "--undisturbed", type=Path, metavar="RUN_DIR", help="the same sweep in peace, of an earlier run"
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="folder to leave the runs in")
     options = parser.parse_args()
     command.stop_on_sigterm()  # so that it ends what it has started

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import ray.train
+import torch
 
 from doppel_ray import checkpoint, trial
 from doppel_ray.config import Experiment
 from doppel_ray.learner import DivergedError
 from doppel_ray.rows import read_rows
 from tests.integration.processes import descendants, eventually
+from tests.metadata import Metadata
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -101,6 +103,34 @@ def test_a_killed_train_worker_is_replaced_and_training_goes_on_at_the_checkpoin
     rows = run(experiment(), tmp_path / "trials" / "killed", on_row=kill_train_worker_after_epoch(1))
     assert_same_training(rows, undisturbed)
     assert "train worker 0 failed" in "; ".join(row["events"] for row in rows)
+
+
+def test_a_spot_notice_leads_to_a_checkpoint_within_the_epoch_and_training_goes_on_there(
+    tmp_path: Path, undisturbed: list[Row]
+) -> None:
+    """Two workers, the same steps as one epoch; both are killed once their notice has led to a checkpoint."""
+    folder = tmp_path / "trials" / "spot"
+
+    def kill() -> None:
+        eventually(lambda: list(folder.glob("checkpoints/step_*/checkpoint.json")), 300)
+        for worker in descendants("TrainWorker"):
+            os.kill(worker, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with Metadata() as service:
+        service.notice = {"action": "terminate", "time": "2026-11-22T08:22:00Z"}
+        asked = {"workers": 2, "epochs": 1, "pairs_per_epoch": EPOCHS * 512}
+        told = {"spot": "aws", "spot_address": service.address}
+        (row,) = run(experiment(train=asked | told), folder)
+    killer.join()
+    assert "is about to be taken away (train.spot)" in row["events"]
+    assert "train worker" in row["events"]
+    assert row["pairs_from"] > 0, "its means are of what was left of the epoch"
+    assert row["pairs"] == undisturbed[-1]["pairs"]
+    ours, theirs = (checkpoint.load(Path(last["checkpoint"]))[0].state_dict() for last in (row, undisturbed[-1]))
+    for name, weights in theirs.items():
+        torch.testing.assert_close(ours[name], weights, atol=1e-4, rtol=0.0)
 
 
 def test_a_killed_generator_is_replaced_and_the_trial_says_so(tmp_path: Path, undisturbed: list[Row]) -> None:
