@@ -19,8 +19,8 @@ POPULATION = "search/"
 EARLY = "early"
 """In what is reported with a checkpoint within an epoch, which makes no row: why it was made."""
 AXES = ("epoch", "step", "pairs", "pairs_from")
-"""Columns of a row that say when, not what. A row's means are of the pairs from `pairs_from` on: those of the whole epoch,
-or of what was left of it when training went on from a checkpoint within it."""
+"""Columns of a row that say when, not what. A row's means are of the pairs from `pairs_from` on: those of the epoch, or
+of what was left of it when training went on from a checkpoint within it."""
 
 
 def read_rows(folder: Path) -> list[Row]:
