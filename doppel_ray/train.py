@@ -24,7 +24,7 @@ from ray.train import Checkpoint, FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
-from doppel_ray import checkpoint, environment, lineage
+from doppel_ray import checkpoint, environment, lineage, registry
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
 from doppel_ray.early import Early
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's own record, beside a trial's checkpoints, of those it knows."""
 START_ATTEMPTS = 5
 """Times that a worker group may fail to start; each waits RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S for its resources."""
 MOST_RETURNS = 3
@@ -444,10 +442,9 @@ def snapshot(folder: Path) -> list[dict[str, Any]]:
         For each: "checkpoint" (its folder) and "metrics".
     """
     run = folder / lineage.train_run(folder)
-    file = run / SNAPSHOT
-    if not file.exists():
+    if not (run / registry.SNAPSHOT).exists():
         return []
-    state = json.loads(file.read_text())
+    state = registry.read(run)
     found = {result["checkpoint_dir_name"]: result for result in state["checkpoint_results"]}
     if latest := state.get("latest_checkpoint_result"):
         found[latest["checkpoint_dir_name"]] = latest

@@ -11,7 +11,9 @@ stream trained on, none skipped; and the final loss, to 1e-4 that of the sweep i
 
 import argparse
 import contextlib
+import functools
 import json
+import math
 import os
 import random
 import secrets
@@ -22,11 +24,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from doppel_ray import checkpoint, command, environment
+from doppel_ray import checkpoint, environment
 from doppel_ray.rows import read_rows
 
 REPOSITORY = Path(__file__).parent.parent
@@ -59,7 +61,7 @@ SWEEP = {
     "tune.scheduler": "fifo",
     "search": "{pairs.delta: {grid: [0.25]}}",
 }
-UNTIL_IT_IS_THERE = 60.0
+UNTIL_IT_IS_THERE = 300.0
 """Seconds that a kill waits for a process of its kind."""
 SAME = 1e-4
 """Difference of two final losses, at most."""
@@ -159,9 +161,9 @@ def start(folder: Path, address: str, settings: dict[str, str]) -> subprocess.Po
         )
 
 
-def plan(kinds: list[str], kills: int, minutes: float, chosen: random.Random) -> list[tuple[float, str]]:
-    """When, in seconds from the start of training, and what: each kind as often as the others, in any order."""
-    moments = sorted(chosen.uniform(0.0, 60.0 * minutes) for _ in range(kills))
+def plan(kinds: list[str], kills: int, length: float, chosen: random.Random) -> list[tuple[float, str]]:
+    """When, and what: random moments from 0 to `length`; each kind as often as the others, in any order."""
+    moments = sorted(chosen.uniform(0.0, length) for _ in range(kills))
     whole, rest = divmod(kills, len(kinds))
     drawn = kinds * whole + chosen.sample(kinds, rest)
     chosen.shuffle(drawn)
@@ -172,43 +174,70 @@ def plan(kinds: list[str], kills: int, minutes: float, chosen: random.Random) ->
 class Kill:
     """What was killed."""
 
-    moment: float
-    """Seconds since training had begun."""
+    seconds: float
+    """Since training had begun."""
     kind: str
-    rows: int
-    """That there were."""
+    epochs: int
+    """With a checkpoint by then."""
 
 
-def storm(
-    sweep: subprocess.Popen[bytes],
-    run: Path,
-    cluster: Cluster,
-    folder: Path,
-    planned: list[tuple[float, str]],
-    chosen: random.Random,
-) -> list[Kill]:
-    """Kill as planned while the sweep runs; what was killed."""
-    trains = KINDS["train worker"]
-    while sweep.poll() is None and not any(title(process).startswith(trains) for process in processes(folder)):
-        time.sleep(0.5)
-    began, done = time.monotonic(), []
-    for moment, kind in planned:
-        while sweep.poll() is None and time.monotonic() - began < moment:
+class Storm:
+    """What happens to a sweep.
+
+    Args:
+        sweep: it runs.
+        run: its folder.
+        cluster: where.
+        folder: this script's own, which marks the processes that may be killed.
+        chosen: decides which process of several.
+    """
+
+    def __init__(
+        self, sweep: subprocess.Popen[bytes], run: Path, cluster: Cluster, folder: Path, chosen: random.Random
+    ) -> None:
+        self.sweep, self.run, self.cluster, self.folder, self.chosen = sweep, run, cluster, folder, chosen
+        self.until(lambda: self.living("train worker"))
+        self.began = time.monotonic()
+        self.done: list[Kill] = []
+
+    def rage(self, planned: list[tuple[float, str]], by_seconds: bool) -> None:
+        """Kill as planned, by seconds or by epochs, until the sweep has ended."""
+        now = self.seconds if by_seconds else self.epochs
+        for moment, kind in planned:
+            self.until(functools.partial(lambda due: now() >= due, moment))
+            if self.until(functools.partial(self.living, kind), UNTIL_IT_IS_THERE):
+                self.kill(kind)
+
+    def kill(self, kind: str) -> None:
+        self.done.append(Kill(self.seconds(), kind, self.epochs()))
+        print(f"{self.seconds():6.1f} s, {self.epochs()} epochs: kill -9 of a {kind}", flush=True)
+        if kind == "node":
+            self.cluster.replace(self.chosen)
+            return
+        with contextlib.suppress(ProcessLookupError, IndexError):  # where it has ended by itself just now
+            os.kill(self.chosen.choice(self.living(kind)), signal.SIGKILL)
+
+    def living(self, kind: str) -> list[int]:
+        """Processes of a kind; for a node the sweep's own, which every node is there for."""
+        if kind == "node":
+            return [self.sweep.pid]
+        return [process for process in processes(self.folder) if title(process).startswith(KINDS[kind])]
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def epochs(self) -> int:
+        """That have a checkpoint."""
+        return len(list(self.run.glob("trials/0*/checkpoints*/epoch_*/checkpoint.json")))
+
+    def until(self, condition: Callable[[], object], seconds: float = math.inf) -> bool:
+        """Whether a condition comes true while the sweep runs, within so many seconds."""
+        end = time.monotonic() + seconds
+        while self.sweep.poll() is None and time.monotonic() < end:
+            if condition():
+                return True
             time.sleep(0.2)
-        end = time.monotonic() + UNTIL_IT_IS_THERE
-        while sweep.poll() is None and time.monotonic() < end:
-            if kind == "node":
-                cluster.replace(chosen)
-            elif living := [process for process in processes(folder) if title(process).startswith(KINDS[kind])]:
-                os.kill(chosen.choice(living), signal.SIGKILL)
-            else:
-                time.sleep(0.1)
-                continue
-            rows = sum(len(read_rows(trial)) for trial in run.glob("trials/0*"))
-            done.append(Kill(time.monotonic() - began, kind, rows))
-            print(f"{done[-1].moment:6.1f} s, {rows} rows: killed a {kind}", flush=True)
-            break
-    return done
+        return False
 
 
 def wait(sweep: subprocess.Popen[bytes], seconds: float) -> int | None:
@@ -271,7 +300,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--minutes", type=float, default=10.0, help="within which the kills fall (10)")
+    parser.add_argument("--minutes", type=float, help="within which the kills fall; without, they fall on its epochs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nodes", type=int, default=4, help="beside the head (4)")
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="what to kill")
@@ -283,13 +312,13 @@ def main() -> int:
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="folder to leave the runs in")
     options = parser.parse_args()
-    command.stop_on_sigterm()  # so that it ends what it has started
     settings = SWEEP | {"train.epochs": f"{options.epochs}", "train.pairs_per_epoch": f"{options.pairs}"}
     settings |= {"probes.every": f"{max(1, options.epochs // 20)}"}
     # Each kill may cost a trial one of both; the plan of the kills is what the sweep must outlast.
     settings |= {"train.max_failures": f"{2 * options.kills}", "tune.max_failures": f"{2 * options.kills}"}
     chosen = random.Random(options.seed)
-    planned = plan(options.only, options.kills, options.minutes, chosen)
+    length = 60 * options.minutes if options.minutes else options.epochs - 1
+    planned = plan(options.only, options.kills, length, chosen)
     scratch = Path(tempfile.mkdtemp(prefix="chaos"))  # short: Ray's sockets lie below it
     runs = options.keep or scratch / "runs"
     try:
@@ -303,7 +332,9 @@ def main() -> int:
                     return 1
             run = runs / "chaos" / settings["run.name"]
             sweep = start(runs / "chaos", cluster.address, settings)
-            kills = storm(sweep, run, cluster, scratch, planned, chosen)
+            storm = Storm(sweep, run, cluster, scratch, chosen)
+            storm.rage(planned, by_seconds=options.minutes is not None)
+            kills = storm.done
             code = wait(sweep, 60 * options.patience)
             cluster.end()
         whole = f"{len(kills)} of {len(planned)}; if the sweep had ended before: more --epochs"
