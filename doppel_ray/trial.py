@@ -1,5 +1,6 @@
 """One trial: a train run, its probes, its rows, and its record in the run's folder."""
 
+import itertools
 import json
 import logging
 import tempfile
@@ -8,6 +9,8 @@ import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import ray.exceptions
 
 from doppel_ray import board, lineage
 from doppel_ray.hold import ORPHANS, hold
@@ -138,11 +141,20 @@ def _send_with_pointer(row: Row) -> None:
 
 
 def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Exception]) -> None:
-    try:
-        trainer(experiment, folder, [Reports(rows.reports)]).fit()
-    except Exception as error:  # raised in the trial's own thread once the last rows are out
-        logging.getLogger(__name__).exception("training failed")
-        failure.append(error)
+    """Train to the end; what it fails of is raised in the trial's own thread, once the last rows are out."""
+    for losses in itertools.count(1):
+        try:
+            trainer(experiment, folder, [Reports(rows.reports)]).fit()
+            return
+        except ray.exceptions.ActorDiedError as error:  # Ray Train starts its workers again, but nobody its controller
+            if losses > experiment.train.max_failures:
+                failure.append(error)
+                return
+            rows.tell("Ray Train's controller died and is started again; training goes on from the last checkpoint")
+        except Exception as error:
+            logging.getLogger(__name__).exception("training failed")
+            failure.append(error)
+            return
 
 
 def _shown(values: dict[str, Any]) -> str:

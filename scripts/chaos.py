@@ -2,8 +2,9 @@
 
 A cluster of several Ray nodes on this machine, on loopback, with a token; one small sweep on it, run as its user would,
 `python -m doppel_ray.tune`; and `kill -9` of whatever keeps it going, at random moments drawn from the seed: a
-generator, a train worker, a probe, Ray Data's and Ray Train's own helpers, the trial's process, or a whole node, in
-whose place a fresh one comes. The head and the sweep's own process are left alone. The same sweep runs in peace first.
+generator, a train worker, a probe, Ray Data's and Ray Train's own helpers, the trial's process, or a whole node, with
+or without notice, in whose place a fresh one comes. The head and the sweep's own process are left alone. The same
+sweep runs in peace first.
 
 Then it checks, and prints: every epoch's row once and in order; along the checkpoints that survived every index of the
 stream trained on, none skipped; and the final loss, to 1e-4 that of the sweep in peace. Exit code 0 only if all holds.
@@ -33,11 +34,15 @@ from doppel_ray.rows import read_rows
 
 REPOSITORY = Path(__file__).parent.parent
 
+NODE = "a whole node"
+NOTICE = 30
+"""Seconds before its end in which a drained node, such as a spot instance, is known to go."""
 KINDS = {
     "generator": "ray::MapWorker(MapBatches(Generator))",
     "train worker": "ray::RayTrainWorker",
     "probe": "ray::_probe",
-    "node": "",
+    "node": NODE,
+    "drained node": NODE,
     "stream": "ray::SplitCoordinator",
     "controller": "ray::TrainController",
     "trial": "ray::ImplicitFunc",
@@ -117,9 +122,20 @@ class Cluster:
     def add(self) -> None:
         self.nodes.add_node(num_cpus=1, wait=False)
 
-    def replace(self, chosen: random.Random) -> None:
-        """Kill every process of a node, and add a fresh one."""
+    def replace(self, chosen: random.Random, notice: int) -> None:
+        """Kill every process of a node, and add a fresh one.
+
+        Args:
+            chosen: decides which node.
+            notice: seconds before, at which Ray is told; 0: it is not.
+        """
         lost = chosen.choice(sorted(self.nodes.worker_nodes, key=lambda node: node.node_manager_port))
+        if notice:
+            said = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "it is taken away"]
+            until = ["--address", self.address, "--deadline-remaining-seconds", f"{notice}"]
+            ray = [sys.executable, "-m", "ray.scripts.scripts", "drain-node"]
+            subprocess.run([*ray, "--node-id", lost.node_id, *said, *until], check=True)
+            time.sleep(notice)
         self.nodes.remove_node(lost, allow_graceful=False)
         self.add()
 
@@ -211,15 +227,15 @@ class Storm:
     def kill(self, kind: str) -> None:
         self.done.append(Kill(self.seconds(), kind, self.epochs()))
         print(f"{self.seconds():6.1f} s, {self.epochs()} epochs: kill -9 of a {kind}", flush=True)
-        if kind == "node":
-            self.cluster.replace(self.chosen)
+        if KINDS[kind] == NODE:
+            self.cluster.replace(self.chosen, NOTICE if kind == "drained node" else 0)
             return
         with contextlib.suppress(ProcessLookupError, IndexError):  # where it has ended by itself just now
             os.kill(self.chosen.choice(self.living(kind)), signal.SIGKILL)
 
     def living(self, kind: str) -> list[int]:
         """Processes of a kind; for a node the sweep's own, which every node is there for."""
-        if kind == "node":
+        if KINDS[kind] == NODE:
             return [self.sweep.pid]
         return [process for process in processes(self.folder) if title(process).startswith(KINDS[kind])]
 

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(360
 def test_each_kind_of_process_and_a_node_are_killed_and_nothing_is_lost(tmp_path: Path) -> None:
     """A kill -9 of each kind, on epochs drawn from the seed; the script itself says what has to hold."""
     command = [sys.executable, str(REPOSITORY / "scripts" / "chaos.py"), "--keep", str(tmp_path / "runs")]
-    short = ["--kills", "7", "--epochs", "12", "--pairs", "128", "--nodes", "2", "--patience", "25"]
+    short = ["--kills", "8", "--epochs", "12", "--pairs", "128", "--nodes", "2", "--patience", "25"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run([*command, *short], env=environment, capture_output=True, text=True)
     output = "".join(file.read_text() for file in sorted(tmp_path.glob("runs/*/output.txt")))

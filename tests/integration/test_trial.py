@@ -17,6 +17,7 @@ import torch
 from doppel_ray import checkpoint, trial
 from doppel_ray.config import Experiment
 from doppel_ray.learner import DivergedError
+from doppel_ray.registry import SNAPSHOT
 from doppel_ray.rows import read_rows
 from tests.integration.processes import descendants, eventually
 from tests.metadata import Metadata
@@ -54,12 +55,12 @@ def run(of: Experiment, folder: Path, on_row: Callable[[Row], None] = lambda row
     return sent
 
 
-def kill_train_worker_after_epoch(epoch: int) -> Callable[[Row], None]:
+def kill_after_epoch(epoch: int, named: str = "TrainWorker") -> Callable[[Row], None]:
     def on_row(row: Row) -> None:
         if row["epoch"] == epoch:
-            workers = descendants("TrainWorker")
-            assert workers, "no train worker to kill"
-            os.kill(workers[0], signal.SIGKILL)
+            processes = descendants(named)
+            assert processes, f"no {named} to kill"
+            os.kill(processes[0], signal.SIGKILL)
 
     return on_row
 
@@ -97,12 +98,16 @@ def test_two_workers_train_as_one(tmp_path: Path, undisturbed: list[Row]) -> Non
     assert_same_training(run(experiment(train={"workers": 2}), tmp_path / "trials" / "two"), undisturbed)
 
 
-def test_a_killed_train_worker_is_replaced_and_training_goes_on_at_the_checkpoint(
-    tmp_path: Path, undisturbed: list[Row]
+@pytest.mark.parametrize(
+    ("killed", "event"),
+    [("TrainWorker", "train worker 0 failed"), ("TrainController", "Ray Train's controller died")],
+)
+def test_what_is_killed_is_replaced_and_training_goes_on_at_the_checkpoint(
+    killed: str, event: str, tmp_path: Path, undisturbed: list[Row]
 ) -> None:
-    rows = run(experiment(), tmp_path / "trials" / "killed", on_row=kill_train_worker_after_epoch(1))
+    rows = run(experiment(), tmp_path / "trials" / "killed", on_row=kill_after_epoch(1, killed))
     assert_same_training(rows, undisturbed)
-    assert "train worker 0 failed" in "; ".join(row["events"] for row in rows)
+    assert event in "; ".join(row["events"] for row in rows)
 
 
 def test_a_spot_notice_leads_to_a_checkpoint_within_the_epoch_and_training_goes_on_there(
@@ -111,8 +116,11 @@ def test_a_spot_notice_leads_to_a_checkpoint_within_the_epoch_and_training_goes_
     """Two workers, the same steps as one epoch; both are killed once their notice has led to a checkpoint."""
     folder = tmp_path / "trials" / "spot"
 
+    def is_registered() -> bool:
+        return any("step_" in file.read_text() for file in folder.glob(f"checkpoints/{SNAPSHOT}"))
+
     def kill() -> None:
-        eventually(lambda: list(folder.glob("checkpoints/step_*/checkpoint.json")), 300)
+        eventually(is_registered, 300)
         for worker in descendants("TrainWorker"):
             os.kill(worker, signal.SIGKILL)
 
@@ -157,7 +165,7 @@ def test_a_trial_goes_on_from_its_folder_as_if_it_had_never_stopped(tmp_path: Pa
 
     def on_row(row: Row) -> None:
         first.append(row)
-        kill_train_worker_after_epoch(1)(row)
+        kill_after_epoch(1)(row)
 
     with pytest.raises(ray.train.TrainingFailedError):
         run(fragile, folder, on_row)
