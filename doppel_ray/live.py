@@ -119,6 +119,13 @@ class Live(Callback):
         self._advance()
         self._say(self.standing.sentence())
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        most, why = self.experiment["tune"]["max_failures"], str(trial.get_error()).strip().splitlines()[-1]
+        self._say(
+            f"{trial} failed and goes on from its last checkpoint ({trial.num_failures} of {most} times, "
+            f"tune.max_failures): {why.partition('. Worker exit type')[0]}"
+        )
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial, "failed")
         self.board.end(str(trial), succeeded=False)
