@@ -4,15 +4,18 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from doppel_ray import cluster, resources
+from doppel_ray import cluster, environment, resources
 from doppel_ray.config import Experiment
 from doppel_ray.resources import Node
 from doppel_ray.section import ConfigError
+from doppel_ray.train import START_ATTEMPTS
 
 EVERY = 10.0
 """Seconds between two looks at the cluster."""
 PATIENCE = 60.0
 """Seconds that a shortage may last before it is told: a node that was restarted is back within them."""
+WAIT = START_ATTEMPTS * float(environment.SETTINGS["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"])
+"""Seconds that a trial waits for room for its train workers before it fails."""
 
 
 class Shortage:
@@ -78,5 +81,5 @@ def explain(lacking: str, gone: Counter[str], running: Sequence[str]) -> str:
     return (
         f"{lacking}\n  gone: {lost or 'no node; those there are have less'}\n  held up: {', '.join(running)}\n"
         "  start Ray there again (`ray up`, or on the node `ray start --address HEAD:6379`), or add a node: "
-        "they go on by themselves, from their last checkpoints"
+        f"within {WAIT / 60:.0f} minutes they go on by themselves from their last checkpoints, later with --resume"
     )

