@@ -52,8 +52,10 @@ class Early:
         told = ray.train.get_preemption_info() if self.drains else None  # which Ray has all workers agree on
         if told is None:
             return None
-        ranks = ", ".join(map(str, told.preempted_ranks))
-        return self._once(f"Ray drains the node of train worker {ranks}")
+        notice = f"Ray drains the node of train worker {', '.join(map(str, told.preempted_ranks))}"
+        fresh = notice not in self.heeded
+        self.heeded.add(notice)
+        return notice if fresh else None
 
     def _agreed(self) -> str | None:
         """A reason that one of the workers has by itself."""
@@ -72,9 +74,3 @@ class Early:
         if whose:
             return f"the node of train worker {whose - 1} is about to be taken away (train.spot)"
         return f"{self.minutes:g} minutes have passed (train.checkpoint_minutes)" if any_late else None
-
-    def _once(self, notice: str) -> str | None:
-        if notice in self.heeded:
-            return None
-        self.heeded.add(notice)
-        return notice

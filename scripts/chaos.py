@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doppel_ray import checkpoint, environment
-from doppel_ray.rows import read_rows
+from doppel_ray.rows import Row, read_rows
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -267,6 +267,11 @@ def wait(sweep: subprocess.Popen[bytes], seconds: float) -> int | None:
 # --- the verdict ------------------------------------------------------------------------------------------------------
 
 
+def stretch(row: Row) -> tuple[int, int]:
+    """The indices that a row's means are of."""
+    return row["pairs_from"], row["pairs"]
+
+
 def uncovered(trial: Path, total: int) -> list[tuple[int, int]]:
     """Stretches of the indices [0, total) that none of a trial's checkpoints has come by.
 
@@ -275,7 +280,7 @@ def uncovered(trial: Path, total: int) -> list[tuple[int, int]]:
     """
     known = [checkpoint.about(file.parent)["metrics"] for file in trial.glob("checkpoints*/*/checkpoint.json")]
     gaps, reached = [], 0
-    for first, last in sorted((int(metrics["pairs_from"]), int(metrics["pairs"])) for metrics in known):
+    for first, last in sorted(stretch(metrics) for metrics in known):
         if first > reached:
             gaps.append((reached, first))
         reached = max(reached, last)
@@ -287,17 +292,19 @@ def verdict(code: int | None, run: Path, peaceful: Path, epochs: int, pairs: int
     checks = [("the sweep ends by itself with exit code 0", code == 0, f"{'it hangs' if code is None else code}")]
     trials = sorted(peaceful.glob("trials/0*"))
     for trial in trials:
-        rows, name = read_rows(run / "trials" / trial.name), trial.name
-        epochs_told = [row["epoch"] for row in rows]
-        once = epochs_told == list(range(1, epochs + 1))
-        checks.append((f"{name}: each epoch's row once, in order", once, f"{len(rows)} of {epochs}"))
+        name, rows, others = trial.name, read_rows(run / "trials" / trial.name), read_rows(trial)
+        once = [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+        unscored = sum(bool(row.get("probe/failed")) for row in rows)
+        counted = f"{len(rows)} of {epochs}, {unscored} whose probe failed"
+        checks.append((f"{name}: each epoch's row once, in order", once, counted))
         gaps = uncovered(run / "trials" / name, epochs * pairs)
         found = ", ".join(f"{first} to {last - 1} skipped" for first, last in gaps) or f"all of {epochs * pairs:,}"
         checks.append((f"{name}: every index trained on along the checkpoints", not gaps, found))
-        ours, theirs = (of[-1]["loss"] if of else float("nan") for of in (rows, read_rows(trial)))
-        checks.append((f"{name}: final loss as in peace", abs(ours - theirs) <= SAME, f"{ours:.6f}, {theirs:.6f}"))
-        failed = [row["epoch"] for row in rows if row.get("probe/failed")]
-        checks.append((f"{name}: every epoch probed", not failed, f"without scores: {failed or 'none'}"))
+        # A row's means are of a part of its epoch where training went on from a checkpoint within it.
+        same = [(ours, other) for ours, other in zip(rows, others, strict=False) if stretch(ours) == stretch(other)]
+        losses = [row["loss"] for row in same[-1]] if same else [math.nan, math.nan]
+        compared = f"{losses[0]:.6f} and {losses[1]:.6f}, epoch {same[-1][0]['epoch'] if same else 0}"
+        checks.append((f"{name}: final loss as in peace", abs(losses[0] - losses[1]) <= SAME, compared))
     return checks
 
 
