@@ -120,10 +120,10 @@ class Live(Callback):
         self._say(self.standing.sentence())
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        most, why = self.experiment["tune"]["max_failures"], str(trial.get_error()).strip().splitlines()[-1]
+        most = self.experiment["tune"]["max_failures"]
         self._say(
-            f"{trial} failed and goes on from its last checkpoint ({trial.num_failures} of {most} times, "
-            f"tune.max_failures): {why.partition('. Worker exit type')[0]}"
+            f"{trial} lost its process, or failed, and goes on from its last checkpoint "
+            f"({trial.num_failures} of {most} times, tune.max_failures)"
         )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

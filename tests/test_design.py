@@ -28,6 +28,7 @@ GROUND_FLOOR = (
     "learner",
     "lineage",
     "hold",
+    "notices",
     "hear",
     "export",
     "embed",
