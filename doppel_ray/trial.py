@@ -150,7 +150,7 @@ def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Excep
             if losses > experiment.train.max_failures:
                 failure.append(error)
                 return
-            rows.tell("Ray Train's controller died and is started again; training goes on from the last checkpoint")
+            rows.tell("Ray Train's controller died and is started again, training goes on from the last checkpoint")
         except Exception as error:
             logging.getLogger(__name__).exception("training failed")
             failure.append(error)

@@ -61,7 +61,7 @@ def _last_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1].partition('. Worker exit type')[0][:300] if lines else ''}"
 
 
-@ray.remote(max_retries=1)
+@ray.remote(max_retries=3)  # where its process or its node is lost, not where it fails
 def _probe(checkpoint: str, probes: ProbesConfig, trial: str) -> dict[str, float]:
     """One checkpoint's scores, in a process of their own; the trial's folder is shown the embeddings."""
     import torch
