@@ -28,6 +28,8 @@ S = TypeVar("S", bound=Section)
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, RESUME = "model.safetensors", "checkpoint.json", "resume.pt"
+WITHIN = "step_"
+"""How the name of a checkpoint within an epoch begins."""
 FIELDS: dict[str, type] = {"position": dict, "metrics": dict, "classes": list, "experiment": dict}
 """What `checkpoint.json` holds beside its format."""
 
@@ -42,6 +44,13 @@ class Position:
     """Optimizer steps done."""
     next_index: int = 0
     """First index of the stream that no step has used."""
+    within: int = 0
+    """Steps done of the epoch that is under way."""
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint's folder."""
+        return f"{WITHIN}{self.step:08d}" if self.within else f"epoch_{self.epoch:04d}"
 
 
 def save(
@@ -49,7 +58,7 @@ def save(
     model: Model,
     experiment: dict[str, Any],
     position: Position,
-    metrics: dict[str, float],
+    metrics: dict[str, Any],
     resume: dict[str, Any],
     classes: Sequence[str] = (),
 ) -> None:

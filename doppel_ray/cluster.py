@@ -78,8 +78,8 @@ def connect() -> tuple[tuple[Node, ...], str]:
                 "start it again, or unset RAY_ADDRESS (and run `ray stop`) to use this machine alone"
             ) from None
         check_versions()
-        living, file = nodes(), Path.home() / BOOTSTRAP
-        more = to_come(json.loads(file.read_text()), living) if file.exists() else ()
+        living = nodes()
+        more = growth(living)
         grows = f", which may grow by {len(more)} node{'s'[: len(more) != 1]}" if more else ""
         return (*living, *more), f"joined the Ray cluster at {joined}{grows}"
     node = local_node()[0]
@@ -194,6 +194,12 @@ def nodes() -> tuple[Node, ...]:
         for node in ray.nodes()
         if node["Alive"]
     )
+
+
+def growth(living: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The nodes that the connected cluster's autoscaler may add to the living ones; none where there is none."""
+    file = Path.home() / BOOTSTRAP
+    return to_come(json.loads(file.read_text()), living) if file.exists() else ()
 
 
 def to_come(config: dict[str, Any], living: tuple[Node, ...]) -> tuple[Node, ...]:

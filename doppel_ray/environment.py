@@ -31,6 +31,12 @@ def has_token() -> bool:
     return bool(given) or (Path.home() / ".ray" / "auth_token").exists()
 
 
+def drains() -> bool:
+    """Whether Ray Train watches for nodes that are to be drained."""
+    return os.environ.get(DRAINS, "1") != "0"
+
+
+DRAINS = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the live table is ours
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's events are written by the trial itself, once
@@ -47,7 +53,7 @@ ALONE = {
     # Every server of a local Ray binds to 127.0.0.1. Linux has no other switch: a `_node_ip_address` of 127.0.0.1
     # is replaced by the machine's outward address.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per trial, for notices that only a cluster gets
+    DRAINS: "0",  # a process per trial, for notices that only a cluster gets
 }
 """For a Ray on this machine alone."""
 

@@ -2,12 +2,13 @@
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from doppel_ray.checkpoint import WITHIN
 from doppel_ray.rows import Row, checkpoint_of, number
 from doppel_ray.section import Section
 
@@ -48,14 +49,23 @@ Keep = Annotated[KeepConfig, BeforeValidator(_plain)]
 """`{best: 2, last: 1}`, or `best 2, last 1`; `3` is `{last: 3}`."""
 
 
-def drop(folder: Path, rows: Sequence[Row]) -> None:
-    """Delete the checkpoints of some rows of a trial.
+def within_epochs(run: Path, step: int) -> list[Path]:
+    """Checkpoints within epochs from before a step; once there is one of that step, they are of no use.
 
     Args:
-        folder: the trial's.
-        rows: some of its rows, whose checkpoints may have been deleted before.
+        run: folder with the checkpoints.
     """
-    for path in filter(None, (checkpoint_of(folder, row) for row in rows)):
+    return [path for path in run.glob(f"{WITHIN}*") if int(path.name.removeprefix(WITHIN)) < step]
+
+
+def drop(folder: Path, rows: Sequence[Row]) -> None:
+    """Delete the checkpoints of some rows of a trial, which may have been deleted before."""
+    delete(filter(None, (checkpoint_of(folder, row) for row in rows)))
+
+
+def delete(checkpoints: Iterable[Path]) -> None:
+    """Delete some checkpoints."""
+    for path in checkpoints:
         gone = path.with_name(f".{path.name}")
         path.rename(gone)  # at once, so that nobody takes half a checkpoint for a whole one
         shutil.rmtree(gone)

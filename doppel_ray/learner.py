@@ -123,7 +123,7 @@ class Learner:
         self._load_state(self._good)
         self.returns += 1
 
-    def save(self, folder: Path, position: Position, metrics: dict[str, float]) -> None:
+    def save(self, folder: Path, position: Position, metrics: dict[str, Any]) -> None:
         """Write a checkpoint. Its model is the running average where there is one."""
         resume = {"rng": torch.get_rng_state(), "returns": self.returns, "optimizer": self.optimizer.state_dict()}
         if self.ema is not None:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from doppel_ray import board, command, report
 from doppel_ray.agenda import Budget
 from doppel_ray.config import Experiment
+from doppel_ray.shortage import Shortage
 from doppel_ray.standing import Standing
 from doppel_ray.train import bound
 
@@ -42,7 +43,7 @@ class Live(Callback):
         self.screen: Screen | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "screen": None, "console": None, "progress": None, "board": None}
+        return {**self.__dict__, "screen": None, "console": None, "progress": None, "board": None, "shortage": None}
 
     # --- Ray Tune's events ---
 
@@ -60,7 +61,8 @@ class Live(Callback):
         self.standing.take_up(past)
         self.bar = self.progress.add_task("", total=self.standing.total * self.standing.epochs)
         self._advance()
-        self.board = board.Sweep(self.folder, Experiment.model_validate(self.experiment))
+        experiment = Experiment.model_validate(self.experiment)
+        self.board, self.shortage = board.Sweep(self.folder, experiment), Shortage(experiment)
         if self.console.is_terminal:
             self.screen = Screen(
                 self._render(), console=self.console, refresh_per_second=2, get_renderable=self._render
@@ -72,6 +74,10 @@ class Live(Callback):
             known = self.standing.status.get(str(trial))
             if trial.status == "PENDING" and known not in (*report.ENDED, "waiting"):
                 self._note(trial, "waiting")
+        waiting = [str(trial) for trial in trials if trial.status == "PENDING"]
+        running = [str(trial) for trial in trials if trial.status == "RUNNING"]
+        if news := self.shortage.news(running or waiting[:1]):
+            self._say(news)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial, "running")
@@ -113,8 +119,11 @@ class Live(Callback):
         self._say(self.standing.sentence())
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        told = str(trial.get_error()).strip().splitlines()
-        self._say(f"{trial} failed, and starts again from its last checkpoint: {told[-1].strip()}")
+        most = self.experiment["tune"]["max_failures"]
+        self._say(
+            f"{trial} lost its process, or failed, and goes on from its last checkpoint "
+            f"({trial.num_failures} of {most} times, tune.max_failures)"
+        )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._note(trial, "failed")

@@ -16,8 +16,11 @@ STEPS = "steps.jsonl"
 """Points of the curves by step, and before those of each life of the train worker `{"goes_on_from": step}`."""
 POPULATION = "search/"
 """How the columns of a row begin that say which values were in force, where they change while a trial runs."""
-AXES = ("epoch", "step", "pairs")
-"""Columns of a row that say when, not what."""
+EARLY = "early"
+"""In what is reported with a checkpoint within an epoch, which makes no row: why it was made."""
+AXES = ("epoch", "step", "pairs", "pairs_from")
+"""Columns of a row that say when, not what. A row's means are of the pairs from `pairs_from` on: those of the epoch, or
+of what was left of it when training went on from a checkpoint within it."""
 
 
 def read_rows(folder: Path) -> list[Row]:

@@ -24,14 +24,16 @@ from ray.train import Checkpoint, FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
-from doppel_ray import checkpoint, environment, lineage
+from doppel_ray import checkpoint, environment, lineage, registry
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
+from doppel_ray.early import Early
 from doppel_ray.energy import Meter
 from doppel_ray.hold import ORPHANS, WORKER_LOCK, hold
 from doppel_ray.keep import Keep
 from doppel_ray.learner import DivergedError, Learner
-from doppel_ray.rows import STEPS
+from doppel_ray.notices import Aws
+from doppel_ray.rows import EARLY, STEPS
 from doppel_ray.section import Section
 
 if TYPE_CHECKING:
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SNAPSHOT = "checkpoint_manager_snapshot.json"
-"""Ray Train's own record, beside a trial's checkpoints, of those it knows."""
 START_ATTEMPTS = 5
 """Times that a worker group may fail to start; each waits RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S for its resources."""
 MOST_RETURNS = 3
@@ -72,6 +72,13 @@ class TrainConfig(Section):
     """Times that a lost or failed worker group is started again from the last checkpoint."""
     data_timeout: float = Field(default=300.0, gt=0.0)
     """Seconds that a worker waits for one batch before it gives up and says why."""
+    checkpoint_minutes: float | None = Field(default=None, gt=0.0)
+    """Minutes after which there is a checkpoint within an epoch too; null: only after each epoch."""
+    spot: Literal["none", "aws"] = "none"
+    """Whose notices that a node is about to be taken away lead to a checkpoint at once. aws: EC2's, from its metadata
+    service. Those of Ray itself (`ray drain-node`, an autoscaler) always do on a cluster."""
+    spot_address: str = "http://169.254.169.254"
+    """Where a node asks for them: the metadata service."""
     keep: Keep | None = None
     """Checkpoints of a trial to keep: `{best: 2, last: 1}` are the best by tune.metric and the newest, 3 the newest
     three; null: all."""
@@ -249,7 +256,7 @@ def train_loop(config: dict[str, Any]) -> None:
 
     Args:
         config: "experiment" as plain data; "folder", the trial's; "source", the checkpoint that it goes on from before
-            it has one of its own, or None.
+            it has one of its own, or None; "drains", whether Ray says it when a node is to be drained.
     """
     from doppel_ray.config import Experiment
 
@@ -258,10 +265,10 @@ def train_loop(config: dict[str, Any]) -> None:
     log_to(folder / f"worker_{rank}.log")
     alone = hold(folder, WORKER_LOCK, ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
     with alone:
-        _train(experiment, folder, rank, config["source"])
+        _train(experiment, folder, rank, config["source"], config["drains"])
 
 
-def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None) -> None:
+def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None, drains: bool) -> None:
     train, workers = experiment.train, ray.train.get_context().get_world_size()
     device = ray.train.torch.get_device()
     torch.set_num_threads(max(1, round(train.cpus_per_worker)))
@@ -275,7 +282,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
     if saved is not None:
         with saved.as_directory() as weights:
             position = learner.load(Path(weights))
-        log.info("goes on from epoch %d, index %d", position.epoch, position.next_index)
+        log.info("goes on after epoch %d, at index %d", position.epoch, position.next_index)
     if train.on_divergence == "return":
         learner.keep()
 
@@ -288,16 +295,17 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
     )
     feed = Feed(iter(batches), device, train.data_timeout)
     means, steps = Means(), StepLog(folder if rank == 0 else None, train.log_every, position.step)
+    early = Early(train.checkpoint_minutes, Aws(train.spot_address) if train.spot == "aws" else None, drains, device)
     energy = Meter()  # the row is the first worker's
     restarts: set[int] = set()
-    step, index = position.step, position.next_index
+    step, index, within = position.step, position.next_index, position.within
     first = feed.next() if position.epoch < train.epochs else None  # the clock starts once the generators have
     for epoch in range(position.epoch, train.epochs):
         began, feed.waited = time.perf_counter(), 0.0
-        skipped = 0
+        pairs_from, skipped = index, 0
         energy.take()  # what went by between epochs is not this one's
         try:
-            for _ in range(train.steps_per_epoch):
+            for done in range(within + 1, train.steps_per_epoch + 1):
                 features, labels, columns = first or feed.next()
                 first = None
                 _expect(columns["index"], index, train.batch_size)
@@ -313,6 +321,13 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
                 means.add(**found)
                 steps.add(step, feed.waited, train.batch_size, found)
                 energy.update()
+                if done < train.steps_per_epoch and (reason := early.reason(step)) is not None:
+                    log.info("checkpoint within epoch %d, at index %d: %s", epoch + 1, index, reason)
+                    at = {"epoch": epoch, "step": step, "pairs": index, "pairs_from": pairs_from, EARLY: reason}
+                    if train.on_divergence == "return":
+                        learner.keep()
+                    _report(learner, Position(epoch, step, index, done), at, rank)
+            within = 0
             metrics, spread = means.take(), learner.spread()  # every worker takes part
             try:
                 learner.check(metrics.get("uniformity", -math.inf), spread)
@@ -327,8 +342,9 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
             "epoch": epoch + 1,
             "step": step,
             "pairs": index,
+            "pairs_from": pairs_from,
             "effective_rank": spread,
-            "pairs_per_second": train.steps_per_epoch * train.batch_size / seconds,
+            "pairs_per_second": (index - pairs_from) / seconds,
             "wait_share": feed.waited / seconds,
             "train_seconds": seconds,
             "memory_mb": _memory_mb(),
@@ -406,22 +422,21 @@ def _expect(found: np.ndarray, start: int, batch: int) -> None:
         )
 
 
-def _report(learner: Learner, position: Position, metrics: dict[str, float], rank: int) -> None:
-    """Report an epoch; the first worker's checkpoint goes with it."""
-    name = f"epoch_{position.epoch:04d}"
+def _report(learner: Learner, position: Position, metrics: dict[str, Any], rank: int) -> None:
+    """Report an epoch, or a part of one; the first worker's checkpoint goes with it."""
     if rank > 0:
-        ray.train.report(metrics, checkpoint=None, checkpoint_dir_name=name)
+        ray.train.report(metrics, checkpoint=None, checkpoint_dir_name=position.name)
         return
     with tempfile.TemporaryDirectory() as folder:
         learner.save(Path(folder), position, metrics)
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder), checkpoint_dir_name=name)
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder), checkpoint_dir_name=position.name)
 
 
 # --- the trainer ------------------------------------------------------------------------------------------------------
 
 
 def snapshot(folder: Path) -> list[dict[str, Any]]:
-    """The epochs that Ray Train has registered for a trial since its last change of course, oldest first.
+    """The checkpoints that Ray Train has registered for a trial since its last change of course, oldest first.
 
     Args:
         folder: the trial's.
@@ -430,37 +445,16 @@ def snapshot(folder: Path) -> list[dict[str, Any]]:
         For each: "checkpoint" (its folder) and "metrics".
     """
     run = folder / lineage.train_run(folder)
-    file = run / SNAPSHOT
-    if not file.exists():
+    if not (run / registry.SNAPSHOT).exists():
         return []
-    state = json.loads(file.read_text())
+    state = registry.read(run)
     found = {result["checkpoint_dir_name"]: result for result in state["checkpoint_results"]}
     if latest := state.get("latest_checkpoint_result"):
         found[latest["checkpoint_dir_name"]] = latest
     return [
         {"checkpoint": run / name, "metrics": result["metrics"]}
-        for name, result in sorted(found.items(), key=lambda item: item[1]["metrics"]["epoch"])
+        for name, result in sorted(found.items(), key=lambda item: item[1]["metrics"]["pairs"])
     ]
-
-
-def forget_dropped(folder: Path) -> None:
-    """Let Ray Train's record say nothing of checkpoints that `train.keep` has dropped: it would not start without them.
-
-    Args:
-        folder: the trial's.
-    """
-    run = folder / lineage.train_run(folder)
-    file = run / SNAPSHOT
-    if not file.exists():
-        return
-    state = json.loads(file.read_text())
-    known = zip(state["checkpoint_results"], state["checkpoint_report_indices"], strict=True)
-    there = [(result, index) for result, index in known if (run / result["checkpoint_dir_name"]).is_dir()]
-    state["checkpoint_results"] = [result for result, _ in there]
-    state["checkpoint_report_indices"] = [index for _, index in there]
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(state))
-    partial.replace(file)
 
 
 def next_index(folder: Path) -> int:
@@ -492,6 +486,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
         "experiment": experiment.plain(),
         "folder": str(folder),
         "source": past[-1].source if past else None,
+        "drains": environment.drains(),
     }
     resources = {"CPU": train.cpus_per_worker}
     if train.gpus_per_worker:

@@ -1,5 +1,6 @@
 """One trial: a train run, its probes, its rows, and its record in the run's folder."""
 
+import itertools
 import json
 import logging
 import tempfile
@@ -9,14 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doppel_ray import board, lineage
+import ray.exceptions
+
+from doppel_ray import board, lineage, registry
 from doppel_ray.hold import ORPHANS, hold
-from doppel_ray.keep import drop
+from doppel_ray.keep import delete, drop, within_epochs
 from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import Reports, Rows
 from doppel_ray.rows import POPULATION, Row, read_rows
 from doppel_ray.search import label
-from doppel_ray.train import forget_dropped, log_to, snapshot, trainer
+from doppel_ray.train import log_to, snapshot, trainer
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
@@ -61,10 +64,10 @@ def run(
         shown.row(row)
         if (keep := experiment.train.keep) is not None:
             drop(folder, keep.dropped(read_rows(folder), experiment.tune.metric, experiment.tune.mode))
+        delete(within_epochs(folder / lineage.train_run(folder), row["step"]))
         send(row)
 
     try:
-        forget_dropped(folder)
         rows = Rows(experiment.probes, experiment.train.epochs, folder, record, also)
         known = snapshot(folder)
         if past and not known:
@@ -142,11 +145,21 @@ def _send_with_pointer(row: Row) -> None:
 
 
 def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Exception]) -> None:
-    try:
-        trainer(experiment, folder, [Reports(rows.reports)]).fit()
-    except Exception as error:  # raised in the trial's own thread once the last rows are out
-        logging.getLogger(__name__).exception("training failed")
-        failure.append(error)
+    """Train to the end; what it fails of is raised in the trial's own thread, once the last rows are out."""
+    for losses in itertools.count(1):
+        try:
+            registry.forget_deleted(folder / lineage.train_run(folder))
+            trainer(experiment, folder, [Reports(rows.reports)]).fit()
+            return
+        except ray.exceptions.ActorDiedError as error:  # Ray Train starts its workers again, but nobody its controller
+            if losses > experiment.train.max_failures:
+                failure.append(error)
+                return
+            rows.tell("Ray Train's controller died and is started again, training goes on from the last checkpoint")
+        except Exception as error:
+            logging.getLogger(__name__).exception("training failed")
+            failure.append(error)
+            return
 
 
 def _shown(values: dict[str, Any]) -> str:

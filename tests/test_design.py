@@ -30,6 +30,7 @@ GROUND_FLOOR = (
     "hold",
     "keep",
     "storage",
+    "notices",
     "hear",
     "export",
     "embed",

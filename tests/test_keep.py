@@ -8,9 +8,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from doppel_ray import config, steer, train
+from doppel_ray import config, registry, steer, train
 from doppel_ray.config import Experiment
-from doppel_ray.keep import KeepConfig, drop
+from doppel_ray.keep import KeepConfig, drop, within_epochs
 from doppel_ray.rows import Row, checkpoint_of
 from doppel_ray.section import ConfigError
 
@@ -85,21 +85,31 @@ def test_what_is_dropped_is_deleted_and_rays_record_forgets_it(tmp_path: Path) -
     for row in sent:
         (tmp_path / "checkpoints" / Path(row["checkpoint"]).name).mkdir(parents=True)
     results: list[dict[str, Any]] = [
-        {"checkpoint_dir_name": Path(row["checkpoint"]).name, "metrics": {"epoch": row["epoch"]}} for row in sent
+        {
+            "checkpoint_dir_name": Path(row["checkpoint"]).name,
+            "metrics": {"epoch": row["epoch"], "pairs": 100 * row["epoch"]},
+        }
+        for row in sent
     ]
     state = {
         "checkpoint_results": results,
         "checkpoint_report_indices": [0, 1, 2],
         "latest_checkpoint_result": results[-1],
     }
-    (tmp_path / "checkpoints" / train.SNAPSHOT).write_text(json.dumps(state))
+    (tmp_path / "checkpoints" / registry.SNAPSHOT).write_text(json.dumps(state))
     drop(tmp_path, sent[:2])
     drop(tmp_path, sent[:2])  # again, after a crash: nothing is left to do
     assert [checkpoint_of(tmp_path, row) is not None for row in sent] == [False, False, True]
-    train.forget_dropped(tmp_path)
-    found = json.loads((tmp_path / "checkpoints" / train.SNAPSHOT).read_text())
+    registry.forget_deleted(tmp_path / "checkpoints")
+    found = json.loads((tmp_path / "checkpoints" / registry.SNAPSHOT).read_text())
     assert (found["checkpoint_results"], found["checkpoint_report_indices"]) == (results[2:], [2])
     assert [entry["metrics"]["epoch"] for entry in train.snapshot(tmp_path)] == [3]
+
+
+def test_a_checkpoint_within_an_epoch_is_of_no_use_once_there_is_a_later_one(tmp_path: Path) -> None:
+    for name in ("epoch_0001", "step_00000012", "step_00000018", "step_00000021"):
+        (tmp_path / name).mkdir()
+    assert sorted(path.name for path in within_epochs(tmp_path, 20)) == ["step_00000012", "step_00000018"]
 
 
 def test_a_population_whose_trials_go_on_from_any_checkpoint_keeps_them_all() -> None:

@@ -21,7 +21,7 @@ import ray
 from ray.train import Checkpoint, UserCallback
 
 from doppel_ray.probe.evaluate import ProbesConfig
-from doppel_ray.rows import Row, Tail, append_row, read_rows
+from doppel_ray.rows import EARLY, Row, Tail, append_row, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def _last_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[-1].partition('. Worker exit type')[0][:300] if lines else ''}"
 
 
-@ray.remote(max_retries=1)
+@ray.remote(max_retries=3)  # where its process or its node is lost, not where it fails
 def _probe(checkpoint: str, probes: ProbesConfig, trial: str) -> dict[str, float]:
     """One checkpoint's scores, in a process of their own; the trial's folder is shown the embeddings."""
     import torch
@@ -144,7 +144,8 @@ class Rows:
     def catch_up(self, registered: list[dict[str, Any]]) -> None:
         """Take up checkpoints of an earlier life of this trial whose rows were never sent."""
         for report in registered:
-            self._add(report["metrics"], str(report["checkpoint"]))
+            if EARLY not in report["metrics"]:
+                self._add(report["metrics"], str(report["checkpoint"]))
 
     def pump(self, running: Callable[[], bool], meanwhile: Callable[[], None]) -> None:
         """Send rows until `running()` is false and the last row is out; calls `meanwhile` a few times a second."""
@@ -164,6 +165,9 @@ class Rows:
                     log.warning("%s", report["details"])
                 elif "diverged" in report["metrics"]:
                     self.diverged = report["metrics"]["diverged"]
+                elif EARLY in report["metrics"]:
+                    at = report["metrics"]
+                    self.tell(f"checkpoint within epoch {at['epoch'] + 1}, at pair {at['pairs']:,}: {at[EARLY]}")
                 else:
                     self._add(report["metrics"], report["checkpoint"])
             self._advance()

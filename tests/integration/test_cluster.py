@@ -231,7 +231,7 @@ def test_a_sweep_ends_well_although_a_host_is_lost(hosts: Hosts, cluster: Path) 
     assert f"joined the Ray cluster at {head}:6379" in output
     assert rows() == [list(range(1, EPOCHS + 1))] * 2, "every epoch once, of both trials"
     told = "train worker 0 failed" if lost == trains else "a generator died"
-    assert ("starts again from its last checkpoint" if lost == leads else told) in output
+    assert ("goes on from its last checkpoint (" if lost == leads else told) in output
     assert (run / "leaderboard.csv").is_file()
 
     for host in hosts.hosts.values():

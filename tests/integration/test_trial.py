@@ -3,6 +3,7 @@
 Each run of a trial takes 15 to 25 s, most of it the start of half a dozen processes.
 """
 
+import json
 import os
 import signal
 import threading
@@ -16,8 +17,10 @@ import ray.train
 from doppel_ray import checkpoint, trial
 from doppel_ray.config import Experiment
 from doppel_ray.learner import DivergedError
-from doppel_ray.rows import read_rows
+from doppel_ray.registry import SNAPSHOT
+from doppel_ray.rows import STEPS, read_rows
 from tests.integration.processes import descendants, eventually
+from tests.metadata import Metadata
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
@@ -52,14 +55,19 @@ def run(of: Experiment, folder: Path, on_row: Callable[[Row], None] = lambda row
     return sent
 
 
-def kill_train_worker_after_epoch(epoch: int) -> Callable[[Row], None]:
+def kill_after_epoch(epoch: int, named: str = "TrainWorker") -> Callable[[Row], None]:
     def on_row(row: Row) -> None:
         if row["epoch"] == epoch:
-            workers = descendants("TrainWorker")
-            assert workers, "no train worker to kill"
-            os.kill(workers[0], signal.SIGKILL)
+            processes = descendants(named)
+            assert processes, f"no {named} to kill"
+            os.kill(processes[0], signal.SIGKILL)
 
     return on_row
+
+
+def last_steps(folder: Path) -> float:
+    """The loss of the last steps, ten of them, that a trial has written down."""
+    return json.loads((folder / STEPS).read_text().splitlines()[-1])["loss"]
 
 
 def losses(rows: list[Row]) -> list[float]:
@@ -95,12 +103,46 @@ def test_two_workers_train_as_one(tmp_path: Path, undisturbed: list[Row]) -> Non
     assert_same_training(run(experiment(train={"workers": 2}), tmp_path / "trials" / "two"), undisturbed)
 
 
-def test_a_killed_train_worker_is_replaced_and_training_goes_on_at_the_checkpoint(
+@pytest.mark.parametrize(
+    ("killed", "event"),
+    [("TrainWorker", "train worker 0 failed"), ("TrainController", "Ray Train's controller died")],
+)
+def test_what_is_killed_is_replaced_and_training_goes_on_at_the_checkpoint(
+    killed: str, event: str, tmp_path: Path, undisturbed: list[Row]
+) -> None:
+    rows = run(experiment(), tmp_path / "trials" / "killed", on_row=kill_after_epoch(1, killed))
+    assert_same_training(rows, undisturbed)
+    assert event in "; ".join(row["events"] for row in rows)
+
+
+def test_a_spot_notice_leads_to_a_checkpoint_within_the_epoch_and_training_goes_on_there(
     tmp_path: Path, undisturbed: list[Row]
 ) -> None:
-    rows = run(experiment(), tmp_path / "trials" / "killed", on_row=kill_train_worker_after_epoch(1))
-    assert_same_training(rows, undisturbed)
-    assert "train worker 0 failed" in "; ".join(row["events"] for row in rows)
+    """Two workers, the same steps as one epoch; both are killed once their notice has led to a checkpoint."""
+    folder = tmp_path / "trials" / "spot"
+
+    def is_registered() -> bool:
+        return any("step_" in file.read_text() for file in folder.glob(f"checkpoints/{SNAPSHOT}"))
+
+    def kill() -> None:
+        eventually(is_registered, 300)
+        for worker in descendants("TrainWorker"):
+            os.kill(worker, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with Metadata() as service:
+        service.notice = {"action": "terminate", "time": "2026-11-22T08:22:00Z"}
+        asked = {"workers": 2, "epochs": 1, "pairs_per_epoch": EPOCHS * 512}
+        told = {"spot": "aws", "spot_address": service.address}
+        (row,) = run(experiment(train=asked | told), folder)
+    killer.join()
+    assert "is about to be taken away (train.spot)" in row["events"]
+    assert "train worker" in row["events"]
+    assert row["pairs_from"] > 0, "its means are of what was left of the epoch"
+    assert row["pairs"] == undisturbed[-1]["pairs"]
+    other = Path(undisturbed[-1]["checkpoint"]).parent.parent
+    assert last_steps(folder) == pytest.approx(last_steps(other), abs=1e-4)
 
 
 def test_a_killed_generator_is_replaced_and_the_trial_says_so(tmp_path: Path, undisturbed: list[Row]) -> None:
@@ -127,7 +169,7 @@ def test_a_trial_goes_on_from_its_folder_as_if_it_had_never_stopped(tmp_path: Pa
 
     def on_row(row: Row) -> None:
         first.append(row)
-        kill_train_worker_after_epoch(1)(row)
+        kill_after_epoch(1)(row)
 
     with pytest.raises(ray.train.TrainingFailedError):
         run(fragile, folder, on_row)

@@ -1,0 +1,51 @@
+"""What the driver says when nodes go and come back."""
+
+import pytest
+
+from doppel_ray import cluster, shortage
+from doppel_ray.config import Experiment, read
+from doppel_ray.resources import Node
+from doppel_ray.shortage import Shortage
+
+HEAD, GONE = Node("10.9.0.2", 1.0, 0.0), Node("10.9.0.3", 1.0, 0.0)
+
+
+@pytest.fixture
+def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """A trial of it needs both nodes."""
+    monkeypatch.setattr(shortage, "EVERY", 0.0)
+    monkeypatch.setattr(shortage, "PATIENCE", 0.0)
+    monkeypatch.setattr(cluster, "growth", lambda living: ())
+    return read(
+        None,
+        {"train.cpus_per_worker": "0.7", "generators.0.num_cpus": "0.7", "probes.cpus": "0.1", "probes.every": "1"},
+    )
+
+
+def test_a_node_that_is_gone_is_named_once_with_what_is_lacking_and_how_to_mend_it(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Shortage(experiment)
+    monkeypatch.setattr(cluster, "nodes", lambda: (HEAD, GONE))
+    assert found.news(["000_delta=0.05"]) is None
+    monkeypatch.setattr(cluster, "nodes", lambda: (HEAD,))
+    told = found.news(["000_delta=0.05"])
+    assert told is not None
+    for part in (
+        "no trial fits this cluster",
+        "a trial needs 1.51 CPU",
+        "the cluster has 1 CPUs, 0 GPUs on 1 node",
+        "gone: 10.9.0.3",
+        "held up: 000_delta=0.05",
+        "ray start --address HEAD:6379",
+    ):
+        assert part in told
+    assert found.news(["000_delta=0.05"]) is None, "once"
+    monkeypatch.setattr(cluster, "nodes", lambda: (HEAD, GONE))
+    assert "room for the running trials again" in str(found.news(["000_delta=0.05"]))
+
+
+def test_fewer_places_than_running_trials_are_told_too(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Shortage(experiment)
+    monkeypatch.setattr(cluster, "nodes", lambda: (HEAD, GONE))
+    assert "of 2 running trials 1 fit" in str(found.news(["000_delta=0.05", "001_delta=0.25"]))
