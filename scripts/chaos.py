@@ -60,6 +60,7 @@ SWEEP = {
     "train.precision": "fp32",
     "train.cpus_per_worker": "0.5",
     "generators": "[{num_cpus: 0.4}]",
+    "data.buffer_mb": "16",  # so that generators do not make everything at once, and end
     "probes.tasks": "[{kind: factors, sounds: 128}]",
     "probes.cpus": "0.1",
     "tune.concurrent": "1",
@@ -323,7 +324,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--minutes", type=float, help="within which the kills fall; without, they fall on its epochs")
+    parser.add_argument("--minutes", type=float, help="within which the kills fall; without, on half its epochs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--nodes", type=int, default=4, help="beside the head (4)")
     parser.add_argument("--only", nargs="+", choices=list(KINDS), default=list(KINDS), help="what to kill")
@@ -340,7 +341,7 @@ def main() -> int:
     # Each kill may cost a trial one of both; the plan of the kills is what the sweep must outlast.
     settings |= {"train.max_failures": f"{2 * options.kills}", "tune.max_failures": f"{2 * options.kills}"}
     chosen = random.Random(options.seed)
-    length = 60 * options.minutes if options.minutes else options.epochs - 1
+    length = 60 * options.minutes if options.minutes else options.epochs / 2
     planned = plan(options.only, options.kills, length, chosen)
     scratch = Path(tempfile.mkdtemp(prefix="chaos"))  # short: Ray's sockets lie below it
     runs = options.keep or scratch / "runs"
