@@ -18,19 +18,19 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 
 class Room(BackpressurePolicy):
-    """Generators are given no more blocks while half of the buffer is in use.
+    """Generators are given no more blocks while a quarter of the buffer is in use.
 
-    What they have made meanwhile still finds room in the other half, so that those who are not needed have nothing in
-    hand, can be seen to be idle, and can be given up.
+    Ray Data itself takes blocks in until half of it is. So what they have in hand is taken from them, and those who are
+    not needed have nothing, can be seen to be idle, and can be given up.
     """
 
     def can_add_input(self, op: Any) -> bool:
         if not op.get_autoscaling_actor_pools():
             return True
         used = self._resource_manager.get_op_usage(op).object_store_memory
-        if used < self._resource_manager.get_global_limits().object_store_memory / 2:
+        if used < self._resource_manager.get_global_limits().object_store_memory / 4:
             return True
-        # One batch may take more than half of a small buffer: what is missing of it is made all the same.
+        # One batch may take more than a quarter of a small buffer: what is missing of it is made all the same.
         return op.num_active_tasks() == 0 and self._topology[op].total_enqueued_output_blocks() == 0
 
 

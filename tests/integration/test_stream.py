@@ -168,4 +168,4 @@ def test_the_pool_grows_while_training_waits_and_shrinks_while_pairs_wait() -> N
         return generators()
 
     assert eventually(lambda: read(0.0) == 2, 600), "nothing waits for a consumer that only reads"
-    assert eventually(lambda: read(2.0) == 1, 600), "half of the buffer waits for one that hardly reads"
+    assert eventually(lambda: read(2.0) == 1, 600), "a quarter of the buffer waits for one that hardly reads"
