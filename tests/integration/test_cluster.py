@@ -183,16 +183,6 @@ def test_tensorboard_is_read_through_an_ssh_tunnel(hosts: Hosts, cluster: Path) 
     hosts.stop(tunnel)
 
 
-def test_a_folder_that_the_hosts_do_not_share_is_refused(hosts: Hosts, cluster: Path) -> None:
-    """Every host has a /tmp of its own."""
-    settings = {**SWEEP, "run.dir": "/tmp/runs"}
-    arguments = [shlex.quote(str(part)) for key, value in settings.items() for part in (f"--{key}", value)]
-    code, output = hosts.run("ray", "submit", cluster, "doppel_ray/tune.py", "--", *arguments, timeout=PATIENCE)
-    _, *others = hosts.addresses
-    assert code != 0, output
-    assert f"run.dir: /tmp/runs/mine is not seen by {', '.join(sorted(others))}; choose a --run.dir" in output
-
-
 def test_a_sweep_ends_well_although_a_host_is_lost(hosts: Hosts, cluster: Path) -> None:
     """`ray submit`; the host where the first trial trains, or renders, loses its network after the second epoch."""
     run = hosts.folder / "runs" / "mine"
