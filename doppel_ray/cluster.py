@@ -168,10 +168,13 @@ def check_seen(file: Path) -> None:
 
 def ask_nodes(question: Callable[..., T], *given: Any) -> list[tuple[str, T | Exception]]:
     """The address of every living node, and what a function gives there; an error: it gave none in time."""
-    living = [node for node in ray.nodes() if node["Alive"]]
-    ask = ray.remote(question).options(num_cpus=0, max_retries=0)
+    living, ask = [node for node in ray.nodes() if node["Alive"]], ray.remote(question)
     asked = [
-        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(*given)
+        ask.options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote(*given)
         for node in living
     ]
     ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)
