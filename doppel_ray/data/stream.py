@@ -16,7 +16,6 @@ from ray.data._internal.logical.operators import InputData
 from ray.data._internal.stats import DatasetStats
 from ray.data.block import BlockAccessor
 
-from doppel_ray.data import demand
 from doppel_ray.data.generators import Generator, Pools, Shares, strategy
 from doppel_ray.section import Section
 
@@ -142,7 +141,6 @@ class Stream:
         context.print_on_execution_start = False
         if Pace not in context.custom_execution_callback_classes:
             context.custom_execution_callback_classes.append(Pace)
-        demand.follow(context)
         return (
             Rows(index_blocks(start, self.stop, self.block))
             .dataset()
