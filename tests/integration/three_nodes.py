@@ -38,6 +38,6 @@ if __name__ == "__main__":
     place = placement_group([{"CPU": 1.0}])
     ray.get(place.ready())
     (held,) = train_nodes()
-    print(json.dumps([places(2, held), places(3, held)]))
+    print(json.dumps([places(2, held), places(3, held)]), flush=True)
     ray.shutdown()
     cluster.shutdown()
