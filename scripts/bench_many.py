@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 TINY = {
+    "synth.compile": "false",
     "synth.duration": "0.5",
     "encoder.width": "8",
     "train.epochs": "1",
@@ -23,8 +24,9 @@ TINY = {
     "train.batch_size": "32",
     "train.cpus_per_worker": "0.3",
     "generators.0.num_cpus": "0.1",
-    "probes.tasks": "[{kind: factors, sounds: 128}]",
-    "probes.cpus": "0.05",
+    "probes.tasks": "[]",
+    "tune.metric": "loss",
+    "tune.mode": "min",
     "tune.scheduler": "fifo",
     "search": "{optim.lr: {loguniform: [1.0e-4, 1.0e-2]}}",
 }
