@@ -46,7 +46,7 @@ class GeneratorConfig(Section):
     device: Literal["cpu", "cuda"] = "cpu"
     """Where this pool's generators render."""
     actors: ActorRange = (1, 1)
-    """How many generators: a number, or a range such as 1..4 within which the pool follows the demand."""
+    """How many generators: a number, or a range such as 1..4 within which the pool grows with its work."""
     num_cpus: float = Field(default=1.0, gt=0.0)
     """CPUs of each generator: what it reserves, and (rounded up) the threads it renders with."""
     num_gpus: float = Field(default=0.0, ge=0.0)
