@@ -28,8 +28,8 @@ S = TypeVar("S", bound=Section)
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, RESUME = "model.safetensors", "checkpoint.json", "resume.pt"
-WITHIN = "step_"
-"""How the name of a checkpoint within an epoch begins."""
+EPOCH, WITHIN = "epoch_", "step_"
+"""How the names of checkpoints begin: after an epoch, and within one."""
 FIELDS: dict[str, type] = {"position": dict, "metrics": dict, "classes": list, "experiment": dict}
 """What `checkpoint.json` holds beside its format."""
 
@@ -50,7 +50,7 @@ class Position:
     @property
     def name(self) -> str:
         """Of the checkpoint's folder."""
-        return f"{WITHIN}{self.step:08d}" if self.within else f"epoch_{self.epoch:04d}"
+        return f"{WITHIN}{self.step:08d}" if self.within else f"{EPOCH}{self.epoch:04d}"
 
 
 def save(

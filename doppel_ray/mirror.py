@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from doppel_ray.checkpoint import EPOCH, WITHIN
 from doppel_ray.hold import LOCK, WORKER_LOCK
 from doppel_ray.report import RUN
 from doppel_ray.run_folder import TUNE_STATE
@@ -242,7 +243,7 @@ def _is_own(name: str) -> bool:
 
 
 def _in_checkpoint(path: str) -> bool:
-    return "/epoch_" in path
+    return any(part.startswith((EPOCH, WITHIN)) for part in Path(path).parts)
 
 
 def _content(file: Path) -> bytes | None:

@@ -167,6 +167,15 @@ def test_a_copy_has_every_file_that_matters_and_is_brought_back_as_it_was(
     assert (now.dir, now.storage) == (tmp_path / "there", s3.url("sweeps"))
 
 
+def test_an_object_whose_name_leads_out_of_the_folder_is_not_brought(run: Path, s3: Server, tmp_path: Path) -> None:
+    place = Place.parse(s3.url("sweeps")) / "mine"
+    copied(run, place)
+    s3.put("sweeps/mine/trials/../../../evil", b"by whoever may write to the bucket")
+    folder = mirror.fetch(place, tmp_path / "there", print)
+    assert files(folder) == files(run)
+    assert not list(tmp_path.rglob("evil"))
+
+
 def test_what_changes_is_copied_again_what_is_deleted_is_deleted_and_the_rest_left_alone(run: Path, s3: Server) -> None:
     place = Place.parse(s3.url("sweeps")) / "mine"
     made = Mirror(run, place, print)
