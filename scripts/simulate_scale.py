@@ -17,8 +17,8 @@ pairs/s is the smallest of these limits, each of which is what one part could do
     head          blocks that the head's server (GCS) can take note of, of --trials trials together
     cores         with --cores, nodes that share one machine: all the work of a pair, over the machine's cores
 
-Nothing is assumed but the network (--gbps, 10: what AWS gives a c7i.4xlarge or g6.2xlarge at the least, by its tables
-of instance types, is up to 12.5 and 10) and the share of memory that Ray gives its object store (30 %, its default).
+Nothing is assumed but the network (--gbps, 10: give your nodes' own) and the share of memory that Ray gives its object
+store (30 %, its default).
 """
 
 import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
