@@ -69,9 +69,13 @@ def checkpoint_of(folder: Path, row: Row) -> Path | None:
     Args:
         folder: the trial's.
         row: names the checkpoint as it was when the row was sent.
+
+    Returns:
+        Its folder, as an absolute path: tables are read from elsewhere.
     """
     told = checkpoint_name(row)
-    return folder / told if told and (folder / told).is_dir() else None
+    path = folder.absolute() / told
+    return path if told and path.is_dir() else None
 
 
 def checkpoint_name(row: Row) -> str:

@@ -106,6 +106,14 @@ def test_what_is_dropped_is_deleted_and_rays_record_forgets_it(tmp_path: Path) -
     assert [entry["metrics"]["epoch"] for entry in train.snapshot(tmp_path)] == [3]
 
 
+def test_a_checkpoint_is_found_from_wherever_one_reads_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (sent,) = rows(0.5)
+    (tmp_path / "trial" / "checkpoints" / "epoch_0001").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    found = checkpoint_of(Path("trial"), sent)
+    assert found == tmp_path / "trial" / "checkpoints" / "epoch_0001"
+
+
 def test_a_checkpoint_within_an_epoch_is_of_no_use_once_there_is_a_later_one(tmp_path: Path) -> None:
     for name in ("epoch_0001", "step_00000012", "step_00000018", "step_00000021"):
         (tmp_path / name).mkdir()
