@@ -217,7 +217,7 @@ def _result(study: Study) -> dict[str, str] | None:
 def _where(trial: Trial, row: Row) -> str:
     """A row's checkpoint as the run's folder has it, wherever that lies: `trials/NAME/checkpoints/epoch_0003`."""
     path = trial.checkpoint(row)
-    return trial.no_checkpoint(row) if path is None else str(path.relative_to(trial.folder.parent.parent))
+    return trial.no_checkpoint(row) if path is None else str(Path("trials", trial.name, *path.parts[-2:]))
 
 
 def _over(setting: Setting, score: Score) -> str:
