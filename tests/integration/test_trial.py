@@ -3,6 +3,7 @@
 Each run of a trial takes 15 to 25 s, most of it the start of half a dozen processes.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -60,7 +61,9 @@ def kill_after_epoch(epoch: int, named: str = "TrainWorker") -> Callable[[Row], 
         if row["epoch"] == epoch:
             processes = descendants(named)
             assert processes, f"no {named} to kill"
-            os.kill(processes[0], signal.SIGKILL)
+            for process in processes:  # one of an earlier trial may still be about to end
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
     return on_row
 
