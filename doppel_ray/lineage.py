@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from doppel_ray import checkpoint
+from doppel_ray import checkpoint, output
 from doppel_ray.rows import ROWS, read_rows
 
 LINEAGE = "lineage.json"
@@ -64,9 +64,7 @@ def fork(folder: Path, source: Path, values: Mapping[str, Any]) -> Fork | None:
         kept = [json.dumps(row) for row in read_rows(folder) if row["epoch"] <= fresh.epoch]
         rows.rename(folder / f"rows_{len(known)}.jsonl")
         rows.write_text("".join(f"{line}\n" for line in kept))
-    partial = folder / f"{LINEAGE}.partial"
-    partial.write_text(json.dumps([asdict(entry) for entry in (*known, fresh)], indent=1))
-    partial.replace(folder / LINEAGE)
+    output.replace(folder / LINEAGE, json.dumps([asdict(entry) for entry in (*known, fresh)], indent=1))
     return fresh
 
 

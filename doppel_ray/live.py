@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.live import Live as Screen
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from doppel_ray import board, command, report
+from doppel_ray import board, command, output, report
 from doppel_ray.agenda import Budget
 from doppel_ray.config import Experiment
 from doppel_ray.shortage import Shortage
@@ -148,10 +148,7 @@ class Live(Callback):
         told = [
             {"name": name, **self.entries[name], "status": self.standing.status[name]} for name in sorted(self.entries)
         ]
-        file = self.folder / report.TRIALS
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(told, indent=1))
-        partial.replace(file)
+        output.replace(self.folder / report.TRIALS, json.dumps(told, indent=1))
 
     def _say(self, text: str) -> None:
         stamped = f"{time.strftime('%H:%M:%S')} {text}"

@@ -43,6 +43,13 @@ def written(out: Path, overwrite: bool, folder_of: Collection[str] = ()) -> Iter
         _remove(partial)
 
 
+def replace(file: Path, text: str) -> None:
+    """Write a text file in place of one that may be there: whoever reads it meets the old text or the new one."""
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(text)
+    partial.replace(file)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

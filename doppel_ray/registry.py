@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from doppel_ray import checkpoint
+from doppel_ray import checkpoint, output
 from doppel_ray.section import ConfigError
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def read(run: Path) -> dict[str, Any]:
     except ValueError:
         state = _made_again(run)
     log.warning("%s was damaged; made again of %d checkpoints", file, len(state["checkpoint_results"]))
-    _write(run, state)
+    output.replace(run / SNAPSHOT, json.dumps(state))
     return state
 
 
@@ -52,14 +52,7 @@ def forget_deleted(run: Path) -> None:
     there = [(result, index) for result, index in known if (run / result["checkpoint_dir_name"]).is_dir()]
     state["checkpoint_results"] = [result for result, _ in there]
     state["checkpoint_report_indices"] = [index for _, index in there]
-    _write(run, state)
-
-
-def _write(run: Path, state: dict[str, Any]) -> None:
-    file = run / SNAPSHOT
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(state))
-    partial.replace(file)
+    output.replace(run / SNAPSHOT, json.dumps(state))
 
 
 def _made_again(run: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from doppel_ray import config, provenance, report, tree
+from doppel_ray import config, output, provenance, report, tree
 from doppel_ray.config import Experiment
 from doppel_ray.search import PAUSING
 from doppel_ray.section import ConfigError
@@ -114,7 +114,4 @@ def note(folder: Path, **more: Any) -> None:
 
 
 def _write(folder: Path, about: dict[str, Any]) -> None:
-    file = folder / report.RUN
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(about, indent=1))
-    partial.replace(file)
+    output.replace(folder / report.RUN, json.dumps(about, indent=1))

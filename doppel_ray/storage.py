@@ -125,7 +125,7 @@ class Place:
     # Each raises OSError where the server cannot be reached, or refuses: see `explained`.
 
     def entries(self) -> dict[str, Entry]:
-        """Every object below, by its name relative to this place; pyarrow leaves out those with `..` in their names."""
+        """Every object below, by its name relative to this place."""
         from pyarrow import fs
 
         top = self._key("")

@@ -7,13 +7,14 @@ wanted: a trial must not cost more because many have gone before it.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
+
+from bench_memory import cpu_seconds
 
 TINY = {
     "synth.compile": "false",
@@ -30,14 +31,12 @@ TINY = {
     "tune.scheduler": "fifo",
     "search": "{optim.lr: {loguniform: [1.0e-4, 1.0e-2]}}",
 }
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 def driver(pid: int) -> tuple[float, float]:
     """CPU seconds and resident MiB of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     memory = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return (int(fields[11]) + int(fields[12])) / TICK, int(memory.split()[1]) / 1024
+    return cpu_seconds([pid]), int(memory.split()[1]) / 1024
 
 
 def ended(run: Path) -> int:

@@ -8,11 +8,13 @@ one, with the last tenth. Flat is what is hoped for.
 
 import argparse
 import csv
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROLES = {
@@ -39,6 +41,24 @@ def children() -> dict[int, list[int]]:
     return found
 
 
+def tree(root: int) -> Iterator[int]:
+    """A process and everything below it."""
+    below, todo = children(), [root]
+    while todo:
+        process = todo.pop()
+        todo += below.get(process, [])
+        yield process
+
+
+def cpu_seconds(processes: Iterable[int]) -> float:
+    """Of the processor, that these processes have used."""
+    ticks = 0
+    for process in processes:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def role(process: int, root: int) -> str:
     if process == root:
         return "driver"
@@ -51,11 +71,8 @@ def role(process: int, root: int) -> str:
 
 def sample(root: int) -> dict[str, float]:
     """MiB by role, for a process and everything below it."""
-    below, todo = children(), [root]
     found: dict[str, float] = defaultdict(float)
-    while todo:
-        process = todo.pop()
-        todo += below.get(process, [])
+    for process in tree(root):
         try:
             name = role(process, root)
             kept = dict(line.split(":") for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:])

@@ -20,8 +20,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator
 from typing import cast
 
 import numpy as np
@@ -87,15 +86,6 @@ def read(batches: Batches, seconds: float, pause: float = 0.0) -> float:
         blocks += 1
         time.sleep(pause)
     return pairs / (time.perf_counter() - began)
-
-
-def cpu_seconds(processes: Iterable[int]) -> float:
-    """Of the processor, that these processes have used."""
-    ticks = 0
-    for process in processes:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def generators(rounds: int, seconds: float) -> None:

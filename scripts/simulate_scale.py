@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from bench_memory import children
+from bench_memory import cpu_seconds, tree
 
 from doppel_ray import command, config, provenance
 from doppel_ray.config import Experiment
@@ -254,18 +254,13 @@ def training(experiment: Experiment, device: str) -> tuple[float, float]:
 
 def head_server() -> list[int]:
     """The process of the head's server (GCS) that this process has started."""
-    below, todo, found = children(), [os.getpid()], []
-    while todo:
-        process = todo.pop()
-        todo += below.get(process, [])
-        if "gcs_server" in Path(f"/proc/{process}/cmdline").read_text().partition("\0")[0]:
-            found.append(process)
-    return found
+    names = {process: Path(f"/proc/{process}/cmdline").read_text().partition("\0")[0] for process in tree(os.getpid())}
+    return [process for process, name in names.items() if "gcs_server" in name]
 
 
 def generating(experiment: Experiment, sizes: Sequence[int] = (16, 64, 256), each: int = 10) -> tuple[float, ...]:
     """Seconds of a generator for each block and each pair; for each block, of who hands it out and of the head."""
-    from bench_stream import cpu_seconds, stream
+    from bench_stream import stream
 
     made, handed, head = {}, [], []
     servers = head_server()

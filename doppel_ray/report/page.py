@@ -15,7 +15,7 @@ from doppel_ray.report.figures import Figure
 from doppel_ray.report.leaderboard import latest, show, singles
 from doppel_ray.report.runs import Run, Trial
 from doppel_ray.report.study import BASELINES, Score, Setting, Study, short, title
-from doppel_ray.rows import Row, number
+from doppel_ray.rows import Row, checkpoint_name, number
 from doppel_ray.search import label
 
 HERE = Path(__file__).parent
@@ -216,8 +216,8 @@ def _result(study: Study) -> dict[str, str] | None:
 
 def _where(trial: Trial, row: Row) -> str:
     """A row's checkpoint as the run's folder has it, wherever that lies: `trials/NAME/checkpoints/epoch_0003`."""
-    path = trial.checkpoint(row)
-    return trial.no_checkpoint(row) if path is None else str(Path("trials", trial.name, *path.parts[-2:]))
+    kept = trial.checkpoint(row) is not None
+    return f"trials/{trial.name}/{checkpoint_name(row)}" if kept else trial.no_checkpoint(row)
 
 
 def _over(setting: Setting, score: Score) -> str:
