@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from doppel_ray import checkpoint, environment
-from doppel_ray.rows import Row, read_rows
+from doppel_ray import environment
+from doppel_ray.rows import STEPS, Row, read_rows
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -58,6 +58,7 @@ SWEEP = {
     "optim": "{kind: sgd, lr: 3.0e-4, reference_batch: null, schedule: cosine}",
     "train.batch_size": "32",
     "train.precision": "fp32",
+    "train.log_every": "1",  # every step is written down
     "train.cpus_per_worker": "0.5",
     "generators": "[{num_cpus: 0.4}]",
     "data.buffer_mb": "16",  # so that generators do not make everything at once, and end
@@ -273,19 +274,21 @@ def stretch(row: Row) -> tuple[int, int]:
     return row["pairs_from"], row["pairs"]
 
 
-def uncovered(trial: Path, total: int) -> list[tuple[int, int]]:
-    """Stretches of the indices [0, total) that none of a trial's checkpoints has come by.
+def untrained(trial: Path, total: int) -> list[int]:
+    """The steps, of 1 to `total`, that did not lead to a trial's last weights.
 
-    Each says from which index on its means are, all of which it has taken: the training loop refuses a batch that is
-    not the next one.
+    Each step takes the batch of indices that is its own: the training loop refuses any other. What a life has done
+    after the checkpoint that the next one went on from does not count.
     """
-    known = [checkpoint.about(file.parent)["metrics"] for file in trial.glob("checkpoints*/*/checkpoint.json")]
-    gaps, reached = [], 0
-    for first, last in sorted(stretch(metrics) for metrics in known):
-        if first > reached:
-            gaps.append((reached, first))
-        reached = max(reached, last)
-    return gaps + ([(reached, total)] if reached < total else [])
+    done: set[int] = set()
+    for line in (trial / STEPS).read_text().splitlines():
+        with contextlib.suppress(ValueError):  # cut short by a kill
+            point = json.loads(line)
+            if "goes_on_from" in point:
+                done = {step for step in done if step <= point["goes_on_from"]}
+            else:
+                done.add(point["step"])
+    return sorted(set(range(1, total + 1)) - done)
 
 
 def verdict(code: int | None, run: Path, peaceful: Path, epochs: int, pairs: int) -> list[tuple[str, bool, str]]:
@@ -298,9 +301,10 @@ def verdict(code: int | None, run: Path, peaceful: Path, epochs: int, pairs: int
         unscored = sum(bool(row.get("probe/failed")) for row in rows)
         counted = f"{len(rows)} of {epochs}, {unscored} whose probe failed"
         checks.append((f"{name}: each epoch's row once, in order", once, counted))
-        gaps = uncovered(run / "trials" / name, epochs * pairs)
-        found = ", ".join(f"{first} to {last - 1} skipped" for first, last in gaps) or f"all of {epochs * pairs:,}"
-        checks.append((f"{name}: every index trained on along the checkpoints", not gaps, found))
+        batch = int(SWEEP["train.batch_size"])
+        skipped = untrained(run / "trials" / name, epochs * (pairs // batch))
+        found = f"steps {skipped} are missing" if skipped else f"all of {epochs * (pairs // batch) * batch:,}"
+        checks.append((f"{name}: every index trained on along the checkpoints", not skipped, found))
         # A row's means are of a part of its epoch where training went on from a checkpoint within it.
         same = [(ours, other) for ours, other in zip(rows, others, strict=False) if stretch(ours) == stretch(other)]
         losses = [row["loss"] for row in same[-1]] if same else [math.nan, math.nan]
