@@ -52,6 +52,7 @@ USAGE = {
     "wait_share": "Share of the time that training waits for pairs. Above 0.1 the generators set the pace.",
     "train_seconds": "Seconds that an epoch takes, without its probe.",
     "memory_mb": "Memory of the first train worker, in MiB.",
+    "workers": "Train workers, each of which takes its share of every batch.",
     "generator_seconds_per_pair": "Seconds of one generator that a pair takes.",
     "generator_restarts": "Generators that died and were started again, since training began.",
     "recordings_skipped": "Recordings that could not be read in this epoch.",

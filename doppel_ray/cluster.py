@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from doppel_ray.environment import address
+from doppel_ray.environment import address, answers
 from doppel_ray.resources import Node
 from doppel_ray.section import ConfigError
 
@@ -194,11 +194,21 @@ def _answer(reference: Any) -> Any:
 
 def nodes() -> tuple[Node, ...]:
     """The living nodes of the connected cluster, with all that each has."""
+    return tuple(_described(node) for node in ray.nodes() if node["Alive"])
+
+
+def answering() -> tuple[Node, ...]:
+    """The nodes whose Ray takes a connection now: that one is gone Ray itself notices after half a minute."""
     return tuple(
-        Node(node["NodeManagerAddress"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        _described(node)
         for node in ray.nodes()
-        if node["Alive"]
+        if node["Alive"] and answers(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}")
     )
+
+
+def _described(node: dict[str, Any]) -> Node:
+    found = node["Resources"]
+    return Node(node["NodeManagerAddress"], found.get("CPU", 0.0), found.get("GPU", 0.0))
 
 
 def growth(living: tuple[Node, ...]) -> tuple[Node, ...]:

@@ -12,12 +12,13 @@ def address() -> str | None:
     temporary = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
     file = Path(temporary) / "ray" / "ray_current_cluster"
     found = file.read_text().strip() if file.exists() else ""
-    return found if found and _answers(found) else None
+    # `ray start` leaves its address behind when it is killed.
+    return found if found and answers(found) else None
 
 
-def _answers(found: str) -> bool:
-    """Whether something listens there: `ray start` leaves its address behind when it is killed."""
-    host, _, port = found.rpartition(":")
+def answers(address: str) -> bool:
+    """Whether something listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=2).close()
     except (OSError, ValueError):

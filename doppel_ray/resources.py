@@ -78,19 +78,26 @@ class Plan:
         ]
 
 
-def shares(experiment: "Experiment") -> tuple[Share, ...]:
-    """What one trial asks for."""
-    train, probes = experiment.train, experiment.probes
+def train_workers(experiment: "Experiment", count: int) -> Share:
+    """What so many train workers of a trial ask for."""
+    train = experiment.train
+    return Share(
+        "train worker",
+        "train.cpus_per_worker",
+        "train.gpus_per_worker",
+        count,
+        train.cpus_per_worker,
+        train.gpus_per_worker,
+        train.workers[1] - count,
+    )
+
+
+def shares(experiment: "Experiment", workers: int) -> tuple[Share, ...]:
+    """What one trial with so many train workers asks for."""
+    probes = experiment.probes
     asked = [
         Share("driver", "", "", 1, DRIVER_CPUS, 0.0),
-        Share(
-            "train worker",
-            "train.cpus_per_worker",
-            "train.gpus_per_worker",
-            train.workers,
-            train.cpus_per_worker,
-            train.gpus_per_worker,
-        ),
+        train_workers(experiment, workers),
         *(
             Share(
                 "generator" if len(experiment.generators) == 1 else f"{pool.device} generator",
@@ -113,7 +120,7 @@ def shares(experiment: "Experiment") -> tuple[Share, ...]:
 
 
 def plan(experiment: "Experiment", nodes: tuple[Node, ...]) -> Plan:
-    """Hold a trial against the nodes.
+    """Hold a trial against the nodes: with the most train workers of those allowed that fit.
 
     Args:
         experiment: one point of the search.
@@ -122,15 +129,15 @@ def plan(experiment: "Experiment", nodes: tuple[Node, ...]) -> Plan:
     Raises:
         ConfigError: not even one trial fits; the message shows asked, found, and the smallest change that would fit.
     """
-    asked = shares(experiment)
     limit = experiment.tune.concurrent or max(1, sum(math.ceil(node.cpus) for node in nodes) * 2)
-    fitting = _fitting(asked, nodes, limit)
-    if fitting == 0:
-        raise ConfigError(_refusal(asked, nodes))
-    return Plan(asked, nodes, fitting)
+    for workers in experiment.train.worker_counts:
+        asked = shares(experiment, workers)
+        if concurrent := fitting(asked, nodes, limit):
+            return Plan(asked, nodes, concurrent)
+    raise ConfigError(_refusal(asked, nodes))
 
 
-def _fitting(asked: tuple[Share, ...], nodes: tuple[Node, ...], limit: int) -> int:
+def fitting(asked: tuple[Share, ...], nodes: tuple[Node, ...], limit: int) -> int:
     """How many trials can be placed, each process whole on one node, largest first."""
     free = [[node.cpus, node.gpus] for node in nodes]
     pieces = sorted(((share.gpus, share.cpus) for share in asked for _ in range(share.count)), reverse=True)
@@ -169,7 +176,7 @@ def _smallest_change(asked: tuple[Share, ...], nodes: tuple[Node, ...]) -> str:
             if cpus >= share.cpus:
                 continue
             smaller = Share(share.name, share.cpu_key, share.gpu_key, share.count, cpus, share.gpus, share.more)
-            if _fitting((*asked[:k], smaller, *asked[k + 1 :]), nodes, 1):
+            if fitting((*asked[:k], smaller, *asked[k + 1 :]), nodes, 1):
                 return f"the smallest change that fits: --{share.cpu_key} {cpus:g}"
     missing_cpus = sum(share.count * share.cpus for share in asked) - sum(node.cpus for node in nodes)
     missing_gpus = sum(share.count * share.gpus for share in asked) - sum(node.gpus for node in nodes)

@@ -18,6 +18,8 @@ POPULATION = "search/"
 """How the columns of a row begin that say which values were in force, where they change while a trial runs."""
 EARLY = "early"
 """In what is reported with a checkpoint within an epoch, which makes no row: why it was made."""
+RESIZE = "resize"
+"""In what is reported with an epoch's checkpoint after which training goes on with more workers: with how many."""
 AXES = ("epoch", "step", "pairs", "pairs_from")
 """Columns of a row that say when, not what. A row's means are of the pairs from `pairs_from` on: those of the epoch, or
 of what was left of it when training went on from a checkpoint within it."""

@@ -17,6 +17,24 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_text)]
 """Names such as those of folds, which YAML may take for numbers: `[1, 2]` is `["1", "2"]`."""
 
 
+def _as_range(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value, value)
+    if isinstance(value, str):
+        low, dots, high = value.partition("..")
+        if dots and low.strip().isdigit() and high.strip().isdigit():
+            return (int(low), int(high))
+        if not dots and low.strip().isdigit():
+            return (int(low), int(low))
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return tuple(value)
+    raise ValueError("expected a number such as 2, or a range such as 1..4")
+
+
+Range = Annotated[tuple[int, int], BeforeValidator(_as_range)]
+"""The least and the most of something: `4` is 4..4, `1..4` from 1 to 4."""
+
+
 class Section(BaseModel):
     """A frozen, typed group of settings.
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,13 +29,14 @@ from doppel_ray import checkpoint, environment, lineage, registry
 from doppel_ray.checkpoint import Position
 from doppel_ray.data import Stream
 from doppel_ray.early import Early
+from doppel_ray.elastic import Room, agreed
 from doppel_ray.energy import Meter
 from doppel_ray.hold import ORPHANS, WORKER_LOCK, hold
 from doppel_ray.keep import Keep
 from doppel_ray.learner import DivergedError, Learner
 from doppel_ray.notices import Aws
-from doppel_ray.rows import EARLY, STEPS
-from doppel_ray.section import Section
+from doppel_ray.rows import EARLY, RESIZE, STEPS
+from doppel_ray.section import Range, Section
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
@@ -58,8 +60,9 @@ class TrainConfig(Section):
     """Pairs of an epoch; rounded down to whole batches."""
     batch_size: int = Field(default=768, ge=2)
     """Pairs of a batch, over all workers together."""
-    workers: int = Field(default=1, ge=1)
-    """Train workers (DDP); each takes batch_size / workers pairs of every batch."""
+    workers: Range = (1, 1)
+    """Train workers (DDP); each takes batch_size / workers pairs of every batch. A range such as 1..4: as many as there
+    is room for; a trial goes on with fewer when nodes are gone, and after an epoch with more when there are some."""
     cpus_per_worker: float = Field(default=1.0, gt=0.0)
     """CPUs of each train worker: what it reserves, and (rounded) the threads it computes with."""
     gpus_per_worker: float = Field(default=0.0, ge=0.0)
@@ -92,15 +95,19 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
-        if self.batch_size % self.workers:
-            near = self.batch_size - self.batch_size % self.workers
+        low, high = self.workers
+        if not 1 <= low <= high:
+            raise ValueError(f"workers is {low}..{high}; expected at least 1, the first number not above the second")
+        for workers in (high, low):
+            if self.batch_size % workers:
+                near = self.batch_size - self.batch_size % workers
+                raise ValueError(
+                    f"batch_size {self.batch_size} does not divide over {workers} workers; "
+                    f"the nearest that does is {near or workers}"
+                )
+        if self.batch_size < 2 * high:
             raise ValueError(
-                f"batch_size {self.batch_size} does not divide over {self.workers} workers; "
-                f"the nearest that does is {near or self.workers}"
-            )
-        if self.local_batch < 2:
-            raise ValueError(
-                f"batch_size {self.batch_size} leaves {self.local_batch} pair for each of {self.workers} workers; "
+                f"batch_size {self.batch_size} leaves {self.batch_size // high} pair for each of {high} workers; "
                 "at least 2 are needed"
             )
         if self.pairs_per_epoch < self.batch_size:
@@ -115,8 +122,15 @@ class TrainConfig(Section):
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
-    def local_batch(self) -> int:
-        return self.batch_size // self.workers
+    def worker_counts(self) -> tuple[int, ...]:
+        """The numbers of workers that are allowed and that the batch divides over, largest first."""
+        low, high = self.workers
+        return tuple(count for count in range(high, low - 1, -1) if self.batch_size % count == 0)
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change."""
+        return len(self.worker_counts) > 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -256,7 +270,8 @@ def train_loop(config: dict[str, Any]) -> None:
 
     Args:
         config: "experiment" as plain data; "folder", the trial's; "source", the checkpoint that it goes on from before
-            it has one of its own, or None; "drains", whether Ray says it when a node is to be drained.
+            it has one of its own, or None; "drains", whether Ray says it when a node is to be drained; "room", what the
+            trial may count on.
     """
     from doppel_ray.config import Experiment
 
@@ -265,10 +280,10 @@ def train_loop(config: dict[str, Any]) -> None:
     log_to(folder / f"worker_{rank}.log")
     alone = hold(folder, WORKER_LOCK, ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
     with alone:
-        _train(experiment, folder, rank, config["source"], config["drains"])
+        _train(experiment, folder, rank, config["source"], config["drains"], Room(**config["room"]))
 
 
-def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None, drains: bool) -> None:
+def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None, drains: bool, room: Room) -> None:
     train, workers = experiment.train, ray.train.get_context().get_world_size()
     device = ray.train.torch.get_device()
     torch.set_num_threads(max(1, round(train.cpus_per_worker)))
@@ -288,7 +303,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
 
     shard = ray.train.get_dataset_shard("pairs")
     batches = shard.iter_batches(
-        batch_size=train.local_batch,
+        batch_size=train.batch_size // workers,
         batch_format="numpy",
         prefetch_batches=experiment.data.prefetch_batches,
         drop_last=True,
@@ -348,6 +363,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
             "wait_share": feed.waited / seconds,
             "train_seconds": seconds,
             "memory_mb": _memory_mb(),
+            "workers": workers,
             "generator_restarts": len(restarts),
             "recordings_skipped": skipped,
             "returns": learner.returns,
@@ -357,7 +373,13 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
         log.info("epoch %d: %s", epoch + 1, bound(metrics))
         if train.on_divergence == "return":
             learner.keep()
-        _report(learner, Position(epoch + 1, step, index), metrics, rank)
+        more = None
+        if train.elastic and epoch + 1 < train.epochs:
+            more = agreed(room.more(experiment, workers) if rank == 0 else None, workers, device)
+        _report(learner, Position(epoch + 1, step, index), metrics | ({RESIZE: more} if more else {}), rank)
+        if more:
+            log.info("there is room for %d train workers: training goes on with so many", more)
+            break
 
 
 def classes_of(experiment: "Experiment") -> tuple[str, ...]:
@@ -465,20 +487,30 @@ def next_index(folder: Path) -> int:
     return checkpoint.position(Path(past[-1].source)).next_index if past else 0
 
 
-def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.UserCallback]) -> TorchTrainer:
+def trainer(
+    experiment: "Experiment", folder: Path, callbacks: list[ray.train.UserCallback], workers: int, room: Room
+) -> TorchTrainer:
     """Ray Train for one trial.
 
     Args:
         experiment: one point of the search.
         folder: the trial's folder. A trainer made again on the same folder goes on from its newest checkpoint.
         callbacks: Ray Train's user callbacks.
+        workers: train workers. Where another number is allowed too, a lost worker ends the trainer, and finding no room
+            for all of them does unless they are the fewest; a trainer with as many as there is room for then goes on.
+        room: what the trial may count on.
     """
     train = experiment.train
+    failures = FailureConfig(  # type: ignore[call-arg]  # annotated as the older one, is Train V2's
+        max_failures=0 if train.elastic else train.max_failures,
+        controller_failure_limit=0 if train.elastic and workers > train.worker_counts[-1] else START_ATTEMPTS,
+        max_preemption_failures=0 if train.elastic else -1,
+    )
     stream = Stream(
         experiment=experiment.plain(),
         pools=experiment.generators,
         data=experiment.data,
-        local_batch=train.local_batch,
+        local_batch=train.batch_size // workers,
         stop=train.steps * train.batch_size,
     )
     past = lineage.forks(folder)
@@ -487,6 +519,7 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
         "folder": str(folder),
         "source": past[-1].source if past else None,
         "drains": environment.drains(),
+        "room": asdict(room),
     }
     resources = {"CPU": train.cpus_per_worker}
     if train.gpus_per_worker:
@@ -496,18 +529,16 @@ def trainer(experiment: "Experiment", folder: Path, callbacks: list[ray.train.Us
         train_loop_config=config,
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT),
         scaling_config=ScalingConfig(
-            num_workers=train.workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
         ),
         # A function: the controller calls it at each start of a worker group, so that a restarted group goes on at the
         # index of its checkpoint. A dataset would begin again at its first index.
         datasets={"pairs": lambda: stream.dataset(next_index(folder))},
         dataset_config=ray.train.DataConfig(execution_options=stream.execution_options(), enable_shard_locality=False),
-        run_config=ray.train.RunConfig(
+        run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # annotated as the older one, is Train V2's
             name=lineage.train_run(folder),
             storage_path=str(folder),
-            failure_config=FailureConfig(  # type: ignore[call-arg]  # annotated as the older one, is Train V2's
-                max_failures=train.max_failures, controller_failure_limit=START_ATTEMPTS
-            ),
+            failure_config=failures,
             worker_runtime_env={} if train.gpus_per_worker else {"env_vars": environment.TRAIN_WORKER},
             callbacks=callbacks,  # type: ignore[arg-type]  # annotated as Tune's Callback, takes Train's
         ),

@@ -1,6 +1,5 @@
 """One trial: a train run, its probes, its rows, and its record in the run's folder."""
 
-import itertools
 import json
 import logging
 import tempfile
@@ -11,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray.exceptions
+from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 
 from doppel_ray import board, lineage, registry
+from doppel_ray.elastic import ALONE, Room
 from doppel_ray.hold import ORPHANS, hold
 from doppel_ray.keep import delete, drop, within_epochs
 from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import Reports, Rows
-from doppel_ray.rows import POPULATION, Row, read_rows
+from doppel_ray.rows import POPULATION, RESIZE, Row, read_rows
 from doppel_ray.search import label
-from doppel_ray.train import log_to, snapshot, trainer
+from doppel_ray.train import log_to, next_index, snapshot, trainer
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
@@ -35,6 +36,7 @@ def run(
     folder: Path,
     send: Callable[[Row], None],
     also: Mapping[str, Any] = types.MappingProxyType({}),
+    room: Room = ALONE,
 ) -> None:
     """Train, probe and record one point of the search; goes on where an earlier life of the same folder stopped.
 
@@ -43,6 +45,7 @@ def run(
         folder: the trial's folder: `experiment.json`, `trial.log`, `rows.jsonl`, `checkpoints/`, TensorBoard's events.
         send: takes every row, in order, each once in the trial's whole life.
         also: what every row says beside its metrics.
+        room: what it may count on.
 
     Raises:
         ray.train.TrainingFailedError: training failed more than `train.max_failures` times.
@@ -76,7 +79,7 @@ def run(
             )
         rows.catch_up(known)
         failure: list[Exception] = []
-        fit = threading.Thread(target=_fit, args=(experiment, folder, rows, failure), daemon=True, name="fit")
+        fit = threading.Thread(target=_fit, args=(experiment, folder, rows, failure, room), daemon=True, name="fit")
         trained = bool(known) and known[-1]["metrics"]["epoch"] >= experiment.train.epochs
         if not trained:
             fit.start()
@@ -99,12 +102,13 @@ def run(
         handler.close()
 
 
-def trainable(base: dict[str, Any], run_folder: Path) -> Callable[[dict[str, Any]], None]:
+def trainable(base: dict[str, Any], run_folder: Path, room: Room) -> Callable[[dict[str, Any]], None]:
     """The function that Ray Tune runs for each trial, in a process of its own.
 
     Args:
         base: the experiment as plain data.
         run_folder: the sweep's folder.
+        room: what each trial may count on.
 
     Returns:
         A function of dotted key -> what the search gave the trial.
@@ -120,7 +124,7 @@ def trainable(base: dict[str, Any], run_folder: Path) -> Callable[[dict[str, Any
         folder.mkdir(parents=True, exist_ok=True)
         with hold(folder, patience=ORPHANS):
             if experiment.tune.scheduler != "pbt":
-                run(experiment, folder, ray.tune.report)
+                run(experiment, folder, ray.tune.report, room=room)
                 return
             if (given := ray.tune.get_checkpoint()) is not None:
                 with given.as_directory() as pointer:
@@ -128,7 +132,8 @@ def trainable(base: dict[str, Any], run_folder: Path) -> Callable[[dict[str, Any
                 if folder not in source.parents:
                     lineage.fork(folder, source, config)
             # They change while it runs, so that each row says which were in force.
-            run(experiment, folder, _send_with_pointer, {f"{POPULATION}{key}": value for key, value in config.items()})
+            values = {f"{POPULATION}{key}": value for key, value in config.items()}
+            run(experiment, folder, _send_with_pointer, values, room)
 
     return trial
 
@@ -144,22 +149,43 @@ def _send_with_pointer(row: Row) -> None:
         ray.tune.report(row, checkpoint=ray.tune.Checkpoint.from_directory(folder))
 
 
-def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Exception]) -> None:
-    """Train to the end; what it fails of is raised in the trial's own thread, once the last rows are out."""
-    for losses in itertools.count(1):
+def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Exception], room: Room) -> None:
+    """Train to the end; what it fails of is raised in the trial's own thread, once the last rows are out.
+
+    Life after life: Ray Train starts lost workers again, but neither its own controller nor another number of workers.
+    """
+    train, run = experiment.train, folder / lineage.train_run(folder)
+    losses, below, had = 0, None, train.workers[1]
+    while True:
+        workers, start = room.workers(experiment, below), next_index(folder)
+        if workers != had:
+            rows.tell(f"training goes on with {workers} train workers, of at most {train.workers[1]}")
+        had, below = workers, None
         try:
-            registry.forget_deleted(folder / lineage.train_run(folder))
-            trainer(experiment, folder, [Reports(rows.reports)]).fit()
-            return
-        except ray.exceptions.ActorDiedError as error:  # Ray Train starts its workers again, but nobody its controller
-            if losses > experiment.train.max_failures:
+            registry.forget_deleted(run)
+            trainer(experiment, folder, [Reports(rows.reports)], workers, room).fit()
+            if not _makes_room(folder, start):
+                return
+        except Exception as error:
+            if train.elastic and isinstance(error, ControllerError) and workers > train.worker_counts[-1]:
+                below = workers
+                rows.tell(f"no room for {workers} train workers was found in time")
+                continue
+            losses += not isinstance(error, PreemptionError)
+            died = isinstance(error, ray.exceptions.ActorDiedError)
+            lost = died or (train.elastic and isinstance(error, WorkerGroupError | PreemptionError))
+            if not lost or losses > train.max_failures:
+                logging.getLogger(__name__).exception("training failed")
                 failure.append(error)
                 return
-            rows.tell("Ray Train's controller died and is started again, training goes on from the last checkpoint")
-        except Exception as error:
-            logging.getLogger(__name__).exception("training failed")
-            failure.append(error)
-            return
+            if died:
+                rows.tell("Ray Train's controller died and is started again, training goes on from the last checkpoint")
+
+
+def _makes_room(folder: Path, start: int) -> bool:
+    """Whether training, which went on from index `start`, has ended so that more workers can go on with it."""
+    known = snapshot(folder)
+    return bool(known) and known[-1]["metrics"]["pairs"] > start and RESIZE in known[-1]["metrics"]
 
 
 def _shown(values: dict[str, Any]) -> str:

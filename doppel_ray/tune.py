@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
@@ -23,6 +23,9 @@ from doppel_ray.hold import hold
 from doppel_ray.run_folder import TUNE_STATE
 from doppel_ray.section import ConfigError
 from doppel_ray.storage import Place, is_place
+
+if TYPE_CHECKING:
+    from doppel_ray.elastic import Room
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +134,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
         ConfigError: its budget of pairs is used up, or it does not fit the cluster.
     """
     from doppel_ray import cluster, resources
+    from doppel_ray.elastic import Room
 
     began, name = time.monotonic(), folder.resolve().name
     past = report.read(folder).trials
@@ -154,7 +158,8 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
             agenda = steer.agenda(experiment, name, past, plan.concurrent, scheduler, budget)
             for line in (f"{told(agenda.total, past)} into {folder}", where, *plan.lines()):
                 console.print(line)
-            _fit(experiment, folder.resolve(), agenda, scheduler, budget, plain)
+            room = Room(plan.concurrent, grows=len(nodes) > len(cluster.nodes()))
+            _fit(experiment, folder.resolve(), agenda, scheduler, budget, plain, room)
             result = _result(folder, agenda.total, budget)
     except KeyboardInterrupt:
         pass  # told below, with what there is
@@ -221,7 +226,9 @@ def _compile_ahead(experiment: Experiment, console: Console) -> None:
         console.print(f"compiled the synthesizer in {compiled.spent:.0f} s; it is kept in {cache_folder()}")
 
 
-def _fit(experiment: Experiment, folder: Path, agenda: Agenda, scheduler: Any, budget: Budget, plain: bool) -> None:
+def _fit(
+    experiment: Experiment, folder: Path, agenda: Agenda, scheduler: Any, budget: Budget, plain: bool, room: "Room"
+) -> None:
     """Ray Tune itself. What it keeps of its own is for this life of the sweep alone, and removed with the next."""
     from ray import tune
 
@@ -235,7 +242,7 @@ def _fit(experiment: Experiment, folder: Path, agenda: Agenda, scheduler: Any, b
         callbacks += trackers.callbacks(experiment, folder)
     shutil.rmtree(folder / TUNE_STATE, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(trial.trainable(experiment.plain(), folder), {"cpu": DRIVER_CPUS}),
+        tune.with_resources(trial.trainable(experiment.plain(), folder, room), {"cpu": DRIVER_CPUS}),
         tune_config=tune.TuneConfig(scheduler=scheduler, search_alg=agenda),
         run_config=tune.RunConfig(
             name=TUNE_STATE,

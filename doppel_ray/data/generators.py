@@ -7,37 +7,19 @@ never use and which take seconds to import, are imported by the generators alone
 import os
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import ray
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from ray.data import ActorPoolStrategy
 from ray.util import placement_group_table
 
 from doppel_ray.resources import DRIVER_CPUS
-from doppel_ray.section import Section
+from doppel_ray.section import Range, Section
 
 NODE = "ray.io/node-id"
 """The label under which every node of Ray has its id."""
-
-
-def _parse_range(value: Any) -> Any:
-    """`4` is 4..4; `"1..4"` is from 1 to 4."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value, value)
-    if isinstance(value, str):
-        low, dots, high = value.partition("..")
-        if dots and low.strip().isdigit() and high.strip().isdigit():
-            return (int(low), int(high))
-        if not dots and low.strip().isdigit():
-            return (int(low), int(low))
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        return tuple(value)
-    raise ValueError("expected a number such as 2, or a range such as 1..4")
-
-
-ActorRange = Annotated[tuple[int, int], BeforeValidator(_parse_range)]
 
 
 class GeneratorConfig(Section):
@@ -45,7 +27,7 @@ class GeneratorConfig(Section):
 
     device: Literal["cpu", "cuda"] = "cpu"
     """Where this pool's generators render."""
-    actors: ActorRange = (1, 1)
+    actors: Range = (1, 1)
     """How many generators: a number, or a range such as 1..4 within which the pool grows with its work."""
     num_cpus: float = Field(default=1.0, gt=0.0)
     """CPUs of each generator: what it reserves, and (rounded up) the threads it renders with."""

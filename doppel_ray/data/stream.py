@@ -16,6 +16,7 @@ from ray.data._internal.logical.operators import InputData
 from ray.data._internal.stats import DatasetStats
 from ray.data.block import BlockAccessor
 
+from doppel_ray.data import demand
 from doppel_ray.data.generators import Generator, Pools, Shares, strategy
 from doppel_ray.section import Section
 
@@ -139,6 +140,7 @@ class Stream:
         context.target_max_block_size = None  # a task gives one block, as large as its index block says
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        demand.follow(context)
         if Pace not in context.custom_execution_callback_classes:
             context.custom_execution_callback_classes.append(Pace)
         return (

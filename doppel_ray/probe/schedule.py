@@ -21,7 +21,7 @@ import ray
 from ray.train import Checkpoint, UserCallback
 
 from doppel_ray.probe.evaluate import ProbesConfig
-from doppel_ray.rows import EARLY, Row, Tail, append_row, read_rows
+from doppel_ray.rows import EARLY, RESIZE, Row, Tail, append_row, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +186,11 @@ class Rows:
             )
         self.restarts = restarts
         wanted = bool(self.probes.tasks) and checkpoint is not None and self._due(epoch, metrics.get("loss", math.inf))
+        if (more := metrics.get(RESIZE)) is not None:
+            self.tell(f"there is room for {more} train workers, training goes on with so many")
         events, self.events = self.events, []
-        row = {**metrics, **self.also, "checkpoint": checkpoint}
+        row = {name: value for name, value in metrics.items() if name != RESIZE}
+        row |= {**self.also, "checkpoint": checkpoint}
         self.pending.append(_Pending(row, checkpoint, wanted, events=events))
 
     def _due(self, epoch: int, loss: float) -> bool:

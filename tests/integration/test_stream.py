@@ -12,12 +12,14 @@ import pytest
 import ray.train
 import torch
 from ray._private.internal_api import node_stats
+from ray._private.state import actors
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from doppel_ray.config import Experiment
 from doppel_ray.data import DataConfig, GeneratorConfig, Stream
 from doppel_ray.pairs import PairMaker
+from tests.integration.processes import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
 
@@ -140,3 +142,30 @@ def test_generators_pause_when_nobody_takes_their_pairs() -> None:
     waiting = (highest - before) / 2**20
     assert 3 < waiting < 48, f"{waiting:.0f} MB wait"
     assert sum(len(columns["index"]) for columns in slow) == 944, "and it goes on when somebody does"
+
+
+def generators() -> int:
+    """How many are up now."""
+    return sum(
+        actor["State"] == "ALIVE" and actor["ActorClassName"].startswith("MapWorker") for actor in actors().values()
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_pool_grows_while_training_waits_and_shrinks_while_pairs_wait() -> None:
+    """About a minute on two idle cores: it looks back on ten seconds, and generators take some to start."""
+    assert eventually(lambda: generators() == 0, 300), "those of other tests are gone"
+    pool = GeneratorConfig(actors=(1, 2), num_cpus=0.5)
+    endless = Stream(EXPERIMENT, (pool,), DataConfig(block_pairs=16, buffer_mb=16), local_batch=16, stop=10**6)
+    rest = batches(endless, 0, 16)
+    next(rest)
+    assert generators() == 1
+
+    def read(pause: float) -> int:
+        next(rest)
+        time.sleep(pause)
+        return generators()
+
+    assert eventually(lambda: read(0.0) == 2, 600), "nothing waits for a consumer that only reads"
+    assert eventually(lambda: read(2.0) == 1, 600), "one that hardly reads needs only one"

@@ -40,8 +40,10 @@ TINY: dict[str, Any] = {
 }
 
 
-def experiment(**sections: dict[str, Any]) -> Experiment:
-    return Experiment.model_validate(TINY | {name: TINY.get(name, {}) | values for name, values in sections.items()})
+def experiment(**sections: Any) -> Experiment:
+    """The tiny one, with other values in its sections, or other lists."""
+    changed = {name: TINY.get(name, {}) | values for name, values in sections.items() if isinstance(values, dict)}
+    return Experiment.model_validate(TINY | sections | changed)
 
 
 def run(of: Experiment, folder: Path, on_row: Callable[[Row], None] = lambda row: None) -> list[Row]:

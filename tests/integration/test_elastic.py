@@ -1,0 +1,39 @@
+"""A trial goes on with as many train workers as there is room for, of the same batch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.integration.nodes_that_go import EPOCHS
+from tests.integration.test_trial import experiment, losses, run
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("local_ray")
+def test_a_trial_goes_on_with_fewer_workers_and_with_more_when_a_node_is_back(tmp_path: Path) -> None:
+    """Two minutes on two idle cores: three nodes, and three times the processes of a trial; then it again, alone."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.nodes_that_go", str(tmp_path / "trials" / "elastic")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    found = [line for line in done.stdout.splitlines() if line.startswith("[{")]
+    assert found, done.stderr[-3000:]
+    rows = json.loads(found[0])
+    assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
+    counts = [row["workers"] for row in rows]
+    assert counts[0] == 2
+    assert 1 in counts[1:4]
+    assert counts[-1] == 2
+    events = " ".join(row["events"] for row in rows)
+    assert "training goes on with 1 train workers, of at most 2" in events
+    assert "there is room for 2 train workers, training goes on with so many" in events
+    alone = run(experiment(train={"epochs": EPOCHS}), tmp_path / "trials" / "alone")
+    assert losses(rows) == pytest.approx(losses(alone), abs=1e-4)

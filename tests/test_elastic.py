@@ -1,0 +1,103 @@
+"""How many train workers a trial takes, by what the cluster has."""
+
+import pytest
+import torch
+
+from doppel_ray import cluster, elastic, resources
+from doppel_ray.config import Experiment, read
+from doppel_ray.elastic import Room
+from doppel_ray.resources import Node
+from doppel_ray.section import ConfigError
+
+
+def experiment(workers: str = "1..4", batch: str = "48", **more: str) -> Experiment:
+    """A generator and train workers of a CPU each; no probes."""
+    settings = {"train.workers": workers, "train.batch_size": batch, "train.pairs_per_epoch": "96"}
+    alone = {"probes.tasks": "[]", "tune.metric": "loss", "tune.mode": "min", "tune.scheduler": "fifo"}
+    return read(None, settings | alone | more)
+
+
+def of(*cpus: float) -> tuple[Node, ...]:
+    return tuple(Node(f"10.0.0.{number}", each, 0.0) for number, each in enumerate(cpus))
+
+
+@pytest.fixture
+def living(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Node, ...]]:
+    """What the cluster has, and what of it is free."""
+    nodes: dict[str, tuple[Node, ...]] = {"all": (), "free": ()}
+    monkeypatch.setattr(cluster, "answering", lambda: nodes["all"])
+    monkeypatch.setattr(elastic, "free", lambda: nodes["free"])
+    return nodes
+
+
+def test_counts_are_those_that_the_batch_divides_over() -> None:
+    assert experiment("1..4", "48").train.worker_counts == (4, 3, 2, 1)
+    assert experiment("1..4", "64").train.worker_counts == (4, 2, 1)
+    assert not experiment("2", "48").train.elastic
+
+
+@pytest.mark.parametrize(
+    ("workers", "says"),
+    [
+        ("0..2", "expected at least 1"),
+        ("3..2", "the first number not above the second"),
+        ("1..5", "batch_size 48 does not divide over 5 workers; the nearest that does is 45"),
+        ("1..48", "leaves 1 pair for each of 48 workers"),
+        ("many", "expected a number such as 2, or a range such as 1..4"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(workers: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        experiment(workers)
+
+
+def test_a_plan_has_the_most_workers_that_fit_and_says_how_many_there_may_be() -> None:
+    plan = resources.plan(experiment(), of(2.1, 2.0))
+    assert plan.concurrent == 1
+    assert "3 train worker x 1 CPU (up to 4)" in plan.lines()[0]
+
+
+def test_what_does_not_fit_with_the_fewest_is_refused() -> None:
+    with pytest.raises(ConfigError, match="2 train worker x 1 CPU"):
+        resources.plan(experiment("2..4"), of(2.0))
+
+
+def test_as_many_workers_as_there_is_room_for(living: dict[str, tuple[Node, ...]]) -> None:
+    living["all"] = of(2.1, 2, 2)
+    assert Room().workers(experiment()) == 4
+    living["all"] = of(2.1, 2)
+    assert Room().workers(experiment()) == 3
+    assert Room().workers(experiment("2..4", "64")) == 2, "64 does not divide over 3"
+    assert Room(side_by_side=2).workers(experiment()) == 1, "another trial needs as much"
+
+
+def test_fewer_than_found_no_room(living: dict[str, tuple[Node, ...]]) -> None:
+    living["all"] = of(8)
+    assert Room().workers(experiment(), below=4) == 3
+    assert Room().workers(experiment(), below=1) == 1, "the fewest are tried again"
+
+
+def test_the_fewest_wait_where_there_is_no_room_even_for_them(living: dict[str, tuple[Node, ...]]) -> None:
+    living["all"] = of(0.5)
+    assert Room().workers(experiment("2..4")) == 2
+
+
+def test_a_cluster_that_grows_is_asked_for_the_most_once(living: dict[str, tuple[Node, ...]]) -> None:
+    living["all"] = of(2.1)
+    assert Room(grows=True).workers(experiment()) == 4
+    assert Room(grows=True).workers(experiment(), below=4) == 1
+
+
+def test_more_only_where_it_is_free_too(living: dict[str, tuple[Node, ...]]) -> None:
+    living["all"], living["free"] = of(2.1, 2), of(0, 1)
+    assert Room().more(experiment(), 2) == 3
+    living["free"] = of(0, 0.5)
+    assert Room().more(experiment(), 2) is None, "others have it"
+    living["all"], living["free"] = of(2.1, 1), of(0, 4)
+    assert Room().more(experiment(), 2) is None, "it is not this trial's"
+    assert Room().more(experiment(), 4) is None
+
+
+def test_one_worker_agrees_with_itself() -> None:
+    assert elastic.agreed(3, 1, torch.device("cpu")) == 3
+    assert elastic.agreed(None, 1, torch.device("cpu")) is None
