@@ -1,6 +1,7 @@
 """The tree of keys that configuration sections make: listing it, assigning into it, saying what is wrong with it."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from doppel_ray.section import ConfigError
+
+SECRET = re.compile(
+    r"(?<=://)[^/@\s]+(?=@)|(?<=access_key=)[^&'\s]+|(?<=secret_key=)[^&'\s]+|(?<=session_token=)[^&'\s]+"
+)
+"""What a refused URL may hold that is not to be repeated: a terminal may be recorded."""
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, FieldInfo]]:
@@ -121,7 +127,7 @@ def _explain(fault: Any, known: list[str], origins: Mapping[str, str], prefix: s
         return f"{key}: unknown key{suggestion(key, [*sorted(sections), *known])}{where}"
     message = fault["msg"].removeprefix("Value error, ")
     found = fault.get("input")
-    value = f" is {found!r}" if key and not isinstance(found, (dict, BaseModel)) else ""
+    value = f" is {SECRET.sub('***', repr(found))}" if key and not isinstance(found, (dict, BaseModel)) else ""
     return f"{key or 'experiment'}{value}: {message[0].lower()}{message[1:]}{where}"
 
 
@@ -141,7 +147,7 @@ def annotation_name(annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return "|".join("null" if arg is type(None) else annotation_name(arg) for arg in args)
     if origin in (tuple, list):
-        return "LIST"
+        return "RANGE" if args == (int, int) else "LIST"
     if origin is dict:
         return "MAPPING"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
