@@ -38,16 +38,11 @@ class Room:
             experiment: of the trial.
             below: as many have just been tried, and did not find room.
         """
-        counts = [count for count in experiment.train.worker_counts if below is None or count < below]
-        if not counts or (self.grows and below is None):  # who asks for the most, is given nodes for the most
-            return counts[0] if counts else experiment.train.worker_counts[-1]
-        living = cluster.answering()
-        fitting = (
-            count
-            for count in counts
-            if resources.fitting(resources.shares(experiment, count), living, self.side_by_side) == self.side_by_side
-        )
-        return next(fitting, counts[-1])
+        counts = tuple(count for count in experiment.train.worker_counts if below is None or count < below)
+        fewest = experiment.train.worker_counts[-1]
+        if self.grows and below is None:  # who asks for the most, is given nodes for the most
+            return counts[0]
+        return resources.most_workers(experiment, cluster.answering(), self.side_by_side, counts) or fewest
 
     def more(self, experiment: "Experiment", workers: int) -> int | None:
         """With how many train workers a running trial could go on instead; None: with no more than it has.
@@ -56,16 +51,13 @@ class Room:
             experiment: of the trial.
             workers: that it has.
         """
-        living = cluster.answering()
-        for count in experiment.train.worker_counts:
-            if count <= workers:
-                return None
-            share = resources.train_workers(experiment, count - workers)
-            asked = resources.shares(experiment, count)
-            fits = resources.fitting(asked, living, self.side_by_side) == self.side_by_side
-            if fits and resources.fitting((share,), free(), 1):  # what fits may be in others' hands
-                return count
-        return None
+        left = free()  # what fits the cluster may be in others' hands
+        counts = tuple(
+            count
+            for count in experiment.train.worker_counts
+            if count > workers and resources.fitting((resources.train_workers(experiment, count - workers),), left, 1)
+        )
+        return resources.most_workers(experiment, cluster.answering(), self.side_by_side, counts)
 
 
 ALONE = Room()

@@ -119,22 +119,29 @@ def shares(experiment: "Experiment", workers: int) -> tuple[Share, ...]:
     return tuple(asked)
 
 
-def plan(experiment: "Experiment", nodes: tuple[Node, ...]) -> Plan:
-    """Hold a trial against the nodes: with the most train workers of those allowed that fit.
+def plan(experiment: "Experiment", nodes: tuple[Node, ...], trials: int = 1) -> Plan:
+    """Hold a trial against the nodes: with the most train workers of those allowed that leave room for the others.
 
     Args:
         experiment: one point of the search.
         nodes: the cluster's nodes, or for a cluster that grows those that it may grow to.
+        trials: that should fit side by side.
 
     Raises:
         ConfigError: not even one trial fits; the message shows asked, found, and the smallest change that would fit.
     """
+    counts = experiment.train.worker_counts
+    asked = shares(experiment, most_workers(experiment, nodes, trials, counts) or counts[-1])
     limit = experiment.tune.concurrent or max(1, sum(math.ceil(node.cpus) for node in nodes) * 2)
-    for workers in experiment.train.worker_counts:
-        asked = shares(experiment, workers)
-        if concurrent := fitting(asked, nodes, limit):
-            return Plan(asked, nodes, concurrent)
-    raise ConfigError(_refusal(asked, nodes))
+    concurrent = fitting(asked, nodes, limit)
+    if concurrent == 0:
+        raise ConfigError(_refusal(asked, nodes))
+    return Plan(asked, nodes, concurrent)
+
+
+def most_workers(experiment: "Experiment", nodes: tuple[Node, ...], trials: int, counts: tuple[int, ...]) -> int | None:
+    """The first of these numbers of train workers with which so many trials fit side by side; None: none of them."""
+    return next((count for count in counts if fitting(shares(experiment, count), nodes, trials) == trials), None)
 
 
 def fitting(asked: tuple[Share, ...], nodes: tuple[Node, ...], limit: int) -> int:

@@ -61,7 +61,7 @@ class Shortage:
         if not running:
             return None
         try:
-            plan = resources.plan(self.experiment, nodes)
+            plan = resources.plan(self.experiment, nodes, len(running))
         except ConfigError as error:
             return str(error)
         if plan.concurrent >= len(running):
