@@ -60,7 +60,7 @@ def local(store_mb: int | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stream(
-    size: tuple[int, int] = (1, 1), block: int = 128, cpus: float = 1.0, experiment: Experiment | None = None
+    size: tuple[int, int] = (1, 1), block: int = 256, cpus: float = 1.0, experiment: Experiment | None = None
 ) -> Iterator[Batches]:
     """Blocks of pairs as they come, once every generator that there is at least has delivered."""
     pool = GeneratorConfig(actors=size, num_cpus=cpus)

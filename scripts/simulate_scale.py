@@ -431,7 +431,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--worker-cpus", type=float, default=1.0, help="CPUs of each (1)")
     parser.add_argument("--cpu-training", action="store_true", help="train on CPUs although there are GPUs")
     parser.add_argument("--gpu-generators", type=int, default=0, help="GPUs that generate (0)")
-    parser.add_argument("--block", type=int, default=128, help="pairs per block (128)")
+    parser.add_argument("--block", type=int, default=256, help="pairs per block (256)")
     parser.add_argument("--trials", type=int, default=1, help="side by side, each on nodes of its own (1)")
     parser.add_argument("--gbps", type=float, default=10.0, help="network of a node, Gbit/s (10)")
     parser.add_argument("--cores", type=int, help="all nodes share one machine of so many cores")

@@ -27,7 +27,7 @@ ROWS = 1024
 class DataConfig(Section):
     """How the stream travels from the generators to the train workers."""
 
-    block_pairs: int = Field(default=128, ge=1)
+    block_pairs: int = Field(default=256, ge=1)
     """Pairs per block, at most: a generator's unit of work. Made smaller to divide a worker's share of the batch."""
     prefetch_batches: int = Field(default=2, ge=0)
     """Batches that a train worker fetches ahead."""

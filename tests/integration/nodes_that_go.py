@@ -1,7 +1,7 @@
 """A trial whose nodes go and come back: run by test_elastic.py in a process of its own, which no other Ray runs in.
 
 Three nodes of a CPU each: two train workers and a generator of 0.9 fill them. After the first epoch a node where one
-trains is killed with -9; after the third there is another. Prints the trial's rows as JSON.
+trains is killed with -9; after the second there is another. Prints the trial's rows as JSON.
 """
 
 import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
@@ -17,7 +17,7 @@ from doppel_ray import trial
 from doppel_ray.data.generators import train_nodes
 from tests.integration.test_trial import Row, experiment
 
-EPOCHS = 5
+EPOCHS = 12
 
 
 def main(folder: Path) -> None:
@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
         if row["epoch"] == 1:
             trains = train_nodes()
             cluster.remove_node(next(node for node in others if node.node_id in trains), allow_graceful=False)
-        if row["epoch"] == 3:
+        if row["epoch"] == 2:
             cluster.add_node(num_cpus=1)
 
     train = {"workers": "1..2", "cpus_per_worker": 0.9, "epochs": EPOCHS}
