@@ -40,6 +40,8 @@ class Room:
         """
         counts = tuple(count for count in experiment.train.worker_counts if below is None or count < below)
         fewest = experiment.train.worker_counts[-1]
+        if not experiment.train.elastic:
+            return fewest
         if self.grows and below is None:  # who asks for the most, is given nodes for the most
             return counts[0]
         return resources.most_workers(experiment, cluster.answering(), self.side_by_side, counts) or fewest
