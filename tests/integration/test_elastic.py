@@ -36,6 +36,6 @@ def test_a_trial_goes_on_with_fewer_workers_and_with_more_when_a_node_is_back(tm
     assert "training goes on with 1 train workers, of at most 2" in events
     assert "there is room for 2 train workers, training goes on with so many" in events
     alone = run(experiment(train={"epochs": EPOCHS}), tmp_path / "trials" / "alone")
-    # Two workers sum in another order, which makes 1e-3 of the loss within 200 steps (measured); from the batches of one
-    # epoch to those of the next it changes by 3e-2.
+    # Two workers sum in another order, which makes 1e-3 of the loss within 200 steps (measured); the batches of another
+    # epoch make 3e-2.
     assert losses(rows) == pytest.approx(losses(alone), abs=4e-3)
