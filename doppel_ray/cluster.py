@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from doppel_ray.environment import address, answers
@@ -194,21 +195,30 @@ def _answer(reference: Any) -> Any:
 
 def nodes() -> tuple[Node, ...]:
     """The living nodes of the connected cluster, with all that each has."""
-    return tuple(_described(node) for node in ray.nodes() if node["Alive"])
+    return tuple(_described(node, node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
 def answering() -> tuple[Node, ...]:
     """The nodes whose Ray takes a connection now: that one is gone Ray itself notices after half a minute."""
     return tuple(
-        _described(node)
+        _described(node, node["Resources"])
         for node in ray.nodes()
         if node["Alive"] and answers(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}")
     )
 
 
-def _described(node: dict[str, Any]) -> Node:
-    found = node["Resources"]
-    return Node(node["NodeManagerAddress"], found.get("CPU", 0.0), found.get("GPU", 0.0))
+def free() -> tuple[Node, ...]:
+    """The living nodes, with what each has left."""
+    left = available_resources_per_node()
+    return tuple(
+        _described(node, found)
+        for node in ray.nodes()
+        if node["Alive"] and (found := left.get(node["NodeID"])) is not None
+    )
+
+
+def _described(node: dict[str, Any], resources: dict[str, float]) -> Node:
+    return Node(node["NodeManagerAddress"], resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
 
 def growth(living: tuple[Node, ...]) -> tuple[Node, ...]:

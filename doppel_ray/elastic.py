@@ -7,13 +7,10 @@ trial which goes on with fewer, or more, computes what it would have computed.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import ray
 import torch
 import torch.distributed
-from ray._private.state import available_resources_per_node
 
 from doppel_ray import cluster, resources
-from doppel_ray.resources import Node
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
@@ -53,7 +50,7 @@ class Room:
             experiment: of the trial.
             workers: that it has.
         """
-        left = free()  # what fits the cluster may be in others' hands
+        left = cluster.free()  # what fits the cluster may be in others' hands
         counts = tuple(
             count
             for count in experiment.train.worker_counts
@@ -78,13 +75,3 @@ def agreed(count: int | None, workers: int, device: torch.device) -> int | None:
     if workers > 1:
         torch.distributed.broadcast(told, src=0)
     return int(told) or None
-
-
-def free() -> tuple[Node, ...]:
-    """The living nodes of the connected cluster, with what each has left."""
-    left = available_resources_per_node()
-    return tuple(
-        Node(node["NodeManagerAddress"], found.get("CPU", 0.0), found.get("GPU", 0.0))
-        for node in ray.nodes()
-        if node["Alive"] and (found := left.get(node["NodeID"])) is not None
-    )

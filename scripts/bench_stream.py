@@ -35,6 +35,7 @@ from doppel_ray.data import DataConfig, GeneratorConfig, Stream
 
 Batches = Generator[dict[str, np.ndarray], None, None]
 
+BLOCK = DataConfig().block_pairs
 ENDLESS = 10**7
 """Pairs of a stream that no part reads to its end."""
 
@@ -60,7 +61,7 @@ def local(store_mb: int | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stream(
-    size: tuple[int, int] = (1, 1), block: int = 256, cpus: float = 1.0, experiment: Experiment | None = None
+    size: tuple[int, int] = (1, 1), block: int = BLOCK, cpus: float = 1.0, experiment: Experiment | None = None
 ) -> Iterator[Batches]:
     """Blocks of pairs as they come, once every generator that there is at least has delivered."""
     pool = GeneratorConfig(actors=size, num_cpus=cpus)

@@ -44,9 +44,11 @@ from bench_memory import cpu_seconds, tree
 
 from doppel_ray import command, config, provenance
 from doppel_ray.config import Experiment
+from doppel_ray.data import DataConfig
 from doppel_ray.rows import read_rows
 from doppel_ray.section import ConfigError
 
+BLOCK = DataConfig().block_pairs
 FLOAT = 4
 """Bytes of a gradient or an embedded number as they travel."""
 
@@ -431,7 +433,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--worker-cpus", type=float, default=1.0, help="CPUs of each (1)")
     parser.add_argument("--cpu-training", action="store_true", help="train on CPUs although there are GPUs")
     parser.add_argument("--gpu-generators", type=int, default=0, help="GPUs that generate (0)")
-    parser.add_argument("--block", type=int, default=256, help="pairs per block (256)")
+    parser.add_argument("--block", type=int, default=BLOCK, help=f"pairs per block ({BLOCK})")
     parser.add_argument("--trials", type=int, default=1, help="side by side, each on nodes of its own (1)")
     parser.add_argument("--gbps", type=float, default=10.0, help="network of a node, Gbit/s (10)")
     parser.add_argument("--cores", type=int, help="all nodes share one machine of so many cores")

@@ -26,7 +26,7 @@ def living(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Node, ...]]:
     """What the cluster has, and what of it is free."""
     nodes: dict[str, tuple[Node, ...]] = {"all": (), "free": ()}
     monkeypatch.setattr(cluster, "answering", lambda: nodes["all"])
-    monkeypatch.setattr(elastic, "free", lambda: nodes["free"])
+    monkeypatch.setattr(cluster, "free", lambda: nodes["free"])
     return nodes
 
 

@@ -10,20 +10,14 @@ from ray.exceptions import ActorDiedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from doppel_ray import cluster, trial
-from doppel_ray.config import Experiment, read
+from doppel_ray.config import Experiment
 from doppel_ray.elastic import Room
 from doppel_ray.resources import Node
+from tests.test_elastic import experiment
 
-ELASTIC = {"train.workers": "1..4", "train.batch_size": "48", "train.pairs_per_epoch": "96", "train.max_failures": "2"}
-FIXED = {**ELASTIC, "train.workers": "4"}
+ELASTIC, FIXED = "1..4", "4"
 
-
-def of(settings: dict[str, str]) -> Experiment:
-    alone = {"probes.tasks": "[]", "tune.metric": "loss", "tune.mode": "min", "tune.scheduler": "fifo"}
-    return read(None, settings | alone)
-
-
-Train = Callable[[dict[str, str], list[Exception | None]], tuple[list[int], list[Exception], str]]
+Train = Callable[[str, list[Exception | None]], tuple[list[int], list[Exception], str]]
 
 
 @pytest.fixture
@@ -31,12 +25,12 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
     """Train with lives that end as told: the workers of each, what it failed of in the end, and what was told."""
     monkeypatch.setattr(cluster, "answering", lambda: (Node("here", 8.0, 0.0),))
 
-    def run(settings: dict[str, str], ends: list[Exception | None]) -> tuple[list[int], list[Exception], str]:
+    def run(allowed: str, ends: list[Exception | None]) -> tuple[list[int], list[Exception], str]:
         counts: list[int] = []
         said: list[str] = []
         failure: list[Exception] = []
 
-        def trainer(experiment: Experiment, folder: Path, callbacks: Any, workers: int, room: Room) -> SimpleNamespace:
+        def trainer(of: Experiment, folder: Path, callbacks: Any, workers: int, room: Room) -> SimpleNamespace:
             counts.append(workers)
             end = ends[len(counts) - 1]
 
@@ -48,7 +42,7 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
 
         monkeypatch.setattr(trial, "trainer", trainer)
         rows: Any = SimpleNamespace(tell=said.append, reports=tmp_path / "reports.jsonl")
-        trial._fit(of(settings), tmp_path, rows, failure, Room())
+        trial._fit(experiment(allowed, **{"train.max_failures": "2"}), tmp_path, rows, failure, Room())
         return counts, failure, "\n".join(said)
 
     return run
