@@ -12,7 +12,7 @@ from torch import Tensor
 from doppel_ray.audio import Augment, AugmentConfig, Frontend, FrontendConfig, read_chain
 from doppel_ray.recordings import Recordings, SourceConfig, choose, rank
 from doppel_ray.section import Section
-from doppel_ray.synth import Delta, Synth, SynthConfig, counter
+from doppel_ray.synth import Delta, Noise, Synth, SynthConfig, counter
 from doppel_ray.synth.sampling import Spread
 
 CHUNK = {"cpu": 32, "cuda": 512}
@@ -24,7 +24,7 @@ LAYER_DB = 12.0
 
 
 LEVELS = 2**20 + 4
-"""Stream of the draws of layers' levels."""
+"""Stream of the draws of layers' levels: a column for each view."""
 
 
 class ScheduleConfig(Section):
@@ -58,8 +58,13 @@ class PairsConfig(Section):
     delta: Delta = 0.25
     """δ, the strength of the perturbation of the synthesizer's parameters: one number, or one per parameter group."""
     schedule: ScheduleConfig = ScheduleConfig()
+    noise: Noise = "shared"
+    """White noise of the synthetic sounds. shared: one buffer for all sounds, as published. view: a draw for each view
+    of each pair. There is no noise that the two views of a pair share alone: training would find it and learn nothing
+    else."""
     layers: int = Field(default=1, ge=1, le=16)
-    """Synthetic sounds heard at once in each view, every one perturbed on its own, at levels from -12 to 0 dB."""
+    """Synthetic sounds heard at once in each view, every one perturbed on its own, at levels from -12 to 0 dB
+    drawn for each view."""
     reuse: int | None = Field(default=None, ge=2)
     """Draw from so many pairs only, over and over; null: every pair is fresh, for ever."""
 
@@ -162,7 +167,7 @@ class PairMaker:
         indices = self.pairs.drawn(indices).to(self.device)
         labels = torch.full((len(indices),), -1)
         if self.recordings is None:
-            return layered(self.synth, self.seed, indices, spread, self.pairs.layers), labels
+            return layered(self.synth, self.seed, indices, spread, self.pairs.layers, self.pairs.noise), labels
         mix = self.source.mix
         recorded = choose(mix, self.seed, indices)
         sounds = torch.empty(2, len(indices), self.recordings.samples, device=self.device)
@@ -171,7 +176,10 @@ class PairMaker:
             sounds[:, recorded] = views.to(self.device)
         if not recorded.all():
             made = ~recorded
-            sounds[:, made] = layered(self.synth, self.seed, indices[made], _rows(spread, made), self.pairs.layers)
+            rows = _rows(spread, made)
+            sounds[:, made] = layered(
+                self.synth, self.seed, indices[made], rows, self.pairs.layers, self.pairs.noise
+            )
         return sounds, labels
 
     @torch.inference_mode()
@@ -212,17 +220,19 @@ class PairMaker:
         return self.labelled(indices)[0]
 
 
-def layered(synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int) -> Tensor:
+def layered(
+    synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int, noise: Noise = "shared"
+) -> Tensor:
     """Synthetic pairs of `indices` (n,), each of `layers` sounds at once: (2, n, samples).
 
-    Of n layers, pair i has those from n·i to n·i + n - 1, at levels that both views share. A mixture that would
-    clip is scaled to a peak of 1.
+    Of n layers, pair i has those from n·i to n·i + n - 1, at levels of each view's own. A mixture that would clip is
+    scaled to a peak of 1.
     """
     if layers == 1:
-        return synth.pairs(seed, indices, spread)
+        return synth.pairs(seed, indices, spread, noise)
     parts = (indices.unsqueeze(1) * layers + torch.arange(layers, device=indices.device)).flatten()
-    level = 10.0 ** ((counter.uniform(seed, parts, LEVELS, 1) - 1.0) * LAYER_DB / 20.0)
-    sounds = synth.pairs(seed, parts, _rows(spread, torch.arange(len(parts)) // layers)) * level
+    level = 10.0 ** ((counter.uniform(seed, parts, LEVELS, 2).T.unsqueeze(2) - 1.0) * LAYER_DB / 20.0)
+    sounds = synth.pairs(seed, parts, _rows(spread, torch.arange(len(parts)) // layers), noise) * level
     mixed = sounds.unflatten(1, (-1, layers)).sum(dim=2)
     return mixed / mixed.abs().amax(dim=2, keepdim=True).clamp(min=1.0)
 

@@ -135,14 +135,15 @@ def test_a_mixture_is_the_sum_of_its_own_layers_in_any_company() -> None:
     mixed, plain = maker(layers=3, delta=0.0), maker(delta=0.0)
     indices = torch.tensor([5, 0, 7])
     sounds, _ = mixed.sounds(indices)
-    assert torch.equal(sounds[0], sounds[1]), "without a perturbation both views are one sound, levels too"
     assert sounds.abs().max() <= 1.0
     torch.testing.assert_close(mixed.sounds(indices[1:2])[0], sounds[:, 1:2], rtol=0, atol=1e-5)
     parts, _ = plain.sounds(torch.tensor([15, 16, 17]))  # those of pair 5
     basis = parts[0].T.double()
-    weights = torch.linalg.lstsq(basis, sounds[0, 0].double()[:, None]).solution
-    torch.testing.assert_close(basis @ weights, sounds[0, 0].double()[:, None], rtol=0, atol=1e-4)
-    assert (weights > 0).all()
+    levels = [torch.linalg.lstsq(basis, view[0].double()[:, None]).solution for view in sounds]
+    for view, weights in zip(sounds, levels, strict=True):
+        torch.testing.assert_close(basis @ weights, view[0].double()[:, None], rtol=0, atol=1e-4)
+        assert (weights > 0).all()
+    assert ((levels[0] / levels[1]).log().diff(dim=0).abs() > 1e-3).all(), "each view has levels of its own"
 
 
 def test_layers_of_a_mixture_are_perturbed_by_delta(stream: torch.Tensor) -> None:
@@ -150,3 +151,16 @@ def test_layers_of_a_mixture_are_perturbed_by_delta(stream: torch.Tensor) -> Non
     gap = [(m(torch.arange(16))[:, 0].float() - m(torch.arange(16))[:, 1].float()).abs().mean() for m in (far, near)]
     assert gap[0] > 2 * gap[1]
     assert maker(layers=1)(torch.arange(80)).equal(stream)
+
+
+@pytest.mark.parametrize("pairs", [{"noise": "shared"}, {"noise": "view"}, {"noise": "view", "layers": 2}], ids=str)
+def test_a_pair_with_any_noise_is_the_same_in_any_company(pairs: dict[str, object]) -> None:
+    made = PairMaker(BRIEF, PairsConfig.model_validate(pairs), FrontendConfig(), (), 0)
+    whole = made(torch.arange(40)).float()
+    parts = torch.cat([made(part) for part in torch.arange(40).split(7)]).float()
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)
+
+
+def test_noise_of_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="'shared' or 'view'"):
+        PairsConfig.model_validate({"noise": "pair"})

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 GROUPS = 20
 """Of the jackknife."""
@@ -138,3 +141,20 @@ def _mean_of_others(kernel: np.ndarray) -> float:
     """Mean of a square matrix without its diagonal."""
     n = len(kernel)
     return float((kernel.sum() - np.trace(kernel)) / (n * (n - 1)))
+
+
+def log_mel(sounds: Tensor, sample_rate: int) -> Tensor:
+    """Log-mel spectrograms, (n, mels, frames), of sounds (n, samples): 64 bands, Hann windows of 25 ms every 10 ms."""
+    from torchaudio.transforms import MelSpectrogram
+
+    window, hop = sample_rate // 40, sample_rate // 100
+    n_fft = 1 << (window - 1).bit_length()
+    mel = MelSpectrogram(sample_rate, n_fft, window, hop, n_mels=64, f_min=60.0, power=1.0, center=False)
+    padded = F.pad(sounds, (0, max(0, n_fft - sounds.shape[-1])))
+    return torch.log(mel.to(sounds.device)(padded) + 0.01)
+
+
+def log_mel_distance(views: Tensor, sample_rate: int) -> float:
+    """Mean absolute difference, in nepers, between the log-mel spectrograms of both views, `(2, n, samples)`."""
+    first, second = log_mel(views.flatten(0, 1), sample_rate).unflatten(0, (2, -1))
+    return (first - second).abs().mean().item()

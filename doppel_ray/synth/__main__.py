@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from doppel_ray.analyze.distances import log_mel_distance
 from doppel_ray.section import ConfigError
 from doppel_ray.synth.sampling import check_delta
 from doppel_ray.synth.synth import Synth, SynthConfig
@@ -43,21 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
     page.write_text(_page(options.architecture, options.seed, list(indices), distances), encoding="utf-8")
     print(f"open {page}")
     return 0
-
-
-def log_mel_distance(sounds: Tensor, sample_rate: int) -> float:
-    """Mean absolute difference, in nepers, between the log-mel spectrograms of both views, `(2, n, samples)`.
-
-    64 bands, Hann windows of 25 ms every 10 ms, log(magnitude + 0.01).
-    """
-    from torchaudio.transforms import MelSpectrogram
-
-    window, hop = sample_rate // 40, sample_rate // 100
-    n_fft = 1 << (window - 1).bit_length()
-    mel = MelSpectrogram(sample_rate, n_fft, window, hop, n_mels=64, f_min=60.0, power=1.0, center=False)
-    padded = torch.nn.functional.pad(sounds, (0, max(0, n_fft - sounds.shape[-1])))
-    first, second = torch.log(mel(padded) + 0.01)
-    return (first - second).abs().mean().item()
 
 
 def _write(synth: Synth, sounds: Tensor, seed: int, indices: range, delta: float, folder: Path) -> None:

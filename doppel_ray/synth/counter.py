@@ -23,6 +23,7 @@ class Stream(IntEnum):
     FIRST_VIEW = 1
     SECOND_VIEW = 2
     NOISE = 3
+    SECOND_VIEW_NOISE = 4
     AUGMENTATION = 1000
 
 

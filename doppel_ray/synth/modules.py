@@ -351,9 +351,9 @@ class FmVCO(VCO):
 
 
 class Noise(Module):
-    """White noise, uniform in [-1, 1), from the counter-based generator: every sound can have its own for free.
+    """White noise, uniform in [-1, 1), from the counter-based generator.
 
-    The original shares one fixed buffer between all sounds; give that buffer to `Synth.render` to reproduce it.
+    The original plays one fixed buffer in all sounds; give that buffer to `Synth.render` to reproduce it.
     """
 
     def play(self, panel: Panel, source: NoiseSource) -> Tensor:

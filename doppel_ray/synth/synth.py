@@ -31,6 +31,9 @@ Indices = Tensor | Sequence[int]
 
 Compile = bool | Literal["auto"]
 
+Noise = Literal["shared", "view"]
+"""Which white noise the sounds of pairs play: one for all sounds of a seed, as published, or a draw for each view."""
+
 CHUNK = {"cpu": 32, "cuda": 1024}
 """Sounds rendered at a time: memory does not grow with what is asked for, and a processor's cache holds the work."""
 
@@ -99,12 +102,25 @@ class Synth:
         first, second = self._ranges.views(self._ranges.prior(seed, indices), seed, indices, delta)
         return first, second
 
-    def pairs(self, seed: int, indices: Indices, delta: Spread) -> Tensor:
-        """Both views of each index as sound, float32 `(2, n, samples)`; they share the noise of their index."""
-        indices = _as_indices(indices)
-        theta = torch.stack(self.doppelgangers(seed, indices, delta))
-        sounds = self.render(theta.flatten(0, 1), seed=seed, indices=indices.repeat(2))
-        return sounds.unflatten(0, (2, len(indices)))
+    def pairs(self, seed: int, indices: Indices, delta: Spread, noise: Noise = "shared") -> Tensor:
+        """Both views of each index as sound, float32 `(2, n, samples)`."""
+        return self.render_views(torch.stack(self.doppelgangers(seed, indices, delta)), seed, indices, noise)
+
+    def render_views(self, theta: Tensor, seed: int, indices: Indices, noise: Noise = "shared") -> Tensor:
+        """The sounds, float32 `(2, n, samples)`, of the parameters of both views of each index, `(2, n, P)`.
+
+        The noise is the same for all sounds or each view's own. One that both views of a pair share and no other sound
+        has would tell the pair from all others, and training would learn to hear nothing else.
+        """
+        indices = _as_indices(indices).to(theta.device)
+        if noise == "shared":
+            keys = torch.stack(_shared_keys(seed, theta.device)).expand(-1, 2 * len(indices))
+        else:
+            streams = (Stream.NOISE, Stream.SECOND_VIEW_NOISE)
+            keys = torch.cat([torch.stack(counter.keys(seed, indices, stream)) for stream in streams], dim=1)
+        flat = theta.flatten(0, 1)
+        self._check(flat)
+        return self._render(flat.detach(), keys).unflatten(0, (2, len(indices)))
 
     def render(
         self, theta: Tensor, noise: Tensor | None = None, *, seed: int = 0, indices: Indices | None = None
@@ -117,26 +133,29 @@ class Synth:
         """
         self._check(theta)
         theta = theta.detach()
-        if noise is not None and (
-            noise.ndim != 2 or noise.shape[0] not in (1, len(theta)) or noise.shape[1] != self.samples
-        ):
-            raise ConfigError(f"noise has shape {tuple(noise.shape)}: it must be (1 or {len(theta)}, {self.samples})")
-        own = torch.zeros(len(theta), dtype=torch.int64) if indices is None else _as_indices(indices)
+        if noise is not None:
+            if noise.ndim != 2 or noise.shape[0] not in (1, len(theta)) or noise.shape[1] != self.samples:
+                raise ConfigError(
+                    f"noise has shape {tuple(noise.shape)}: it must be (1 or {len(theta)}, {self.samples})"
+                )
+            return self._render(theta, noise.expand(len(theta), -1).T)
+        if indices is None:
+            return self._render(theta, torch.stack(_shared_keys(seed, theta.device)).expand(-1, len(theta)))
+        own = _as_indices(indices)
         if len(own) != len(theta):
             raise ConfigError(f"indices has {len(own)} entries: theta has {len(theta)} rows, and they must match")
-        keys = torch.stack(counter.keys(seed, own.to(theta.device), Stream.NOISE))
+        return self._render(theta, torch.stack(counter.keys(seed, own.to(theta.device), Stream.NOISE)))
 
+    def _render(self, theta: Tensor, noise: Tensor) -> Tensor:
+        """Sounds `(n, samples)` of parameters `(n, P)`, in chunks; `noise` is as `_patch` takes it, a column each."""
         chunk = CHUNK[theta.device.type]
         sounds = torch.empty(len(theta), self.samples, device=theta.device)
-        buffers = None if noise is None else noise.expand(len(theta), -1)
-
         inference = torch.is_inference_mode_enabled()  # a thread's own matter, but `sounds` is of the caller's mode
 
         def play(start: int) -> None:
             rows = slice(start, start + chunk)
             with torch.inference_mode(inference):
-                human = self._ranges.to_human(theta[rows]).T
-                self._play(human, keys[:, rows] if buffers is None else buffers[rows].T, sounds[rows])
+                self._play(self._ranges.to_human(theta[rows]).T, noise[:, rows], sounds[rows])
 
         starts = range(0, len(theta), chunk)
         threads = torch.get_num_threads() if theta.device.type == "cpu" else 1
@@ -234,6 +253,11 @@ def _fill(columns: Tensor, chunk: int) -> Tensor:
     """Columns up to `chunk`, the one width that is compiled, by repeating the last."""
     missing = chunk - columns.shape[1]
     return torch.cat([columns, columns[:, -1:].expand(-1, missing)], dim=1) if missing else columns.contiguous()
+
+
+def _shared_keys(seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The noise keys of a seed that all sounds may share, each `(1,)`."""
+    return counter.keys(seed, torch.zeros(1, dtype=torch.int64, device=device), Stream.NOISE)
 
 
 def _as_indices(indices: Indices) -> Tensor:

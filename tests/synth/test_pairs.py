@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from doppel_ray.synth import ARCHITECTURES, Synth
-from doppel_ray.synth.__main__ import log_mel_distance
+from doppel_ray.analyze.distances import log_mel_distance
+from doppel_ray.analyze.fingerprint import partners_found
+from doppel_ray.synth import ARCHITECTURES, Noise, Synth
 
 BRIEF = {"sample_rate": 8000, "duration": 0.25, "control_rate": 480}
 
@@ -43,3 +44,35 @@ def test_the_views_grow_apart_with_delta(synth: Synth) -> None:
     assert distances[0] == 0.0
     assert distances == sorted(distances)
     assert distances[-1] > 2.0 * distances[1]
+
+
+PAIRS, CHANCE = 256, 9 / 256
+"""A view finds its partner among 256 by chance once; more than 9 times has a probability below 2e-7."""
+
+
+def unrelated(synth: Synth) -> torch.Tensor:
+    """Parameters of both views of 256 indices, drawn on their own: (2, n, P)."""
+    return torch.stack([synth.sample(seed, range(PAIRS)) for seed in (1, 2)])
+
+
+@pytest.mark.parametrize("noise", ["shared", "view"])
+def test_unrelated_views_do_not_find_each_other(synth: Synth, noise: Noise) -> None:
+    """Views of one index share nothing but their parameters (DESIGN.md, rule 6)."""
+    found = partners_found(synth.render_views(unrelated(synth), 0, range(PAIRS), noise), 8000)
+    assert max(found.values()) <= CHANCE, found
+
+
+def test_a_noise_of_the_pair_would_be_found(synth: Synth) -> None:
+    """The check above can fail: a noise that both views of a pair share alone gives it away."""
+    indices = torch.arange(PAIRS).repeat(2)
+    leaking = synth.render(unrelated(synth).flatten(0, 1), seed=0, indices=indices).unflatten(0, (2, PAIRS))
+    assert max(partners_found(leaking, 8000).values()) > 4 * CHANCE
+
+
+def test_noise_is_shared_by_all_or_each_views_own(synth: Synth) -> None:
+    views = synth.sample(0, [0]).expand(2, 3, -1)  # one sound six times: whatever differs is its noise
+    shared = synth.render_views(views, 0, range(3), "shared").flatten(0, 1)
+    assert (shared == shared[0]).all()
+    own = synth.render_views(views, 0, range(3), "view").flatten(0, 1)
+    assert len(torch.unique(own, dim=0)) == 6
+    assert torch.equal(synth.render_views(views[:, :1], 0, [2], "view").flatten(0, 1), own[[2, 5]])
