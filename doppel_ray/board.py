@@ -283,11 +283,10 @@ class Sweep:
         asked = {task.name: task.questions(rate).metrics[0] for task in experiment.probes.build()}
         first = {f"probe/{task}/{metric}": task for task, metric in asked.items()}
         tune = experiment.tune
+        chosen_row = f"`{reported(tune.metric)}` of the row that is best by `{tune.metric}`"
         self.told = {
-            "all_trials/best": f"`{reported(tune.metric)}` of the row that is best by `{tune.metric}` so far, against the "
-            "number of trials that have ended.",
-            "all_trials/each": f"`{reported(tune.metric)}` of each trial's best row by `{tune.metric}`, in the order in "
-            "which they ended.",
+            "all_trials/best": f"{chosen_row} so far, against the number of trials that have ended.",
+            "all_trials/each": f"{chosen_row} in each trial, in the order in which they ended.",
         }
         if search:
             scores = (

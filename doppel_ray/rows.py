@@ -25,7 +25,7 @@ AXES = ("epoch", "step", "pairs", "pairs_from")
 of what was left of it when training went on from a checkpoint within it."""
 
 VALID = "_valid"
-"""Ends the name of a validation score, which chooses; without it, it is the name of the test score, which is reported."""
+"""Suffix of a validation score, which chooses; the column without it is the test score, which is reported."""
 
 
 def reported(metric: str) -> str:

@@ -6,6 +6,8 @@ from doppel_ray.probe.task import Questions, Split
 
 SHARE = 0.1
 """Share of the training examples that validate, where a split has no others for it."""
+FEWEST = 4
+"""Training examples of which a part can validate, so that two or more are left to fit on."""
 
 
 def parts(questions: Questions, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -13,18 +15,21 @@ def parts(questions: Questions, split: Split) -> tuple[np.ndarray, np.ndarray]:
 
     They are the split's own, `train` and `valid`. Where `valid` is empty, or nothing can be measured on it, a seeded,
     stratified tenth of all that may be fitted on validates instead: the same tenth every time, with an example of every
-    class that has two.
+    class that has two, and of two classes in any case.
 
     Raises:
-        ValueError: there are fewer than three examples.
+        ValueError: a tenth is needed, and there are fewer than `FEWEST` examples.
     """
     if measurable(questions, split.valid):
         return split.train, split.valid
     rows = np.concatenate([split.train, split.valid])
-    if len(rows) < 3:
-        raise ValueError(f"{split.name} has {len(rows)} examples to fit and to validate on; expected 3 or more")
+    if len(rows) < FEWEST:
+        raise ValueError(f"{split.name} has {len(rows)} examples to fit and to validate on; expected {FEWEST} or more")
     rows = np.random.default_rng(0).permutation(rows)
     held = _a_tenth(_strata(questions, rows), 2 if questions.kind == "regression" else 1)
+    if not measurable(questions, rows[held]):
+        targets = questions.targets[rows].reshape(len(rows), -1)
+        held[np.flatnonzero((targets != targets[held][0]).any(axis=1))[:1]] = True
     return rows[~held], rows[held]
 
 

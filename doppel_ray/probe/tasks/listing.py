@@ -1,6 +1,7 @@
 """A listing: the recordings of a task with their answers, and how they are divided into what is fitted and tested."""
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 
 from doppel_ray.probe.metrics import check
 from doppel_ray.probe.task import Kind, Questions, Split
-from doppel_ray.probe.validation import measurable, parts
+from doppel_ray.probe.validation import FEWEST, measurable, parts
 from doppel_ray.recordings.tables import count, first, in_order
 from doppel_ray.section import ConfigError
 
@@ -170,9 +171,7 @@ def gaps(questions: Questions) -> list[str]:
     )
     for split in questions.splits:
         if len(split.valid) and not measurable(questions, split.valid):
-            names = ", ".join(
-                label for label, is_there in zip(questions.labels, has[split.valid].any(axis=0)) if is_there
-            )
+            names = ", ".join(itertools.compress(questions.labels, has[split.valid].any(axis=0)))
             told.append(
                 f"{split.name}: all {len(split.valid)} validation examples have the same classes ({names or 'none'}); "
                 "a stratified tenth of the training and validation examples validates instead"
@@ -192,12 +191,12 @@ def _check_split(questions: Questions, split: Split) -> None:
     for name, items in (("train", split.train), ("test", split.test)):
         if len(items) == 0:
             raise ConfigError(f"{split.name}: no file is left to {'fit' if name == 'train' else 'test'} on")
-    if len(fit) < 3:
-        raise ConfigError(f"{split.name}: {count(fit, 'file')} to fit and to validate on; expected 3 or more")
     if questions.kind == "multiclass" and len(classes := np.unique(questions.targets[fit])) < 2:
         raise ConfigError(
             f"{split.name}: all {len(fit)} files to fit are {questions.labels[classes[0]]}; expected at least 2 classes"
         )
+    if len(fit) < FEWEST and not measurable(questions, split.valid):
+        raise ConfigError(f"{split.name}: {count(fit, 'file')} to fit and to validate on; expected {FEWEST} or more")
     if questions.kind == "regression":
         for label, values in zip(questions.labels, questions.targets.T, strict=True):
             if np.ptp(values[split.test]) == 0.0:
