@@ -101,7 +101,7 @@ def make(runs: Sequence[Run], page: Path, console: Console) -> None:
         console.print(chosen_on_test(on_test), markup=False)
     score = subject.settings[0].score(subject.reported) if subject.settings else None
     if score is None:
-        console.print(f"no trial has reported {subject.metric} yet", markup=False)
+        console.print(f"no trial has reported {subject.reported} yet", markup=False)
         return
     first = subject.settings[0]
     champion, best = first.champion, first.best(first.champion) or {}
