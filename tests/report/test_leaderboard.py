@@ -15,7 +15,6 @@ from doppel_ray.report import leaderboard, study
 from doppel_ray.search import label
 from tests.report.conftest import make_run, row
 
-
 VALID_SCORE = "probe/factors/score_valid"
 
 
