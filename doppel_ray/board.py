@@ -8,7 +8,8 @@ The step axis of a trial is that of the optimizer. Tags are those of the rows, i
 the alphabet, begin with what matters most (TensorBoard's own order puts `a-b` behind `a`, but `a_b` anywhere):
 
 - `all_trials`: the sweep so far, its leaderboard and its figures.
-- `probe`: what trials are judged by, the first metric of each task; `probe-details`: what else a probe gives.
+- `chosen`: test and validation scores of the row that validation has chosen so far, which the HParams tab shows too.
+- `probe`: the first metric of each task, test and validation score; `probe-details`: what else a probe gives.
 - `search`: values that population-based training has in force.
 - `sounds`: the first pairs of the stream, to listen to and to look at.
 - `train`: what is learnt, a point an epoch; `train-steps`: the same, every `train.log_every` steps.
@@ -34,7 +35,7 @@ from doppel_ray.points import searched
 from doppel_ray.report.leaderboard import table
 from doppel_ray.report.study import study
 from doppel_ray.report.writer import FIGURES
-from doppel_ray.rows import POPULATION, STEPS, Row, Tail, numbers
+from doppel_ray.rows import POPULATION, STEPS, VALID, Row, Tail, best, numbers, reported
 from doppel_ray.search import Space, label
 
 if TYPE_CHECKING:
@@ -84,8 +85,14 @@ LOG_MEL = "Both views, side by side, in log-mel bands: time runs to the right, l
 
 
 def firsts(row: Row) -> set[str]:
-    """The columns of a row that are the first metric of a task: those with baselines."""
-    return {name.removesuffix("_untrained") for name in row if name.endswith("_untrained")}
+    """The columns of a row that are the first metric of a task, those with baselines; and their validation scores."""
+    tests = {name.removesuffix("_untrained") for name in row if name.endswith("_untrained")}
+    return tests | {f"{name}{VALID}" for name in tests if f"{name}{VALID}" in row}
+
+
+def chosen(column: str) -> str:
+    """Return TensorBoard's tag of a score of the row that has been chosen: `chosen/esc10/accuracy`."""
+    return column.replace("probe", "chosen", 1)
 
 
 def tag(column: str, first: Collection[str]) -> str:
@@ -107,6 +114,8 @@ def about(column: str) -> str:
     name, _, ending = column.rpartition("_")
     if column.startswith("probe/") and ending in BESIDE:
         return f"{BESIDE[ending]} `{name}`."
+    if column.startswith("probe/") and column.endswith(VALID):
+        return f"`{reported(column)}` of validation examples: what checkpoints and trials may be chosen by."
     if column.startswith("probe/") and column not in USAGE:
         _, task, metric = column.split("/", 2)
         return f"The probe `{task}`: {metric}, of test examples that it was not fitted on."
@@ -196,12 +205,22 @@ class Trial:
         if points:
             self.curves.flush()
 
-    def row(self, row: Row) -> None:
-        """A row's numbers, at its step."""
+    def row(self, row: Row, picked: Row | None = None, metric: str = "") -> None:
+        """Show a row's numbers, and the scores of the row that has been chosen so far, at the row's step.
+
+        Args:
+            row: the newest.
+            picked: that which is chosen; None: none yet.
+            metric: by which.
+        """
         found, first = numbers(row), firsts(row)
         tags = {name: tag(name, first) for name in found}
         told = {tags[name]: about(name) for name in found}
         self.curves.scalars({tags[name]: value for name, value in found.items()}, row["step"], told)
+        if picked is not None:
+            scores = {chosen(name): value for name, value in numbers(picked).items() if name in firsts(picked)}
+            why = dict.fromkeys(scores, f"That of the row which is best by `{metric}` so far.")
+            self.curves.scalars(scores, row["step"], why)
         self.curves.flush()
 
     def sounds(self, experiment: "Experiment", count: int = 4) -> None:
@@ -264,12 +283,16 @@ class Sweep:
         asked = {task.name: task.questions(rate).metrics[0] for task in experiment.probes.build()}
         first = {f"probe/{task}/{metric}": task for task, metric in asked.items()}
         tune = experiment.tune
+        chosen_row = f"`{reported(tune.metric)}` of the row that is best by `{tune.metric}`"
         self.told = {
-            "all_trials/best": f"The best `{tune.metric}` so far, against the number of trials that have ended.",
-            "all_trials/each": f"The best `{tune.metric}` of each trial, in the order in which they ended.",
+            "all_trials/best": f"{chosen_row} so far, against the number of trials that have ended.",
+            "all_trials/each": f"{chosen_row} in each trial, in the order in which they ended.",
         }
         if search:
-            judged = [tag(column, first) for column in dict.fromkeys((tune.metric, *first, "loss"))]
+            scores = (
+                name for test in dict.fromkeys((reported(tune.metric), *first)) for name in (test, f"{test}{VALID}")
+            )
+            judged = [*(chosen(name) for name in scores if name.startswith("probe/")), "train/loss"]
             self.curves.add([_plugin(metadata.EXPERIMENT_TAG, experiment=_space(search, judged))])
         self.curves.add(summary.custom_scalars(_layout(first)).value)
         self.curves.flush()
@@ -291,10 +314,11 @@ class Sweep:
         end = SessionEndInfo(status=status, end_time_secs=time.time())
         _write(self.trials / trial, HPARAMS, [_plugin(metadata.SESSION_END_INFO_TAG, session_end_info=end)])
         run = report.read(self.folder)
-        best = {entry.name: row[run.metric] for entry in run.trials if (row := entry.best(run.metric, run.mode))}
-        if trial in best:
-            of_all = (max if run.mode == "max" else min)(best.values())
-            points = {"all_trials/best": of_all, "all_trials/each": best[trial]}
+        picked = {entry.name: row for entry in run.trials if (row := entry.best(run.metric, run.mode))}
+        if trial in picked:
+            of_all = best(picked.values(), run.metric, run.mode) or {}
+            shown = {"all_trials/best": of_all, "all_trials/each": picked[trial]}
+            points = {name: row[reported(run.metric)] for name, row in shown.items()}
             self.curves.scalars(points, _ended(run), self.told)
             self.curves.flush()
 
@@ -372,6 +396,7 @@ def _layout(first: Mapping[str, str]) -> dict[str, dict[str, list[Any]]]:
         low, high, mel, untrained = (tag(f"{column}_{ending}", first) for ending in BESIDE)
         scores[f"{task}, with its 95 % interval"] = ["Margin", [column, low, high]]
         scores[f"{task}, beside its baselines"] = ["Multiline", [column, mel, untrained]]
+        scores[f"{task}, beside its validation score"] = ["Multiline", [column, f"{column}{VALID}"]]
     curves = {name: f"train-steps/{name}" for name in TRAIN}
     return {
         "Scores": scores,

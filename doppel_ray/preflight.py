@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from doppel_ray import board, environment, mirror, points, run_folder, steer, tree
 from doppel_ray.checkpoint import Recipe
+from doppel_ray.rows import VALID
 from doppel_ray.section import ConfigError
 from doppel_ray.storage import Place
 
 if TYPE_CHECKING:
     from doppel_ray.config import Experiment
+    from doppel_ray.probe.task import Questions
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def check(experiment: "Experiment", folder: Path | None = None) -> None:
     from doppel_ray import cluster, resources
 
     experiment.probes.check(experiment.synth.sample_rate)
-    check_metric(experiment)
+    check_metric(experiment, is_new=folder is None)
     check_source(experiment)
     concurrent = None
     if environment.address() is None:
@@ -93,36 +95,57 @@ def check_storage(experiment: "Experiment", folder: Path | None) -> None:
         mirror.check_free(place, folder)
 
 
-def check_metric(experiment: "Experiment") -> None:
-    """Refuse to judge trials by a score that no probe gives.
+def check_metric(experiment: "Experiment", is_new: bool = True) -> None:
+    """Refuse to choose trials by a score that no probe gives, or by a test score.
+
+    Args:
+        experiment: what is to run.
+        is_new: whether it is a new run. A run from before there were validation scores goes on as it began, with a
+            warning.
 
     Raises:
         ConfigError: names the metric, and those that there are.
     """
-    from doppel_ray.probe.protocols import columns
+    from doppel_ray.probe.protocols import choosing
 
-    metric = experiment.tune.metric
-    if points.trial_count(experiment) == 1:
-        return
+    metric, several = experiment.tune.metric, points.trial_count(experiment) > 1
     if not metric.startswith("probe/"):
         told = [*board.TRAIN, *board.USAGE]
-        if metric not in told:
+        if several and metric not in told:
             raise ConfigError(
-                f"tune.metric is {metric!r}; expected probe/TASK/METRIC or one of {', '.join(told)}"
+                f"tune.metric is {metric!r}; expected probe/TASK/METRIC{VALID} or one of {', '.join(told)}"
                 f"{tree.suggestion(metric, told)}"
             )
         return
-    _, task, *rest = metric.split("/")
+    task = metric.split("/")[1]
     tasks = {entry.name: entry for entry in experiment.probes.build()}
     if task not in tasks:
+        if several:
+            raise ConfigError(
+                f"tune.metric is {metric!r}, but probes.tasks are {', '.join(tasks) or 'none'}: "
+                f"add {task}, or choose another metric such as loss"
+            )
+        return
+    questions = tasks[task].questions(experiment.synth.sample_rate)
+    known = [f"probe/{task}/{name}" for name in choosing(questions)]
+    if metric in known:
+        return
+    if not _is_test_score(metric.removeprefix(f"probe/{task}/"), questions):
         raise ConfigError(
-            f"tune.metric is {metric!r}, but probes.tasks are {', '.join(tasks) or 'none'}: "
-            f"add {task}, or choose another metric such as loss"
+            f"tune.metric is {metric!r}, but {task} is chosen by {', '.join(known)}{tree.suggestion(metric, known)}"
         )
-    known = columns(tasks[task].questions(experiment.synth.sample_rate))
-    if "/".join(rest) not in known:
-        near = tree.suggestion(metric, [f"probe/{task}/{name}" for name in known])
-        raise ConfigError(f"tune.metric is {metric!r}, but {task} gives {', '.join(known)}{near}")
+    if is_new:
+        use = f"{metric}{VALID}" if f"{metric}{VALID}" in known else " or ".join(known)
+        raise ConfigError(f"tune.metric: {metric} is a test score; use {use}")
+    log.warning("tune.metric: %s is a test score, by which this run goes on choosing as it began", metric)
+
+
+def _is_test_score(name: str, questions: "Questions") -> bool:
+    """Whether a task has a test score of this name, its own or a baseline's."""
+    from doppel_ray.probe.evaluate import BASELINES
+    from doppel_ray.probe.protocols import columns
+
+    return name in columns(questions) or name in [f"{questions.metrics[0]}_{which}" for which in BASELINES]
 
 
 def check_source(experiment: "Experiment") -> None:

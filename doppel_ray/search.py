@@ -87,8 +87,9 @@ def _number(value: Any) -> Any:
 class TuneConfig(Section):
     """How the trials of a sweep are chosen, compared and stopped."""
 
-    metric: str = "probe/factors/score"
-    """What trials are judged by: a column of their rows, such as probe/esc10/accuracy or loss."""
+    metric: str = "probe/factors/score_valid"
+    """What trials and checkpoints are chosen by: a column of their rows, a validation score such as
+    probe/esc10/accuracy_valid, or loss. Reported is the test score of what it has chosen, probe/esc10/accuracy."""
     mode: Literal["max", "min"] = "max"
     """Whether more of the metric is better."""
     scheduler: Literal["fifo", "asha", "median", "hyperband", "pbt"] = "asha"

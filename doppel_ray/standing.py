@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from doppel_ray import report
-from doppel_ray.rows import Row
+from doppel_ray.rows import Row, reported
 from doppel_ray.train import waits_for
 
 
@@ -66,7 +66,7 @@ class Standing:
         return (time.monotonic() - self.began) * (all_epochs - done) / (done - self.had)
 
     def sentence(self) -> str:
-        """`2 of 12 trials have ended; best so far 001_delta=0.1: factors/score 0.540; about 6 min left`."""
+        """`2 of 12 trials have ended; best so far 001_delta=0.1: factors/score_valid 0.540; about 6 min left`."""
         ended = sum(status in report.OVER for status in self.status.values())
         parts = [f"{ended} of {self.total} {'trial has' if self.total == 1 else 'trials have'} ended"]
         if self.best is not None:
@@ -95,8 +95,10 @@ class Standing:
     def table(self, height: int) -> RenderableType:
         """Every trial, a line each; of more than fit into `height` lines those that still change, then the best."""
         found = Table(box=None, pad_edge=False)
-        score = self.metric.removeprefix("probe/")
-        for name in ("trial", "status", "epoch", score, "untrained", "loss", "pairs/s", "waits for"):
+        test = reported(self.metric)
+        scores = list(dict.fromkeys((self.metric, test)))
+        shown_as = [name.removeprefix("probe/") for name in scores]
+        for name in ("trial", "status", "epoch", *shown_as, "untrained", "loss", "pairs/s", "waits for"):
             found.add_column(name, justify="left" if name in ("trial", "status", "waits for") else "right")
         names = sorted(self.status, key=self._place)
         shown = names if len(names) <= height else names[: max(1, height - 1)]
@@ -106,8 +108,8 @@ class Standing:
                 name,
                 status,
                 f"{row.get('epoch', 0)}/{self.epochs}",
-                report.show(row.get(self.metric)),
-                report.show(row.get(f"{self.metric}_untrained")),
+                *(report.show(row.get(score)) for score in scores),
+                report.show(row.get(f"{test}_untrained")),
                 report.show(row.get("loss")),
                 f"{row['pairs_per_second']:.0f}" if "pairs_per_second" in row else "–",
                 self.waits_for(name),

@@ -18,7 +18,7 @@ from doppel_ray.hold import ORPHANS, hold
 from doppel_ray.keep import delete, drop, within_epochs
 from doppel_ray.learner import DivergedError
 from doppel_ray.probe.schedule import Reports, Rows
-from doppel_ray.rows import POPULATION, RESIZE, Row, read_rows
+from doppel_ray.rows import POPULATION, RESIZE, Row, best, read_rows
 from doppel_ray.search import label
 from doppel_ray.train import log_to, next_index, snapshot, trainer
 
@@ -64,9 +64,10 @@ def run(
         if row["epoch"] == 1:  # not at the start, which has enough to do
             shown.sounds(experiment)
         fresh.append(row)
-        shown.row(row)
+        sent, tune = read_rows(folder), experiment.tune
+        shown.row(row, best(sent, tune.metric, tune.mode), tune.metric)
         if (keep := experiment.train.keep) is not None:
-            drop(folder, keep.dropped(read_rows(folder), experiment.tune.metric, experiment.tune.mode))
+            drop(folder, keep.dropped(sent, tune.metric, tune.mode))
         delete(within_epochs(folder / lineage.train_run(folder), row["step"]))
         send(row)
 

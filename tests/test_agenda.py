@@ -96,7 +96,9 @@ def test_once_the_time_is_used_up_no_trial_starts(monkeypatch: pytest.MonkeyPatc
 
 
 def rows(score: float, epochs: int = 8) -> list[dict[str, Any]]:
-    return [{"epoch": epoch, "pairs": 100 * epoch, "probe/factors/score": score} for epoch in range(1, epochs + 1)]
+    return [
+        {"epoch": epoch, "pairs": 100 * epoch, "probe/factors/score_valid": score} for epoch in range(1, epochs + 1)
+    ]
 
 
 @pytest.mark.parametrize("kind", ["asha", "median"])

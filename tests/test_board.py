@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from doppel_ray import board
+from doppel_ray import board, rows
 from doppel_ray.config import validate
 from doppel_ray.rows import STEPS
 from doppel_ray.train import StepLog
@@ -21,6 +21,7 @@ ROW = {
     "loss": 3.0,
     "wait_share": 0.1,
     "probe/factors/score": 0.5,
+    "probe/factors/score_valid": 0.45,
     "probe/factors/score_low": 0.4,
     "probe/factors/score_untrained": 0.3,
     "probe/factors/pitch": 0.7,
@@ -53,6 +54,7 @@ def test_a_row_becomes_curves_in_groups_each_with_what_it_means(tmp_path: Path) 
     found = reader(tmp_path)
     assert set(found.Tags()["scalars"]) == {
         "probe/factors/score",
+        "probe/factors/score_valid",
         "probe-details/factors/pitch",
         "probe-details/factors/score_low",
         "probe-details/factors/score_untrained",
@@ -65,6 +67,18 @@ def test_a_row_becomes_curves_in_groups_each_with_what_it_means(tmp_path: Path) 
         assert curve(tmp_path, tag)[0][0] == 8, "at the step of the optimizer"
         assert len(found.SummaryMetadata(tag).summary_description) > 10
     assert "Lower end of the 95 %" in found.SummaryMetadata("probe-details/factors/score_low").summary_description
+
+
+def test_what_validation_has_chosen_so_far_is_shown_with_its_test_score(tmp_path: Path) -> None:
+    """The HParams tab shows the last point of a curve: that of the row that counts, though later ones tested better."""
+    shown, sent = board.Trial(tmp_path), []
+    for epoch, (valid, test) in enumerate([(0.4, 0.5), (0.6, 0.3), (0.5, 0.9)], start=1):
+        scores = {"probe/factors/score": test, "probe/factors/score_valid": valid}
+        sent.append(ROW | {"step": 8 * epoch} | scores)
+        shown.row(sent[-1], rows.best(sent, "probe/factors/score_valid", "max"), "probe/factors/score_valid")
+    shown.close()
+    assert curve(tmp_path, "chosen/factors/score") == [(8, 0.5), (16, 0.3), (24, 0.3)]
+    assert curve(tmp_path, "chosen/factors/score_valid") == [(8, 0.4), (16, 0.6), (24, 0.6)]
 
 
 def test_every_point_stands_once_when_training_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
@@ -146,7 +160,9 @@ def ends(folder: Path) -> Callable[..., None]:
 
     def end(name: str, score: float, values: dict[str, Any], status: str = "finished") -> None:
         (folder / "trials" / name).mkdir(parents=True, exist_ok=True)
-        (folder / "trials" / name / "rows.jsonl").write_text(json.dumps(ROW | {"probe/factors/score": score}) + "\n")
+        (folder / "trials" / name / "rows.jsonl").write_text(
+            json.dumps(ROW | {"probe/factors/score": score, "probe/factors/score_valid": score / 2}) + "\n"
+        )
         entries[name] = {"name": name, "values": values, "status": status}
         (folder / "trials.json").write_text(json.dumps(list(entries.values())))
 
@@ -177,7 +193,11 @@ def test_hparams_has_the_searched_values_the_metrics_and_how_trials_ended(
     space = metadata.parse_experiment_plugin_data(hparams(folder / "trials" / board.SWEEP, metadata.EXPERIMENT_TAG))
     kinds = {info.name: info.type for info in space.hparam_infos}
     assert kinds == {"pairs.delta": api_pb2.DATA_TYPE_FLOAT64, "augment": api_pb2.DATA_TYPE_STRING}
-    assert [info.name.tag for info in space.metric_infos] == ["probe/factors/score", "train/loss"]
+    assert [info.name.tag for info in space.metric_infos] == [
+        "chosen/factors/score",
+        "chosen/factors/score_valid",
+        "train/loss",
+    ]
 
 
 def test_the_sweeps_own_curves_go_on_after_a_resume_and_end_with_one_leaderboard(

@@ -12,7 +12,7 @@ from doppel_ray.standing import Standing, duration
 
 
 def row(epoch: int, score: float | None = None) -> dict[str, Any]:
-    scores = {} if score is None else {"probe/factors/score": score}
+    scores = {} if score is None else {"probe/factors/score_valid": score, "probe/factors/score": score / 2}
     return {"epoch": epoch, "loss": 3.0, "pairs_per_second": 300.0, "wait_share": 0.5, **scores}
 
 
@@ -40,14 +40,14 @@ def test_the_rest_is_thought_to_take_as_long_as_what_is_done_took(standing: Stan
 def test_what_an_earlier_life_has_done_does_not_hurry_the_estimate(standing: Standing) -> None:
     standing.take_up([Trial("000_a", Path(), {}, {}, "finished", [row(10, 0.5)])])
     assert standing.remaining() is None, "nothing has been done since"
-    assert standing.sentence() == "1 of 4 trials have ended; best so far 000_a, epoch 10: factors/score 0.500"
+    assert standing.sentence() == "1 of 4 trials have ended; best so far 000_a, epoch 10: factors/score_valid 0.500"
 
 
 def test_the_best_row_is_told_and_not_the_last_one(standing: Standing) -> None:
     standing.status = {"000_a": "running"}
     for epoch, score in enumerate((0.2, 0.6, 0.4, None), start=1):
         standing.add("000_a", row(epoch, score))
-    assert "epoch 2: factors/score 0.600" in standing.sentence()
+    assert "epoch 2: factors/score_valid 0.600" in standing.sentence()
 
 
 def test_each_trial_says_what_it_waits_for(standing: Standing, tmp_path: Path) -> None:

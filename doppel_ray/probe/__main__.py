@@ -10,6 +10,7 @@ from rich.table import Table
 from doppel_ray import checkpoint, command
 from doppel_ray.probe.evaluate import BASELINES, ProbesConfig, evaluate
 from doppel_ray.report import show
+from doppel_ray.rows import VALID
 from doppel_ray.section import ConfigError
 
 
@@ -43,15 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         args.json.write_text(json.dumps(scores, indent=1))
     table = Table(title=str(args.checkpoint), title_justify="left")
-    for name in ("task", "metric", "checkpoint", "95 %", "untrained", "mel statistics"):
+    for name in ("task", "metric", "checkpoint", "95 %", "validation", "untrained", "mel statistics"):
         table.add_column(name, justify="left" if name in ("task", "metric") else "right")
     for name, value in scores.items():
-        if name.endswith(tuple(f"_{which}" for which in ("low", "high", *BASELINES))):
+        if name.endswith((VALID, *(f"_{which}" for which in ("low", "high", *BASELINES)))):
             continue
         _, task, metric = name.split("/")
         low, high, *baselines = (scores.get(f"{name}_{which}") for which in ("low", "high", "untrained", "mel"))
         span = f"{show(low)} to {show(high)}" if low is not None else ""
-        table.add_row(task, metric, show(value), span, *("" if given is None else show(given) for given in baselines))
+        beside = (scores.get(f"{name}{VALID}"), *baselines)
+        table.add_row(task, metric, show(value), span, *("" if given is None else show(given) for given in beside))
     command.screen().print(table)
     return 0
 

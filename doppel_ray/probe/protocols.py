@@ -1,4 +1,7 @@
-"""From embeddings to scores: what is fitted on a task's training examples and asked about its test examples.
+"""From embeddings to scores: what is fitted on a task's training examples and asked about its others.
+
+Every score is there twice. The test score is reported. The validation score, under the same name with `_valid`, chooses
+checkpoints and trials: for it a probe of its own is fitted without the validation examples and asked about those.
 
 Three protocols, all on embeddings standardised by the mean and deviation of the rows that are fitted on:
 
@@ -15,7 +18,7 @@ import copy
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -26,6 +29,8 @@ from torch import Tensor, nn
 
 from doppel_ray.probe.metrics import METRICS, Metric, check, interval, r2
 from doppel_ray.probe.task import Kind, Questions, Split
+from doppel_ray.probe.validation import parts
+from doppel_ray.rows import VALID
 from doppel_ray.section import ConfigError, Section
 
 
@@ -56,9 +61,9 @@ NamedProtocol = Annotated[
 
 
 def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> dict[str, float]:
-    """What embeddings score on a task.
+    """Return what embeddings score on a task.
 
-    A score is the mean over the splits; in regression, the metric over the test predictions of all splits together.
+    A score is the mean over the splits; in regression, the metric over the predictions of all splits together.
 
     Args:
         protocol: how to ask.
@@ -66,17 +71,19 @@ def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questi
         questions: what to ask, about the same n examples.
 
     Returns:
-        Each metric of `questions` under its name; `<metric>_low` and `<metric>_high`, the 95 % bootstrap interval of
-        the first one. For classes and labels, with more than one split, the first metric of each split under the
-        split's name. For regression also "score", and R² of each value under its label.
+        The test score of each metric of `questions` under its name; `<metric>_low` and `<metric>_high`, the 95 %
+        bootstrap interval of the first one; `<metric>_valid`, the validation score of each. For classes and labels,
+        with more than one split, the first metric of each split under the split's name. For regression also "score",
+        "score_valid", and R² of each value under its label.
 
     Raises:
         ConfigError: the metrics don't fit the kind of task, or the name of a value or a split is that of a score.
         ValueError: an embedding is not finite, a split has no examples to fit on or to test on, or a metric cannot be
-            measured on a split's test examples.
+            measured on a split's examples.
     """
     _check(embeddings, questions)
-    answers = ask(protocol, embeddings, questions)
+    answers = _answers(protocol, embeddings, questions)
+    tests = [answer.test for answer in answers]
     targets = [questions.targets[split.test] for split in questions.splits]
     regression = questions.kind == "regression"
 
@@ -85,48 +92,116 @@ def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questi
     for name in questions.metrics:
         metric = METRICS[name]
         if regression:
-            scores[name] = metric(np.concatenate(answers), np.concatenate(targets), questions.labels)
+            scores[name] = metric(np.concatenate(tests), np.concatenate(targets), questions.labels)
             continue
         values = {
             split.name: _measured(metric, asked, target, questions.labels, f"the test examples of {split.name}")
-            for split, asked, target in zip(questions.splits, answers, targets, strict=True)
+            for split, asked, target in zip(questions.splits, tests, targets, strict=True)
         }
         scores[name] = float(np.mean(list(values.values())))
         of_splits = of_splits or values
     first = questions.metrics[0]
     scores[f"{first}_low"], scores[f"{first}_high"] = interval(
-        METRICS[first], answers, targets, questions.labels, pooled=regression, seed=protocol.seed
+        METRICS[first], tests, targets, questions.labels, pooled=regression, seed=protocol.seed
     )
+    scores |= {name: _validated(name.removesuffix(VALID), answers, questions) for name in choosing(questions)}
     if regression:
-        explained = r2(np.concatenate(answers), np.concatenate(targets)).tolist()
+        explained = r2(np.concatenate(tests), np.concatenate(targets)).tolist()
         return {"score": float(np.mean(explained))} | scores | dict(zip(questions.labels, explained, strict=True))
     return scores | of_splits if len(questions.splits) > 1 else scores
 
 
 def ask(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list[np.ndarray]:
-    """What is answered about the test examples of each split, after fitting on its others.
+    """Return what is answered about the test examples of each split, after fitting on its others.
 
     Returns:
         For each split (test, labels): of classes their probabilities, of labels their odds or probabilities, of values
         the predictions.
     """
-    return _ANSWER[protocol.kind](protocol, embeddings, questions)
+    if protocol.kind == "mlp":
+        return [network.answers.test for network in _mlp(protocol, embeddings, questions)]
+    ask_once = _ASK_ONCE[protocol.kind]
+    return [ask_once(protocol, embeddings, questions, _all_but_test(split), split.test) for split in questions.splits]
 
 
 def columns(questions: Questions) -> tuple[str, ...]:
-    """Names of the scores that `evaluate` gives."""
+    """Return the names of the scores that `evaluate` gives."""
     first, *_ = questions.metrics
-    parts = tuple(split.name for split in questions.splits) if len(questions.splits) > 1 else ()
-    regression = questions.kind == "regression"
-    extra = ("score", *questions.labels) if regression else parts
-    return tuple(dict.fromkeys((*questions.metrics, f"{first}_low", f"{first}_high", *extra)))
+    of_splits = tuple(split.name for split in questions.splits) if len(questions.splits) > 1 else ()
+    extra = ("score", *questions.labels) if questions.kind == "regression" else of_splits
+    named = (*questions.metrics, f"{first}_low", f"{first}_high", *choosing(questions), *extra)
+    return tuple(dict.fromkeys(named))
+
+
+def choosing(questions: Questions) -> tuple[str, ...]:
+    """Return the names of the validation scores that `evaluate` gives: those by which something may be chosen."""
+    named = (*questions.metrics, *(["score"] if questions.kind == "regression" else []))
+    return tuple(f"{name}{VALID}" for name in dict.fromkeys(named))
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What is answered about a split.
+
+    Attributes:
+        test: about its test examples.
+        valid: about `rows`, by a probe that was not fitted on them.
+        rows: the validation examples.
+    """
+
+    test: np.ndarray
+    valid: np.ndarray
+    rows: np.ndarray
+
+
+def _answers(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list[_Answers]:
+    """Answers about the test and the validation examples of each split."""
+    if protocol.kind == "mlp":
+        return [network.answers for network in _mlp(protocol, embeddings, questions)]
+    found = []
+    for split, test in zip(questions.splits, ask(protocol, embeddings, questions), strict=True):
+        train, valid = parts(questions, split)
+        answered = _ASK_ONCE[protocol.kind](protocol, embeddings, questions, train, valid)
+        found.append(_Answers(test, answered, valid))
+    return found
+
+
+def _validated(name: str, answers: Sequence[_Answers], questions: Questions) -> float:
+    """A validation score: as the test score, the mean over the splits, or over all their predictions together."""
+    metric = METRICS[name]
+    if questions.kind == "regression":
+        rows = np.concatenate([answer.rows for answer in answers])
+        return metric(np.concatenate([answer.valid for answer in answers]), questions.targets[rows], questions.labels)
+    return float(
+        np.mean(
+            [
+                _on_validation(metric, answer.valid, questions, answer.rows, split.name)
+                for split, answer in zip(questions.splits, answers, strict=True)
+            ]
+        )
+    )
+
+
+def _on_validation(metric: Metric, answers: np.ndarray, questions: Questions, rows: np.ndarray, split: str) -> float:
+    """A metric on validation examples; labels that all of them have, or none, are left out."""
+    targets, labels = questions.targets[rows], questions.labels
+    if questions.kind == "multilabel":
+        varied = targets.any(axis=0) & ~targets.all(axis=0)
+        answers, targets = answers[:, varied], targets[:, varied]
+        labels = tuple(itertools.compress(labels, varied))
+    return _measured(metric, answers, targets, labels, f"the validation examples of {split}")
+
+
+def _all_but_test(split: Split) -> np.ndarray:
+    """What a probe without settings is fitted on for the test score."""
+    return np.concatenate([split.train, split.valid])
 
 
 def _check(embeddings: np.ndarray, questions: Questions) -> None:
     check(questions.metrics, questions.kind, questions.labels)
     first = questions.metrics[0]
     names = questions.labels if questions.kind == "regression" else tuple(split.name for split in questions.splits)
-    taken = {"score", *questions.metrics, f"{first}_low", f"{first}_high"}
+    taken = {"score", *questions.metrics, f"{first}_low", f"{first}_high", *choosing(questions)}
     if clash := taken & set(names):
         raise ConfigError(f"{min(clash)!r} is the name of a score; call the value or split of that name something else")
     if len(embeddings) != len(questions.targets):
@@ -172,21 +247,17 @@ LARGE = 10_000_000
 """Numbers in the embeddings of a task from which on linear models are fitted with more than one thread."""
 
 
-def _linear(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list[np.ndarray]:
-    """Answers of a linear model to each split's test examples. It has nothing to choose on `valid`: that is fitted on
-    as well.
-    """
+def _linear(
+    protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions, fit: np.ndarray, asked: np.ndarray
+) -> np.ndarray:
+    """Answers about the examples `asked` by a linear model of the examples `fit`."""
     from threadpoolctl import threadpool_limits
 
-    found = []
     # The threads of small products wait for each other longer than they work: on a busy machine, ten times as long.
     threads = torch.get_num_threads() if embeddings.size > LARGE else 1
     with threadpool_limits(threads, user_api="blas"):
-        for split in questions.splits:
-            rows = np.concatenate([split.train, split.valid])
-            fitted, tested = _standardised(embeddings[rows], embeddings[split.test])
-            found.append(_FIT_LINEAR[questions.kind](fitted, questions.targets[rows], tested, len(questions.labels)))
-    return found
+        fitted, others = _standardised(embeddings[fit], embeddings[asked])
+        return _FIT_LINEAR[questions.kind](fitted, questions.targets[fit], others, len(questions.labels))
 
 
 def _logistic(fitted: np.ndarray, classes: np.ndarray, tested: np.ndarray, labels: int) -> np.ndarray:
@@ -273,27 +344,24 @@ TEMPERATURE = 0.07
 """Wu et al. (2018): a neighbour at cosine similarity s votes with weight exp(s / 0.07)."""
 
 
-def _knn(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list[np.ndarray]:
-    """Weighted mean of the neighbours' targets for each split's test examples: of classes and labels, their share of
-    the votes; of values, the prediction. It has nothing to choose on `valid`: the neighbours are from there as well.
+def _knn(
+    protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions, fit: np.ndarray, asked: np.ndarray
+) -> np.ndarray:
+    """Weighted mean of the targets of the neighbours of the examples `asked` among the examples `fit`: of classes and
+    labels, their share of the votes; of values, the prediction.
 
     Weights are those of Wu et al. (2018), on standardised embeddings; they take 200 neighbours among a million images.
     """
     targets = torch.from_numpy(_columns(questions))
-    found = []
-    for split in questions.splits:
-        rows = np.concatenate([split.train, split.valid])
-        near, asked = (
-            nn.functional.normalize(torch.from_numpy(of), dim=1)
-            for of in _standardised(embeddings[rows], embeddings[split.test])
-        )
-        answers = []
-        for some in asked.split(256):
-            similarity, which = (some @ near.T).topk(min(protocol.neighbours, len(rows)), dim=1)
-            votes = (similarity.double() / TEMPERATURE).softmax(dim=1)
-            answers.append(torch.einsum("nk,nkl->nl", votes, targets[torch.from_numpy(rows)[which]]))
-        found.append(torch.cat(answers).numpy())
-    return found
+    near, others = (
+        nn.functional.normalize(torch.from_numpy(of), dim=1) for of in _standardised(embeddings[fit], embeddings[asked])
+    )
+    answers = []
+    for some in others.split(256):
+        similarity, which = (some @ near.T).topk(min(protocol.neighbours, len(fit)), dim=1)
+        votes = (similarity.double() / TEMPERATURE).softmax(dim=1)
+        answers.append(torch.einsum("nk,nkl->nl", votes, targets[torch.from_numpy(fit)[which]]))
+    return torch.cat(answers).numpy()
 
 
 def _columns(questions: Questions) -> np.ndarray:
@@ -329,8 +397,9 @@ GRID = tuple(
 """The 16 combinations of hear-eval-kit's default grid."""
 
 
-def _mlp(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list[np.ndarray]:
-    """Answers of HEAR's shallow networks to each split's test examples.
+def _mlp(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list["_Fitted"]:
+    """HEAR's shallow networks, the best of each split. As in HEAR, the network that was fitted on the training examples
+    alone answers about the test examples too.
 
     As in hear-eval-kit: one or two hidden layers of 1024 with batch norm, dropout 0.1 and ReLU; Xavier initialisation;
     Adam, batches of 1024, cross-entropy (binary for labels); the task's first metric on the validation examples every
@@ -339,9 +408,7 @@ def _mlp(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions)
 
     Not as there: embeddings are standardised; batches are shuffled, and as even in size as can be (no last batch of one
     example, which batch norm refuses); probabilities are those of float64, so that near-certain ones do not tie; and
-    regression, which HEAR does not have, minimises the squared error of standardised values. A split without `valid`
-    gives a fifth of `train` to it, the same fifth every time: stratified by class, or by the rarest label of each
-    example; drawn at random for values.
+    regression, which HEAR does not have, minimises the squared error of standardised values.
     """
     rng = np.random.default_rng(protocol.seed)
     grid = [GRID[k] for k in rng.permutation(len(GRID))[: protocol.grid_points]]
@@ -349,7 +416,7 @@ def _mlp(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions)
     for split in questions.splits:
         networks = [_fit_network(protocol, point, embeddings, questions, split) for point in grid]
         best = max(networks, key=lambda network: network.validation)
-        found.append(best.answers)
+        found.append(best)
         if protocol.selection == "first_split":
             grid = [best.point]
     return found
@@ -362,18 +429,18 @@ class _Fitted:
     Attributes:
         point: how it was made.
         validation: the task's first metric on the validation examples.
-        answers: to the test examples.
+        answers: of the same check.
     """
 
     point: _GridPoint
     validation: float
-    answers: np.ndarray
+    answers: _Answers
 
 
 def _fit_network(
     protocol: ProtocolConfig, point: _GridPoint, embeddings: np.ndarray, questions: Questions, split: Split
 ) -> _Fitted:
-    train, valid = (split.train, split.valid) if len(split.valid) else _without_a_fifth(split, questions)
+    train, valid = parts(questions, split)
     fitted, checked, tested = (
         torch.from_numpy(rows).float()
         for rows in _standardised(embeddings[train], embeddings[valid], embeddings[split.test])
@@ -405,21 +472,20 @@ def _fit_network(
                 optimizer.step()
             if epoch % EPOCHS_A_CHECK and epoch < protocol.max_epochs:
                 continue
-            where = f"the validation examples of {split.name}"
-            score = _measured(metric, answer(checked), questions.targets[valid], questions.labels, where)
+            score = _on_validation(metric, answer(checked), questions, valid, split.name)
             checks += 1
             if score > best:
                 best, weights, checks = score, copy.deepcopy(network.state_dict()), 0
             elif checks >= PATIENCE:
                 break
 
+    def bounded(answers: np.ndarray) -> np.ndarray:
+        if questions.kind == "multiclass":
+            answers[:, ~columns.any(axis=0)] = 0.0  # what it says of a class that it never saw is its initial luck
+        return _guarded(answers, columns) if questions.kind == "regression" else answers
+
     network.load_state_dict(weights)
-    tests = answer(tested)
-    if questions.kind == "multiclass":
-        tests[:, ~columns.any(axis=0)] = 0.0  # what the network says of a class that it never saw is its initial luck
-    elif questions.kind == "regression":
-        tests = _guarded(tests, columns)
-    return _Fitted(point, best, tests)
+    return _Fitted(point, best, _Answers(bounded(answer(tested)), bounded(answer(checked)), valid))
 
 
 def _network(size: int, outputs: int, point: _GridPoint) -> nn.Sequential:
@@ -447,29 +513,8 @@ _ACTIVATION: dict[Kind, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _without_a_fifth(split: Split, questions: Questions) -> tuple[np.ndarray, np.ndarray]:
-    """`split.train` as what is fitted on and, a fifth of it, what is checked on.
-
-    Raises:
-        ValueError: it is too small for that.
-    """
-    if len(split.train) < 3:
-        raise ValueError(
-            f"{split.name} has {len(split.train)} train examples and none to validate on; expected 3 or more"
-        )
-    rows = np.random.default_rng(0).permutation(split.train)
-    targets = questions.targets[rows]
-    if questions.kind == "multiclass":
-        rows = rows[np.argsort(targets, kind="stable")]
-    elif questions.kind == "multilabel":
-        count = targets.sum(axis=0)
-        rows = rows[np.argsort(np.where(targets, count, len(rows) + 1).min(axis=1), kind="stable")]
-    checked = np.arange(len(rows)) % 5 == 2
-    return rows[~checked], rows[checked]
-
-
-_ANSWER: dict[str, Callable[[ProtocolConfig, np.ndarray, Questions], list[np.ndarray]]] = {
+_ASK_ONCE: dict[str, Callable[[ProtocolConfig, np.ndarray, Questions, np.ndarray, np.ndarray], np.ndarray]] = {
     "linear": _linear,
-    "mlp": _mlp,
     "knn": _knn,
 }
+"""Protocols without settings to choose: answers about some examples from others."""

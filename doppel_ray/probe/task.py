@@ -37,8 +37,8 @@ class Split:
     Attributes:
         name: "fold_3", or "test" where the source has one test set.
         train: (n,) int64.
-        valid: (n,) int64, perhaps none. What has settings to choose chooses them here; what has none is fitted on
-            these together with `train`.
+        valid: (n,) int64, perhaps none (`validation.parts`). Trials, checkpoints and settings are chosen by the scores
+            on these, after fitting on `train`. For the test score, what has no settings is fitted on both.
         test: (n,) int64; nothing but the score is taken from it.
     """
 
@@ -57,7 +57,7 @@ class Questions:
         targets: multiclass: (n,) int64 class numbers. multilabel: (n, labels) bool. regression: (n, values) float64.
         labels: names of the classes, or of the values.
         splits: at least one; scores are means over them.
-        metrics: names in `doppel_ray.probe.metrics`, the first of which trials are judged by.
+        metrics: names in `doppel_ray.probe.metrics`, the first of which is the task's score.
     """
 
     kind: Kind

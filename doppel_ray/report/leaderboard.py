@@ -12,6 +12,7 @@ from rich.table import Table
 
 from doppel_ray.points import SEED
 from doppel_ray.report.study import BASELINES, Score, Setting, Study, title
+from doppel_ray.rows import VALID
 
 COSTS = ("train_seconds", "probe/seconds", "energy_joules")
 """Columns whose sum over its rows is what a trial has cost."""
@@ -41,6 +42,8 @@ def entry(study: Study, setting: Setting) -> dict[str, Any]:
     for name in study.scores:
         score = setting.score(name)
         found[name] = score and score.mean
+        if (valid := setting.score(f"{name}{VALID}")) is not None:
+            found[f"{name}{VALID}"] = valid.mean
         if score and score.over:
             found |= {f"{name}_low": score.low, f"{name}_high": score.high, f"{name}_interval_over": score.over}
         for which in BASELINES:
@@ -106,15 +109,19 @@ def write_csv(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def table(study: Study) -> Table:
-    """The leaderboard for a terminal; two last rows show the baselines, `gain` what the metric is above the better."""
-    gains = [setting.gain(study.metric) for setting in study.settings]
+    """The leaderboard for a terminal: the validation score that gives the order, and test scores.
+
+    Two last rows show the baselines; `gain` is what the test score is above the better of them.
+    """
+    gains = [setting.gain(study.reported) for setting in study.settings]
     gain_column = ["gain"] if any(gain is not None for gain in gains) else []
     scores = [name for name in study.scores if name != "loss"]
     keys = study.keys or ("setting",)
     seeds = ["seeds"] if study.has_repeats else []
+    valid = ["validation"] if any(study.validation(setting) is not None for setting in study.settings) else []
     names = ", ".join(run.name for run in study.runs)
     found = Table(title=escape(f"{names}: best by {study.metric}"), title_justify="left")
-    for name in ("#", *keys, *seeds, *map(title, scores), *gain_column, "loss", "epochs", "pairs", "status"):
+    for name in ("#", *keys, *seeds, *valid, *map(title, scores), *gain_column, "loss", "epochs", "pairs", "status"):
         found.add_column(escape(name), justify="left" if name in (*keys, "status") else "right")
     for rank, (setting, gain) in enumerate(zip(study.settings, gains, strict=True), start=1):
         judged_by_loss = setting.score("loss") if study.metric == "loss" else None
@@ -122,6 +129,7 @@ def table(study: Study) -> Table:
             rank,
             *([study.label(setting, key) for key in study.keys] or [study.title(setting)]),
             *([setting.seeds] if seeds else []),
+            *([study.validation(setting)] if valid else []),
             *(show_score(setting.score(name)) for name in scores),
             *([gain] if gain_column else []),
             show_score(judged_by_loss) if judged_by_loss else setting.last("loss"),
@@ -133,6 +141,6 @@ def table(study: Study) -> Table:
     for which, what in BASELINES.items():
         levels = [study.baseline(name, which) for name in scores]
         if any(level is not None for level in levels):
-            blank = [""] * (len(keys) - 1 + len(seeds))
+            blank = [""] * (len(keys) - 1 + len(seeds) + len(valid))
             found.add_row("", what, *blank, *map(show, levels), *[""] * (3 + len(gain_column)), "baseline", style="dim")
     return found

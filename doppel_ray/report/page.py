@@ -14,8 +14,8 @@ from doppel_ray.points import SEED
 from doppel_ray.report.figures import Figure
 from doppel_ray.report.leaderboard import latest, show, singles
 from doppel_ray.report.runs import Run, Trial
-from doppel_ray.report.study import BASELINES, Score, Setting, Study, short, title
-from doppel_ray.rows import Row, checkpoint_name, number
+from doppel_ray.report.study import BASELINES, Score, Setting, Study, chosen_on_test, short, title
+from doppel_ray.rows import VALID, Row, checkpoint_name, number, reported
 from doppel_ray.search import label
 
 HERE = Path(__file__).parent
@@ -192,16 +192,16 @@ def _interval(score: Score | None) -> str:
 
 def _result(study: Study) -> dict[str, str] | None:
     """What came out, for the head of the page."""
-    if not study.settings or (score := study.settings[0].score(study.metric)) is None:
+    if not study.settings or (score := study.settings[0].score(study.reported)) is None:
         return None
     first = study.settings[0]
     champion, row = first.champion, first.best(first.champion) or {}
     gain = ""
-    if (found := first.gain(study.metric)) is not None:
+    if (found := first.gain(study.reported)) is not None:
         levels = [
             f"{what} {show(level)}"
             for which, what in BASELINES.items()
-            if (level := first.baseline(study.metric, which)) is not None
+            if (level := first.baseline(study.reported, which)) is not None
         ]
         better = "above" if found >= 0 else "below"
         gain = f"{abs(found):.3f} {better} the better of its baselines ({', '.join(levels)})"
@@ -210,6 +210,7 @@ def _result(study: Study) -> dict[str, str] | None:
         "score": show(score.mean),
         "interval": f"{_interval(score)} (95 % over {_over(first, score)})" if score.over else "",
         "gain": gain,
+        "chosen": f"{title(first.metric)} {show(row[first.metric])}" if first.metric != study.reported else "",
         "where": f"{champion.name}, epoch {row.get('epoch', '–')}: {_where(champion, row)}",
     }
 
@@ -231,11 +232,13 @@ def _leaderboard(study: Study) -> Board:
     """A row for each setting, best first, and the baselines."""
     scale = _Scale(study)
     keys = study.keys or ("",)
-    gains = [setting.gain(study.metric) for setting in study.settings]
+    gains = [setting.gain(study.reported) for setting in study.settings]
+    valid = any(study.validation(setting) is not None for setting in study.settings)
     columns = [
         Column("#"),
         *(Column(short(key) if key else "setting", number=False) for key in keys),
         *([Column("seeds")] if study.has_repeats else []),
+        *([Column("validation")] if valid else []),
         Column("", number=False),
         *(Column(title(name)) for name in study.scores),
         *([Column("gain")] if any(gain is not None for gain in gains) else []),
@@ -252,10 +255,11 @@ def _leaderboard(study: Study) -> Board:
             Cell(str(rank)),
             *(Cell(study.label(setting, key) if key else study.title(setting)) for key in keys),
             *([Cell(str(setting.seeds))] if study.has_repeats else []),
+            *([Cell(show(study.validation(setting)))] if valid else []),
             scale.cell(setting),
             *(Cell(show((score := setting.score(name)) and score.mean), _interval(score)) for name in study.scores),
             *([_gain(gain)] if "gain" in names else []),
-            Cell(show(setting.last(study.metric))),
+            Cell(show(setting.last(study.reported))),
             Cell(show(latest(setting, "pairs"))),
             _seconds(setting.cost("train_seconds")),
             *([_energy(setting.cost("energy_joules"))] if "energy" in names else []),
@@ -282,8 +286,8 @@ class _Scale:
         self.low, self.high = (min(ends), max(ends)) if ends else (0.0, 1.0)
 
     def _ends(self, setting: Setting) -> list[float]:
-        score = setting.score(self.study.metric)
-        levels = [setting.baseline(self.study.metric, which) for which in BASELINES]
+        score = setting.score(self.study.reported)
+        levels = [setting.baseline(self.study.reported, which) for which in BASELINES]
         found = [score.mean, score.low, score.high, *levels] if score else levels
         return [value for value in found if value is not None]
 
@@ -294,14 +298,14 @@ class _Scale:
         return round(FOREST_MARGIN + share * (FOREST_WIDTH - 2 * FOREST_MARGIN), 1)
 
     def cell(self, setting: Setting) -> Cell:
-        score = setting.score(self.study.metric)
+        score = setting.score(self.study.reported)
         mean = self._x(score.mean) if score else None
         if score is None or mean is None:
             return Cell()
         levels = [
             (x, dashes)
             for which, dashes in FOREST_DASHES.items()
-            if (x := self._x(setting.baseline(self.study.metric, which))) is not None
+            if (x := self._x(setting.baseline(self.study.reported, which))) is not None
         ]
         about = f"{show(score.mean)} {_interval(score)}".strip()
         return Cell(forest=Forest(about, mean, self._x(score.low), self._x(score.high), levels))
@@ -323,10 +327,12 @@ def _energy(joules: float | None) -> Cell:
 
 def _trials(study: Study) -> Board:
     """A row for each trial, in the order of the leaderboard."""
+    valid = any(study.validation(setting) is not None for setting in study.settings)
     columns = [
         Column("#"),
         Column("trial", number=False),
         Column("seed"),
+        *([Column("validation")] if valid else []),
         *(Column(name) for score in study.scores for name in (title(score), "at the end")),
         Column("best epoch"),
         Column("epochs"),
@@ -343,6 +349,7 @@ def _trials(study: Study) -> Board:
                 Cell(str(rank)),
                 Cell(trial.name, run.name if len(study.runs) > 1 else ""),
                 Cell("–" if seed is None else str(seed)),
+                *([Cell(show(study.validation(single)))] if valid else []),
             ]
             for name in study.scores:
                 score = single.score(name)
@@ -373,12 +380,18 @@ def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> int | None:
 
 def _notes(study: Study) -> list[str]:
     """How to read the tables."""
-    name = title(study.metric)
     notes = [
-        f"Each trial counts with its best row by {name}. It was picked by the very score that it shows, on the test "
-        "examples, so that it is optimistic by a little; “at the end” is the score of the last row that has one, which "
-        "nobody picked. All scores of a line come from the same row."
+        f"Each trial counts with its best row by {study.metric}, which also gives the order. All scores of a line come "
+        "from that row; “at the end” is the score of the last row that has one."
     ]
+    if study.metric.endswith(VALID):
+        notes.append(
+            "Validation scores choose, and test scores are reported. A test example is in no fit that it is asked "
+            "about. In cross-validation over all folds each clip is tested in one split and validates another; with "
+            "probes.test_folds of one fold, nothing that is chosen has seen a label of that fold."
+        )
+    if study.chosen_on_test:
+        notes.append(f"{chosen_on_test(study.chosen_on_test)}.")
     over = {
         score.over for setting in study.settings for each in study.scores if (score := setting.score(each)) is not None
     }
@@ -392,7 +405,7 @@ def _notes(study: Study) -> list[str]:
             "The interval of a single trial is the 95 % bootstrap interval over test examples. It says how the same "
             "checkpoint would do on other recordings, and nothing about other seeds."
         )
-    if study.baseline(study.metric, "untrained") is not None:
+    if study.baseline(study.reported, "untrained") is not None:
         notes.append(
             "Gain is over the better baseline, on the same splits. In the pictures the dashed line is the same encoder "
             "untrained, the dotted one mel statistics."
@@ -404,10 +417,10 @@ def _notes(study: Study) -> list[str]:
             "all of it, and other machines are not in it."
         )
     if len(study.runs) > 1:
-        others = {(run.metric, run.mode) for run in study.runs} - {(study.metric, study.mode)}
+        others = {(reported(run.metric), run.mode) for run in study.runs} - {(study.reported, study.mode)}
         if others:
             notes.append(
-                f"All runs are judged by {study.metric}, as the first is; some were steered by another metric."
+                f"All runs are judged by {study.reported}, as the first is; some were steered by another metric."
             )
     return notes
 
@@ -441,7 +454,7 @@ def _origin(run: Run) -> Origin:
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "–"),
         ("machine", ", ".join(f"{name}: {value}" for name, value in machine.items()) or "–"),
         ("seed", str(tree.lookup(run.experiment, SEED))),
-        ("judged by", f"{run.metric} ({run.mode})"),
+        ("chosen by", f"{run.metric} ({run.mode})"),
     ]
     shrunk = None
     if changes := run.about.get("shrunk"):

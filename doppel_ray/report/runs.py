@@ -10,7 +10,19 @@ from typing import Any
 
 from doppel_ray import tree
 from doppel_ray.points import SEED
-from doppel_ray.rows import POPULATION, ROWS, Row, checkpoint_name, checkpoint_of, number, sound_rows
+from doppel_ray.rows import (
+    POPULATION,
+    ROWS,
+    VALID,
+    Row,
+    best,
+    checkpoint_name,
+    checkpoint_of,
+    is_test,
+    number,
+    reported,
+    sound_rows,
+)
 from doppel_ray.section import ConfigError
 
 RUN = "run.json"
@@ -50,8 +62,7 @@ class Trial:
 
     def best(self, metric: str, mode: str) -> Row | None:
         """The row that is best by `metric`; None if no row has it."""
-        having = [row for row in self.rows if number(row.get(metric)) is not None]
-        return (max if mode == "max" else min)(having, key=lambda row: row[metric], default=None)
+        return best(self.rows, metric, mode)
 
     def last(self, name: str) -> Row | None:
         """The last row with a number in column `name`."""
@@ -115,19 +126,21 @@ class Run:
         told = (self.about.get("experiment"), *(trial.experiment for trial in self.trials))
         return next((experiment for experiment in told if experiment), {})
 
-    @property
+    @cached_property
     def metric(self) -> str:
-        known = tree.lookup(self.experiment, "tune.metric")
-        return known or next(
-            (
-                name.removesuffix("_untrained")
-                for trial in self.trials
-                for row in trial.rows
-                for name in row
-                if name.endswith("_untrained")
-            ),
-            "loss",
-        )
+        """What its trials are chosen by: `tune.metric`, or the first task's first metric if that is not known."""
+        rows = (row for trial in self.trials for row in trial.rows)
+        firsts = (name.removesuffix("_untrained") for row in rows for name in row if name.endswith("_untrained"))
+        return self.chosen_by(tree.lookup(self.experiment, "tune.metric") or next(firsts, "loss"))
+
+    def chosen_by(self, metric: str) -> str:
+        """Return the validation score that belongs to `metric`; the test score in a run from before there were any."""
+        test = reported(metric)
+        valid = f"{test}{VALID}"
+        scored = [row for trial in self.trials for row in trial.rows if number(row.get(test)) is not None]
+        if not is_test(test) or not scored:
+            return metric
+        return valid if all(valid in row for row in scored) else test
 
     @property
     def mode(self) -> str:

@@ -2,7 +2,8 @@
 
 Trials that differ only in `run.seed` are repeats of one setting. A setting's score is the mean over its seeds, with a
 95 % interval of Student's t over them; that of a single trial has the bootstrap interval over test examples that its
-row carries. Each trial counts with its best row by the run's metric.
+row carries. Each trial counts with its best row by the run's metric, a validation score; reported is the test score of
+that row.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from doppel_ray import tree
 from doppel_ray.points import SEED
 from doppel_ray.report.runs import Run, Trial
-from doppel_ray.rows import Row, number
+from doppel_ray.rows import VALID, Row, is_test, number, reported
 from doppel_ray.search import label
 
 RUN_KEY = "run"
@@ -56,7 +57,8 @@ class Setting:
     Attributes:
         values: what the search gave it, in the order of the study's keys, without the seed.
         repeats: (run, trial, seed) of each.
-        metric, mode: by which a trial's best row is chosen.
+        metric, mode: by which a trial's best row is chosen; of a run from before there were validation scores, a test
+            score.
     """
 
     values: dict[str, Any]
@@ -133,7 +135,7 @@ class Setting:
         known = [value for which in BASELINES if (value := self.baseline(name, which)) is not None]
         if score is None or not known:
             return None
-        if name == self.metric and self.mode == "min":
+        if name == reported(self.metric) and self.mode == "min":
             return min(known) - score.mean
         return score.mean - max(known)
 
@@ -152,7 +154,7 @@ class Study:
 
     Attributes:
         runs: what it was read from.
-        metric, mode: by which trials are judged: the first run's.
+        metric, mode: by which trials are chosen: the first run's.
         keys: what the search varied, without the seed; of several runs the first is which run.
         settings: the best first, those without the metric last.
     """
@@ -162,6 +164,16 @@ class Study:
     mode: str
     keys: tuple[str, ...]
     settings: tuple[Setting, ...]
+
+    @property
+    def reported(self) -> str:
+        """The score that is shown of what the metric has chosen."""
+        return reported(self.metric)
+
+    @property
+    def chosen_on_test(self) -> list[str]:
+        """The runs whose trials were chosen by the test scores that are reported."""
+        return [run.name for run in self.runs if is_test(run.chosen_by(self.metric))]
 
     @property
     def trials(self) -> int:
@@ -178,8 +190,8 @@ class Study:
 
     @cached_property
     def scores(self) -> list[str]:
-        """The metric first, then the first metric of every other task."""
-        names: dict[str, None] = {self.metric: None}
+        """What the metric reports first, then the first metric of every other task."""
+        names: dict[str, None] = {self.reported: None}
         for setting in self.settings:
             for trial in setting.trials:
                 for row in trial.rows:
@@ -211,8 +223,13 @@ class Study:
         return key in self.varied and all(number(value) is not None for value in values)
 
     def reached(self, setting: Setting) -> float | None:
-        """A setting's metric."""
-        score = setting.score(self.metric)
+        """The score that is reported of a setting."""
+        score = setting.score(self.reported)
+        return None if score is None else score.mean
+
+    def validation(self, setting: Setting) -> float | None:
+        """The validation score that has chosen a setting's rows; None if something else has."""
+        score = setting.score(self.metric) if self.metric.endswith(VALID) else None
         return None if score is None else score.mean
 
     def baseline(self, name: str, which: str) -> float | None:
@@ -223,26 +240,36 @@ class Study:
 
 def study(runs: Sequence[Run]) -> Study:
     """Put the trials of runs together as settings, best first."""
-    metric, mode = runs[0].metric, runs[0].mode
+    chosen_by = {run.folder: run.chosen_by(runs[0].metric) for run in runs}
+    metric = next((found for found in chosen_by.values() if found.endswith(VALID)), runs[0].metric)
+    mode = runs[0].mode
     searched = dict.fromkeys(key for run in runs for trial in run.trials for key in trial.values if key != SEED)
     keys = (*([RUN_KEY] if len(runs) > 1 else []), *searched)
     groups: dict[str, Setting] = {}
     for run in runs:
         for trial in run.trials:
-            given = trial.values_at(trial.best(metric, mode) or {})
+            given = trial.values_at(trial.best(chosen_by[run.folder], mode) or {})
             values = {key: given[key] if key in given else tree.lookup(run.experiment, key) for key in searched}
             values = ({RUN_KEY: run.name} if len(runs) > 1 else {}) | values
             seed = trial.values.get(SEED, tree.lookup(run.experiment, SEED))
             # Two trials of a population that have come to the same values are not repeats.
             group = _plain([str(run.folder), values, trial.name if run.is_population else None])
             known = groups[group].repeats if group in groups else ()
-            groups[group] = Setting(values, (*known, (run, trial, seed)), metric, mode)
+            groups[group] = Setting(values, (*known, (run, trial, seed)), chosen_by[run.folder], mode)
 
     def rank(setting: Setting) -> float:
-        score = setting.score(metric)
+        score = setting.score(setting.metric)
         return math.inf if score is None else -score.mean if mode == "max" else score.mean
 
     return Study(tuple(runs), metric, mode, keys, tuple(sorted(groups.values(), key=rank)))
+
+
+def chosen_on_test(runs: Sequence[str]) -> str:
+    """Return what is said of runs from before there were validation scores."""
+    return (
+        f"{', '.join(runs)}: trials and checkpoints were chosen by the test scores that are shown, which are therefore "
+        "optimistic; the rows have no validation scores"
+    )
 
 
 def short(key: str) -> str:

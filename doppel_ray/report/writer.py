@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 
 from doppel_ray.output import written
-from doppel_ray.report.leaderboard import rows_table, settings_table, table, trials_table, write_csv
+from doppel_ray.report.leaderboard import rows_table, settings_table, show, table, trials_table, write_csv
 from doppel_ray.report.runs import Run, read
-from doppel_ray.report.study import Study, study
+from doppel_ray.report.study import Study, chosen_on_test, study
 from doppel_ray.search import label
 from doppel_ray.section import ConfigError
 
@@ -97,16 +97,18 @@ def make(runs: Sequence[Run], page: Path, console: Console) -> None:
     console.print(
         f"wrote {page}" + ("" if page.name != PAGE else f", beside it {', '.join(FILES)} and {FIGURES}/"), markup=False
     )
-    score = subject.settings[0].score(subject.metric) if subject.settings else None
+    if on_test := subject.chosen_on_test:
+        console.print(chosen_on_test(on_test), markup=False)
+    score = subject.settings[0].score(subject.reported) if subject.settings else None
     if score is None:
-        console.print(f"no trial has reported {subject.metric} yet", markup=False)
+        console.print(f"no trial has reported {subject.reported} yet", markup=False)
         return
-    champion = subject.settings[0].champion
-    best = champion.best(subject.metric, subject.mode) or {}
-    told = f"best: {champion.name}, epoch {best.get('epoch')}: {subject.metric} {best[subject.metric]:.4f}"
+    first = subject.settings[0]
+    champion, best = first.champion, first.best(first.champion) or {}
+    told = f"best: {champion.name}, epoch {best.get('epoch')}: {subject.reported} {show(best.get(subject.reported))}"
+    if first.metric != subject.reported:
+        told += f", chosen by {first.metric} {show(best.get(first.metric))}"
     if score.over == "seeds":
-        told += (
-            f" (mean of {subject.settings[0].seeds} seeds {score.mean:.4f}, 95 % {score.low:.4f} to {score.high:.4f})"
-        )
+        told += f" (mean of {first.seeds} seeds {score.mean:.4f}, 95 % {score.low:.4f} to {score.high:.4f})"
     path = champion.checkpoint(best)
     console.print(f"{told}\nbest checkpoint: {path or champion.no_checkpoint(best)}", markup=False)

@@ -85,7 +85,10 @@ class Sweep:
     def metrics(self) -> list[dict[str, float]]:
         """What every row says of training and probes, in the order of trials and epochs."""
         rows = [row for trial in self.trials() for row in read_rows(self.run / "trials" / trial["name"])]
-        return [{name: row[name] for name in ("loss", "pairs", "probe/factors/score")} for row in rows]
+        return [
+            {name: row[name] for name in ("loss", "pairs", "probe/factors/score", "probe/factors/score_valid")}
+            for row in rows
+        ]
 
     def go_on(self, *arguments: object) -> None:
         """Run a command to its good end."""

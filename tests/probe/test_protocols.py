@@ -11,7 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from doppel_ray.probe import protocols
+from doppel_ray.probe import protocols, validation
 from doppel_ray.probe.protocols import ProtocolConfig, evaluate
 from doppel_ray.probe.task import Kind, Questions, Split
 from doppel_ray.section import ConfigError
@@ -67,9 +67,13 @@ def classes(n: int = 200) -> np.ndarray:
 def test_classes_that_are_there_are_found(protocol: ProtocolConfig) -> None:
     vectors = embeddings(size=8) + 5.0 * np.eye(8, dtype=np.float32)[classes()]
     scores = evaluate(protocol, vectors, ask("multiclass", classes()))
-    assert list(scores) == ["accuracy", "mAP", "accuracy_low", "accuracy_high", *(f"fold_{k}" for k in range(5))]
-    assert scores["accuracy"] > 0.9
-    assert scores["mAP"] > 0.9
+    assert list(scores) == [
+        *("accuracy", "mAP", "accuracy_low", "accuracy_high", "accuracy_valid", "mAP_valid"),
+        *(f"fold_{k}" for k in range(5)),
+    ]
+    for name in ("accuracy", "mAP"):
+        assert scores[name] > 0.9
+        assert scores[f"{name}_valid"] > 0.85
     assert scores["accuracy"] == pytest.approx(np.mean([scores[f"fold_{k}"] for k in range(5)]))
     assert scores["accuracy_low"] <= scores["accuracy"] <= scores["accuracy_high"]
 
@@ -78,7 +82,7 @@ def test_classes_that_are_there_are_found(protocol: ProtocolConfig) -> None:
 def test_labels_that_are_there_are_found(protocol: ProtocolConfig) -> None:
     vectors = embeddings(size=20)
     scores = evaluate(protocol, vectors, ask("multilabel", vectors[:, :5] > 0.5, folds(200)[:1]))
-    assert list(scores) == ["mAP", "d_prime", "mAP_low", "mAP_high"]
+    assert list(scores) == ["mAP", "d_prime", "mAP_low", "mAP_high", "mAP_valid", "d_prime_valid"]
     assert scores["mAP"] > (0.5 if protocol is KNN else 0.75)  # chance is 0.3
 
 
@@ -89,7 +93,7 @@ def test_values_that_are_there_are_found_each_on_its_own_scale(protocol: Protoco
     targets = np.stack([hz, level, np.random.default_rng(2).standard_normal(200)], axis=1).astype(np.float64)
     longer = protocol.model_copy(update={"max_epochs": 30})
     scores = evaluate(longer, vectors, ask("regression", targets))
-    assert list(scores) == ["score", "score_low", "score_high", "label 0", "label 1", "label 2"]
+    assert list(scores) == ["score", "score_low", "score_high", "score_valid", "label 0", "label 1", "label 2"]
     enough = 0.95 if protocol is LINEAR else 0.5
     assert scores["label 0"] > enough
     assert scores["label 1"] > enough
@@ -123,9 +127,7 @@ def test_answers_depend_on_no_other_test_example(protocol: ProtocolConfig, kind:
     split = folds(200)[0]
     more = replace(split, test=np.append(split.test, np.arange(200, 210)))
     wild = np.concatenate([vectors, np.full((10, 40), 1e6, np.float32)])
-    before, after = (
-        protocols._ANSWER[protocol.kind](protocol, wild, replace(asked, splits=(split,)))[0] for split in (split, more)
-    )
+    before, after = (protocols.ask(protocol, wild, replace(asked, splits=(split,)))[0] for split in (split, more))
     np.testing.assert_allclose(after[:40], before, atol=1e-6)
 
 
@@ -147,8 +149,6 @@ def test_labels_never_fitted_on_are_answered(protocol: ProtocolConfig) -> None:
     targets[:160, 1] = False
     targets[:160, 2] = True
     split = Split("test", train=np.arange(130), valid=np.arange(130, 160), test=np.arange(160, 200))
-    if protocol is MLP:  # no metric can be had from a validation label that all examples have
-        split = replace(split, valid=np.arange(0))
     assert np.isfinite(list(evaluate(protocol, vectors, ask("multilabel", targets, [split])).values())).all()
 
 
@@ -192,7 +192,7 @@ def test_linear_probes_are_those_of_scikit_learn_on_train_and_valid() -> None:
         LogisticRegression(tol=1e-8, max_iter=1000).fit(fitted, label[rows]).decision_function(tested)
         for label in labels.T
     ]
-    answers = protocols._ANSWER["linear"](LINEAR, vectors, ask("multilabel", labels, [split]))[0]
+    answers = protocols.ask(LINEAR, vectors, ask("multilabel", labels, [split]))[0]
     np.testing.assert_allclose(answers, np.stack(odds, axis=1), atol=0.03)
 
 
@@ -201,7 +201,7 @@ def test_neighbours_vote_by_their_similarity() -> None:
     vectors = np.array([[3, 0], [-3, 0], [2.9, 1], [-2.9, -1], [1.5, 0]], np.float32)
     split = Split("test", train=np.arange(3), valid=np.arange(3, 4), test=np.arange(4, 5))
     questions = ask("regression", np.array([[1.0], [0.0], [0.0], [0.0], [1.0]]), [split])
-    answer = protocols._ANSWER["knn"](ProtocolConfig(kind="knn", neighbours=2), vectors, questions)[0]
+    answer = protocols.ask(ProtocolConfig(kind="knn", neighbours=2), vectors, questions)[0]
     aside = vectors[2] / vectors[:4].std(axis=0)
     assert answer[0, 0] == pytest.approx(1.0 / (1.0 + np.exp((aside[0] / np.hypot(*aside) - 1.0) / 0.07)), rel=1e-4)
 
@@ -212,22 +212,49 @@ def test_ridge_predictions_stay_near_the_values_they_were_fitted_on() -> None:
     vectors[:48, 0] *= 1e-6
     targets = vectors[:, 1:2].astype(np.float64) + 0.5 * vectors[:, :1]
     split = Split("test", train=np.arange(48), valid=np.arange(0), test=np.arange(48, 60))
-    answers = protocols._ANSWER["linear"](LINEAR, vectors, ask("regression", targets, [split]))[0]
+    answers = protocols.ask(LINEAR, vectors, ask("regression", targets, [split]))[0]
     low, high = targets[:48].min(), targets[:48].max()
     assert low - (high - low) <= answers.min()
     assert answers.max() <= high + (high - low)
 
 
-def test_a_held_out_fifth_has_a_fifth_of_every_class() -> None:
-    split = Split("test", train=np.arange(200), valid=np.arange(0), test=np.arange(200, 220))
-    of = np.arange(220) % 4
-    train, valid = protocols._without_a_fifth(split, ask("multiclass", of, [split]))
-    assert sorted([*train, *valid]) == list(range(200))
-    assert np.bincount(of[valid]).tolist() == [10, 10, 10, 10]
+def test_held_out_tenth_has_every_class() -> None:
+    """A tenth of each class, one example of a class that has two, and none of a class that has one."""
+    of = np.concatenate([np.arange(200) % 4, [4, 4, 5], np.arange(20) % 4])
+    split = Split("test", train=np.arange(203), valid=np.arange(0), test=np.arange(203, 223))
+    questions = ask("multiclass", of, [split])
+    train, valid = validation.parts(questions, split)
+    assert sorted([*train, *valid]) == list(range(203))
+    assert np.bincount(of[valid], minlength=6).tolist() == [5, 5, 5, 5, 1, 0]
+    np.testing.assert_array_equal(valid, validation.parts(questions, split)[1])
     rare = np.zeros((220, 3), bool)
     rare[:, 0], rare[:20, 1], rare[20:60, 2] = True, True, True
-    train, valid = protocols._without_a_fifth(split, ask("multilabel", rare, [split]))
-    assert rare[valid].sum(axis=0).tolist() == [40, 4, 8]
+    split = Split("test", train=np.arange(200), valid=np.arange(0), test=np.arange(200, 220))
+    train, valid = validation.parts(ask("multilabel", rare, [split]), split)
+    assert rare[valid].sum(axis=0).tolist() == [20, 2, 4]
+
+
+@ALL
+@pytest.mark.parametrize("of", [[0, 0, 0, 1], [0, 1, 2, 3], [0, 0, 1, 1], [0] * 30 + [1]])
+def test_few_training_examples_can_be_validated(protocol: ProtocolConfig, of: list[int]) -> None:
+    """Classes of one example; and validation examples of one class, in whose place a tenth is taken."""
+    count = len(of)
+    targets = np.array([*of, *range(4)])
+    for valid in (0, of.count(0)):
+        split = Split("test", np.arange(valid, count), np.arange(valid), np.arange(count, count + 4))
+        questions = replace(ask("multiclass", targets, [split]), metrics=("accuracy", "d_prime"))
+        assert len(np.unique(targets[validation.parts(questions, split)[1]])) > 1
+        if valid < count:
+            assert np.isfinite(list(evaluate(protocol, embeddings(count + 4), questions).values())).all()
+
+
+def test_linear_validation_is_scikit_learns_on_train_alone() -> None:
+    vectors = embeddings() + np.eye(40, dtype=np.float32)[classes()]
+    split = folds(200)[2]
+    scaler = StandardScaler().fit(vectors[split.train])
+    model = LogisticRegression(max_iter=1000).fit(scaler.transform(vectors[split.train]), classes()[split.train])
+    scores = evaluate(LINEAR, vectors, ask("multiclass", classes(), [split]))
+    assert scores["accuracy_valid"] == model.score(scaler.transform(vectors[split.valid]), classes()[split.valid])
 
 
 def test_one_combination_serves_all_splits_unless_each_is_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from doppel_ray.probe.protocols import ProtocolConfig
 from doppel_ray.probe.sounds import Recorded
 from doppel_ray.probe.task import Examples
 from doppel_ray.probe.tasks import FACTORS, TASKS, Factors, Hear, Manifest, Native, Task
+from doppel_ray.probe.tasks.listing import rotated
 from doppel_ray.section import ConfigError
 from tests.recordings import (
     COLUMNS,
@@ -395,6 +396,36 @@ def test_classes_with_gaps_are_told_and_measured(
     manifest(rows).check()
     assert "1 of 4 classes tested, but not in training: fox (1)" in caplog.text
     assert "1 of 4 classes never tested: owl (1)" in caplog.text
+
+
+def test_class_missing_from_validation_is_named(
+    manifest: Callable[..., Manifest], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning names the class, and says what is done; of one class alone, that a tenth is taken instead."""
+    labels = ["cat", "cat", "dog", "dog", "owl"] * 4
+    parts = ["train"] * 10 + ["valid"] * 5 + ["test"] * 5
+    rows = [row | {"label": label, "split": part} for row, label, part in zip(LABELS, labels, parts, strict=True)]
+    rows[14]["label"] = "dog"
+    manifest(rows).check()
+    assert (
+        "1 of 3 classes missing from validation examples, whose score is that of the other classes: owl" in caplog.text
+    )
+    caplog.clear()
+    for row in rows[10:15]:
+        row["label"] = "cat"
+    manifest(rows).check()
+    assert "test: all 5 validation examples have the same classes (cat); a stratified tenth of" in caplog.text
+
+
+def test_validation_fold_is_not_among_the_test_folds() -> None:
+    """The next fold validates, as HEAR has it; with some folds tested alone, the next of the others."""
+    folds = list("12345" * 4)
+    given = {
+        tested: {s.name: set(np.array(folds)[s.valid]) for s in rotated(folds, tested)} for tested in (None, "5", "45")
+    }
+    assert given[None] == {"fold_1": {"2"}, "fold_2": {"3"}, "fold_3": {"4"}, "fold_4": {"5"}, "fold_5": {"1"}}
+    assert given["5"]["fold_5"] == {"1"}
+    assert (given["45"]["fold_4"], given["45"]["fold_5"]) == ({"1"}, {"1"})
 
 
 def test_an_empty_class_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,7 +18,9 @@ Make = Callable[..., Path]
 
 
 def row(epoch: int, score: float | None, **more: Any) -> dict[str, Any]:
-    scores = {} if score is None else {"probe/factors/score": score, **BASELINES}
+    """A row whose test score is its validation score, unless `more` says otherwise."""
+    both = {"probe/factors/score": score, "probe/factors/score_valid": score}
+    scores = {} if score is None else {**both, **BASELINES}
     return {
         "epoch": epoch,
         "step": 10 * epoch,

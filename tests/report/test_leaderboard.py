@@ -15,6 +15,8 @@ from doppel_ray.report import leaderboard, study
 from doppel_ray.search import label
 from tests.report.conftest import make_run, row
 
+VALID_SCORE = "probe/factors/score_valid"
+
 
 def board(folder: Path) -> list[dict[str, str]]:
     """leaderboard.csv, read back."""
@@ -63,7 +65,7 @@ def test_a_metric_that_should_be_small_is_ranked_the_other_way(folder: Path) -> 
 @pytest.mark.parametrize("value", ["NaN", "null", '"high"', "Infinity", "true"])
 def test_a_score_that_is_no_number_never_wins(folder: Path, value: str) -> None:
     file = folder / "trials" / "001_delta=0.25" / "rows.jsonl"
-    file.write_text(file.read_text().replace("0.4,", f"{value},", 1))
+    file.write_text(file.read_text().replace("0.4,", f"{value},", 2))
     assert board(folder)[0]["trial"] == "000_delta=0.02"
 
 
@@ -107,6 +109,56 @@ def test_two_trials_of_a_population_with_the_same_values_are_not_repeats(tmp_pat
     (folder / "run.json").write_text(json.dumps(about))
     settings = study.study([report.read(folder)]).settings
     assert [setting.values for setting in settings] == [{"optim.lr": 0.2}] * 2, "the values in force at the best row"
+
+
+def without_validation(folder: Path) -> Path:
+    """The run as it was before there were validation scores."""
+    about = json.loads((folder / "run.json").read_text())
+    about["experiment"]["tune"]["metric"] = "probe/factors/score"
+    (folder / "run.json").write_text(json.dumps(about))
+    for file in folder.glob("trials/*/rows.jsonl"):
+        sent = [json.loads(line) for line in file.read_text().splitlines()]
+        kept = [{name: value for name, value in one.items() if not name.endswith("_valid")} for one in sent]
+        file.write_text("".join(json.dumps(one) + "\n" for one in kept))
+    return folder
+
+
+def test_a_run_from_before_validation_is_read_and_said_once_to_be_chosen_on_test(folder: Path) -> None:
+    """Also one that was resumed since, whose newer rows alone have validation scores; and beside a newer run."""
+    new = make_run(folder.parent / "new", {"000": ({}, "finished", [row(1, 0.1, **{VALID_SCORE: 0.9})])})
+    old = without_validation(folder)
+    first = board(old)[0]
+    assert (first["best_epoch"], first["probe/factors/score"]) == ("2", "0.8")
+    with (old / "trials" / "000_delta=0.02" / "rows.jsonl").open("a") as file:
+        file.write(json.dumps(row(4, 0.6)) + "\n")
+    assert board(old)[0]["best_epoch"] == "2"
+    console = Console(record=True, width=200, file=(folder.parent / "out.txt").open("w"))
+    report.publish(old, console)
+    assert console.export_text().count("chosen by the test scores") == 1
+    assert (old / "report.html").read_text().count("chosen by the test scores") == 1
+    both = study.study([report.read(old), report.read(new)])
+    assert (both.metric, both.chosen_on_test) == (VALID_SCORE, ["sweep"])
+    report.publish(new, console)
+    assert "chosen by the test scores" not in (new / "report.html").read_text()
+
+
+def test_the_test_score_of_what_validation_has_chosen_is_reported(tmp_path: Path) -> None:
+    """In the table, with the validation score beside it; gain is test against test."""
+    rows = [row(1, 0.5, **{VALID_SCORE: 0.7}), row(2, 0.9, **{VALID_SCORE: 0.6})]
+    others = [row(1, 0.8, **{VALID_SCORE: 0.65})]
+    folder = make_run(tmp_path / "run", {"000": ({"a": 1}, "finished", rows), "001": ({"a": 2}, "finished", others)})
+    first, second = board(folder)
+    assert (first["trial"], first["best_epoch"], first["probe/factors/score"], first[VALID_SCORE]) == (
+        *("000", "1"),
+        *("0.5", "0.7"),
+    )
+    assert float(first["probe/factors/score_gain"]) == 0.0
+    assert second["probe/factors/score"] == "0.8"
+    console = Console(record=True, width=160, file=(tmp_path / "out.txt").open("w"))
+    report.publish(folder, console)
+    text = console.export_text()
+    assert "validation" in text
+    assert "best: 000, epoch 1: probe/factors/score 0.500, chosen by probe/factors/score_valid 0.700" in text
 
 
 def test_several_runs_share_one_leaderboard(tmp_path: Path) -> None:

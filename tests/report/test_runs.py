@@ -56,7 +56,7 @@ def test_without_run_json_the_rest_is_shown_and_resuming_refused(folder: Path, t
     if text is not None:
         (folder / "run.json").write_text(text)
     run = report.read(folder)
-    assert (run.metric, run.mode, len(run.trials)) == ("probe/factors/score", "max", 3)
+    assert (run.metric, run.mode, len(run.trials)) == ("probe/factors/score_valid", "max", 3)
     assert "run.json" in run.missing[0]
     with pytest.raises(ConfigError, match=r"run\.json"):
         report.about(folder)

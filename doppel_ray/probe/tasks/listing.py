@@ -1,6 +1,7 @@
 """A listing: the recordings of a task with their answers, and how they are divided into what is fitted and tested."""
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ import numpy as np
 
 from doppel_ray.probe.metrics import check
 from doppel_ray.probe.task import Kind, Questions, Split
+from doppel_ray.probe.validation import FEWEST, measurable, parts
 from doppel_ray.recordings.tables import count, first, in_order
 from doppel_ray.section import ConfigError
 
@@ -91,23 +93,27 @@ class Listing:
             raise ConfigError(f"test_folds has {strange[0]}, and there are folds {', '.join(names)}")
         return tuple(
             split
-            for name, split in zip(names, rotated(self.parts), strict=True)
+            for name, split in zip(names, rotated(self.parts, test_folds), strict=True)
             if test_folds is None or name in test_folds
         )
 
 
-def rotated(folds: Sequence[str]) -> tuple[Split, ...]:
-    """A split for each fold, which is its test set; the next fold, as HEAR has it, is for validation.
+def rotated(folds: Sequence[str], test_folds: Collection[str] | None = None) -> tuple[Split, ...]:
+    """Return a split for each fold, which is its test set; the next fold, as HEAR has it, is for validation.
 
-    Of two folds there is none to validate on, since nothing would be left to fit.
+    Where only some folds are tested, the next of the others is for validation. Of two folds there is none, since
+    nothing would be left to fit: `validation.parts` takes a tenth.
 
     Args:
         folds: of each example.
+        test_folds: those that are tested; None: all.
     """
     names, where = in_order(folds), np.array(folds)
     splits = []
     for place, name in enumerate(names):
-        test, valid = where == name, where == names[(place + 1) % len(names)]
+        following = [names[(place + step) % len(names)] for step in range(1, len(names))]
+        untested = [other for other in following if test_folds is not None and other not in test_folds]
+        test, valid = where == name, where == (untested or following or [""])[0]
         if len(names) == 2:
             valid = np.zeros_like(test)
         positions = (np.flatnonzero(which) for which in (~test & ~valid, valid, test))
@@ -158,6 +164,18 @@ def gaps(questions: Questions) -> list[str]:
     tell(~there, "without any file")
     tell(np.stack([t & ~f for t, f in zip(tested, fitted, strict=True)]).any(axis=0), "tested, but not in training")
     tell(there & ~np.stack(tested).any(axis=0), "never tested")
+    validated = [has[parts(questions, split)[1]].any(axis=0) for split in questions.splits]
+    tell(
+        np.stack([f & ~v for f, v in zip(fitted, validated, strict=True)]).any(axis=0),
+        "missing from validation examples, whose score is that of the other classes",
+    )
+    for split in questions.splits:
+        if len(split.valid) and not measurable(questions, split.valid):
+            names = ", ".join(itertools.compress(questions.labels, has[split.valid].any(axis=0)))
+            told.append(
+                f"{split.name}: all {len(split.valid)} validation examples have the same classes ({names or 'none'}); "
+                "a stratified tenth of the training and validation examples validates instead"
+            )
     return told
 
 
@@ -177,6 +195,8 @@ def _check_split(questions: Questions, split: Split) -> None:
         raise ConfigError(
             f"{split.name}: all {len(fit)} files to fit are {questions.labels[classes[0]]}; expected at least 2 classes"
         )
+    if len(fit) < FEWEST and not measurable(questions, split.valid):
+        raise ConfigError(f"{split.name}: {count(fit, 'file')} to fit and to validate on; expected {FEWEST} or more")
     if questions.kind == "regression":
         for label, values in zip(questions.labels, questions.targets.T, strict=True):
             if np.ptp(values[split.test]) == 0.0:

@@ -45,7 +45,7 @@ MEASURES = {
 
 def cost(study: Study) -> Figure | None:
     """The metric against what each setting cost up to the row that counts; None where that is not known, or alike."""
-    settings = [setting for setting in study.settings if setting.score(study.metric)]
+    settings = [setting for setting in study.settings if setting.score(study.reported)]
     shown = {what: measure for what, measure in MEASURES.items() if len(set(map(measure, settings)) - {None}) > 1}
     if not shown:
         return None
@@ -53,20 +53,20 @@ def cost(study: Study) -> Figure | None:
     with panels(len(shown)) as (picture, axes):
         coloured = None if len(settings) <= len(COLOURS) else shade(study)
         for axis, (what, measure) in zip(axes, shown.items(), strict=True):
-            baselines(axis, study, study.metric)
+            baselines(axis, study, study.reported)
             if coloured is None:
                 for style, setting in zip(styles(len(settings)), settings, strict=True):
                     if (x := measure(setting)) is not None:
-                        found = point(axis, x, setting, study.metric, style)
+                        found = point(axis, x, setting, study.reported, style)
                         data.append({**setting.values, "cost": what, "x": x, **found})
                         label = text(study.title(setting), 64)
                         axis.plot([], [], linestyle="none", marker=style.marker, color=style.colour, label=label)
             else:
-                data += [{"cost": what, **row} for row in cloud(axis, study, study.metric, coloured, measure)]
+                data += [{"cost": what, **row} for row in cloud(axis, study, study.reported, coloured, measure)]
             if is_wide([x for setting in settings if (x := measure(setting)) is not None]):
                 axis.set_xscale("log")
             axis.set_xlabel(what)
-            axis.set_title(title(study.metric))
+            axis.set_title(title(study.reported))
         if coloured is not None:
             coloured.bar(picture, axes)
         legend(picture, axes)

@@ -20,7 +20,7 @@ MOST_WORDS = 10
 def parallel(study: Study) -> Figure | None:
     """An axis for each key and one for the metric; None for a small search."""
     keys = study.varied
-    scored = [(setting, score.mean) for setting in study.settings if (score := setting.score(study.metric))]
+    scored = [(setting, score.mean) for setting in study.settings if (score := setting.score(study.reported))]
     if not keys or not scored or (len(keys) < MANY_KEYS and study.trials < MANY_TRIALS):
         return None
     settings, scores = [setting for setting, _ in scored], [score for _, score in scored]
@@ -37,7 +37,7 @@ def parallel(study: Study) -> Figure | None:
             )
         for place, upright in enumerate(uprights):
             _draw(axis, place, upright)
-        names = [*map(short, keys), title(study.metric)]
+        names = [*map(short, keys), title(study.reported)]
         axis.set_xticks(range(len(names)), [text(name, 24) for name in names])
         axis.tick_params(axis="x", length=0, pad=8)
         axis.xaxis.tick_top()
@@ -47,10 +47,10 @@ def parallel(study: Study) -> Figure | None:
         axis.grid(visible=False)
         axis.spines[:].set_visible(False)
         bar = picture.colorbar(ScalarMappable(norm, SCALE), ax=axis, pad=0.01, aspect=25, fraction=0.04)
-        bar.set_label(title(study.metric))
+        bar.set_label(title(study.reported))
         bar.outline.set_visible(False)
-    caption = f"A line for each setting, through its values to its {title(study.metric)}; the best is thick."
-    data = [{**{key: setting.values.get(key) for key in keys}, study.metric: score} for setting, score in scored]
+    caption = f"A line for each setting, through its values to its {title(study.reported)}; the best is thick."
+    data = [{**{key: setting.values.get(key) for key in keys}, study.reported: score} for setting, score in scored]
     return Figure("parallel", "The search as a whole", caption, picture, data)
 
 

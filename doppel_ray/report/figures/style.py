@@ -202,7 +202,7 @@ def shade(study: Study, but: str | None = None) -> Shade:
         but: a key that an axis shows already.
     """
     keys = [key for key in study.varied if key != but and study.is_numeric(key)]
-    what, value = title(study.metric), study.reached
+    what, value = title(study.reported), study.reached
     if len(keys) == 1:
         what, value = short(keys[0]), lambda setting: number(setting.values[keys[0]])
     known = [found for setting in study.settings if (found := value(setting)) is not None] or [0.0, 1.0]
