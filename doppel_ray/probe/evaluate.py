@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 
 from doppel_ray import checkpoint
-from doppel_ray.audio.frontend import VGGish
 from doppel_ray.checkpoint import Recipe
 from doppel_ray.probe import protocols
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
@@ -99,15 +98,14 @@ class Encoder:
         items = range(len(sounds)) if items is None else items
         if encoding not in self._embedders:
             self._embedders[encoding] = self._embedder(encoding)
-        window, least = (None, 1) if encoding == "mel" else (self.recipe.window, self.recipe.samples)
-        vectors = embed(sounds, items, self._embedders[encoding], window, least)
+        vectors = embed(sounds, items, self._embedders[encoding])
         return vectors, {item: reason for item, reason in sounds.failed.items() if item in items}
 
     def _embedder(self, encoding: Encoding) -> Embedder:
         if encoding == "mel":
-            return by_mel_statistics(VGGish(self.recipe.sample_rate))
+            return by_mel_statistics(self.recipe.sample_rate)
         model = checkpoint.load(self.folder)[0] if encoding == "trained" else self.recipe.untrained()
-        return by_model(model, self.recipe.build_frontend(), self.device)
+        return by_model(self.recipe.waveform_encoder(model), self.device)
 
 
 def evaluate(

@@ -101,7 +101,6 @@ def test_every_analysis_has_help(name: str, capsys: pytest.CaptureFixture[str]) 
         ("similarity --n 3", "--n is '3'"),
         ("similarity --space checkpoint", "give it with --checkpoint"),
         ("similarity --checkpoint nowhere", "nowhere holds no checkpoint"),
-        ("similarity --synth.sample_rate 8000", "--space mel: sample_rate is 8000"),
         ("similarity --device tpu", "--device tpu cannot be used"),
         ("similarity --colour red", "--colour: unknown option"),
         ("spectral", "give their folder with --recordings DIR"),
