@@ -9,8 +9,8 @@ inside. The batch is of any size; samples are from `shortest` to `longest`, whic
 rate, size and reading. To get a clip's embedding as every other command gives it:
 
     shorter than `shortest`    pad it with zeros at its end
-    longer than `longest`      average the embeddings of the windows of `longest` samples that cover it: side by side, but
-                               for the last one, which ends with the clip
+    longer than `longest`      average the embeddings of the windows of `longest` samples that cover it: side by side,
+                               but for the last one, which ends with the clip
     between                    as it is
 
 A model that reads windows has one length, that of training (`shortest` = `longest`); one that reads recordings whole
@@ -132,8 +132,8 @@ def atan2(y: Tensor, x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _compare(exported: Callable[[Tensor], Tensor], model: WaveformEncoder) -> None:
-    """Hold what was exported against the model: noise, faint noise, noise that stops, silence, a batch of one, and where
-    lengths may differ also other lengths.
+    """Compare what was exported with the model: noise, faint noise, noise that stops, silence, a batch of one, and
+    other lengths where they are allowed.
 
     Noise, since where a spectrum is empty CLAR's phases are those of rounding errors, in PyTorch too.
 

@@ -84,9 +84,7 @@ def test_a_folder_of_mixed_files_becomes_one_row_each(folder: Path, sounds: Path
 
 
 @pytest.mark.parametrize("reading", ["windows", "whole"])
-def test_files_have_the_numbers_of_the_probes_however_they_are_read(
-    sounds: Path, tmp_path: Path, reading: str
-) -> None:
+def test_files_have_the_numbers_of_the_probes_however_they_are_read(sounds: Path, tmp_path: Path, reading: str) -> None:
     """A file of 67 s, of which a minute is read at a time, among short ones."""
     settings = {"encoder": {"kind": "cnn", "width": 8, "reading": reading}}
     folder, out = write_checkpoint(tmp_path / "checkpoint", settings), tmp_path / "out.parquet"

@@ -151,7 +151,8 @@ def test_a_recording_read_whole_is_read_a_minute_at_a_time(tmp_path: Path) -> No
 def test_audio_of_any_floating_point_dtype_gives_float32_embeddings(
     tmp_path: Path, reading: str, dtype: torch.dtype
 ) -> None:
-    model = load_model(write_checkpoint(tmp_path / "here", {"encoder": {**KINDS["mel"]["encoder"], "reading": reading}}))
+    settings = {"encoder": {**KINDS["mel"]["encoder"], "reading": reading}}
+    model = load_model(write_checkpoint(tmp_path / "here", settings))
     audio = noise(2, 20000).to(dtype)
     assert torch.equal(get_scene_embeddings(audio, model), get_scene_embeddings(audio.float(), model))
     found, _ = get_timestamp_embeddings(audio, model, hop=400.0)
@@ -170,7 +171,9 @@ def test_audio_of_any_floating_point_dtype_gives_float32_embeddings(
 def test_what_is_no_batch_of_sound_is_refused(tmp_path: Path, audio: torch.Tensor, dtype: str) -> None:
     model = load_model(write_checkpoint(tmp_path / "here", KINDS["mel"]))
     for ask in (get_scene_embeddings, get_timestamp_embeddings):
-        with pytest.raises(ValueError, match=rf"audio is torch\.{dtype}.*expected floating-point \(n_sounds, n_samples\)"):
+        with pytest.raises(
+            ValueError, match=rf"audio is torch\.{dtype}.*expected floating-point \(n_sounds, n_samples\)"
+        ):
             ask(audio, model)
 
 
