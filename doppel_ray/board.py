@@ -59,6 +59,7 @@ USAGE = {
     "recordings_skipped": "Recordings that could not be read in this epoch.",
     "returns": "Times that training went back to its last checkpoint because the loss was no number.",
     "probe/seconds": "Seconds that a probe takes, from its start in a process of its own.",
+    "probe/untrained_pairs": "Pairs whose batch-norm statistics the untrained baseline has.",
     "probe/failed": "1 where a probe failed or took longer than `probes.timeout`; the trial's `trial.log` says why.",
 }
 TRAIN = {
@@ -76,7 +77,8 @@ BESIDE = {
     "low": "Lower end of the 95 % bootstrap interval, over test examples, of",
     "high": "Upper end of the 95 % bootstrap interval, over test examples, of",
     "mel": "What the mean and deviation of mel bands have, asked as the checkpoint is, of",
-    "untrained": "What the same encoder has before its first step, asked as the checkpoint is, of",
+    "untrained": "What the same encoder has before its first step (with batch-norm statistics of as many of the run's "
+    "pairs as `usage/probe_untrained_pairs` says), asked as the checkpoint is, of",
 }
 LOG_MEL = "Both views, side by side, in log-mel bands: time runs to the right, low bands are at the bottom."
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from doppel_ray import tree
 from doppel_ray.audio import Frontend, FrontendConfig
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
+from doppel_ray.models.clips import WaveformEncoder
 from doppel_ray.section import ConfigError, Section
 from doppel_ray.synth import SynthConfig
 
@@ -191,10 +192,10 @@ class Recipe:
         """Length of the sounds that the model was trained on; a shorter one is filled up with silence."""
         return round(self.synth.duration * self.synth.sample_rate)
 
-    @property
-    def window(self) -> int | None:
-        """Samples of the windows that a longer sound is read in; None: it is read whole."""
-        return None if self.encoder.reading == "whole" else self.samples
+    def waveform_encoder(self, model: Model) -> WaveformEncoder:
+        """Put the frontend before a model of this recipe."""
+        whole = self.encoder.reading == "whole"
+        return WaveformEncoder(model, self.build_frontend(), self.sample_rate, self.samples, whole)
 
     def build_frontend(self) -> Frontend:
         return self.frontend.build(self.sample_rate)

@@ -1,10 +1,12 @@
 """Audio files into vectors: `python -m doppel_ray.embed --checkpoint DIR FILES... --out embeddings.parquet`.
 
 Files of any format, rate, number of channels and length, in the order given, folders with everything in them. They are
-decoded in threads, ahead of the encoder, and held in memory a batch of windows at a time.
+decoded in threads, ahead of the encoder, and held in memory a batch of windows at a time, or where recordings are read
+whole (`encoder.reading`) up to a minute at a time. The embeddings are those of the probes and of `doppel_ray.hear`.
 """
 
 import csv
+import itertools
 import json
 import math
 import sys
@@ -24,8 +26,9 @@ from torch import Tensor
 from doppel_ray import command, provenance
 from doppel_ray.audio import files
 from doppel_ray.audio.files import UnreadableAudioError
-from doppel_ray.audio.windows import centred, cut, tiles
-from doppel_ray.hear import BATCH, HOP, WaveformEncoder, describe, load_model
+from doppel_ray.audio.windows import centred
+from doppel_ray.hear import HOP, describe, load_model
+from doppel_ray.models.clips import WaveformEncoder, embed_windows
 from doppel_ray.output import written
 from doppel_ray.section import ConfigError
 
@@ -40,17 +43,13 @@ class Piece:
     """Consecutive windows of one file, or why there are none.
 
     Attributes:
-        path: the file.
         windows: (n, samples) float32.
         seconds: duration of the whole file.
-        last: no more pieces of this file follow.
         fault: why the file cannot be read, if it cannot; then the piece is its last.
     """
 
-    path: Path
     windows: Tensor
     seconds: float = 0.0
-    last: bool = True
     fault: str | None = None
 
 
@@ -100,48 +99,47 @@ def embed(
     Args:
         paths: the files.
         model: on the device where it shall work.
-        hop: milliseconds between the windows, centred on the timestamps; None: windows side by side, as for scenes.
+        hop: milliseconds between the windows, centred on the timestamps; None: the windows that cover a file.
         threads: files decoded at once.
     """
-    batch: list[Piece] = []
-    vectors: list[np.ndarray] = []  # of the file that is being read
-    for piece in ahead((pieces(path, model, hop) for path in paths), threads):
-        batch.append(piece)
-        if sum(len(waiting.windows) for waiting in batch) >= BATCH:
-            yield from _finish(batch, vectors, model)
-            batch = []
-    yield from _finish(batch, vectors, model)
+    order = list(paths)
+    seconds: dict[int, float] = {}
+    faults: dict[int, str] = {}
+
+    def windows() -> Iterator[tuple[int, Tensor]]:
+        for place, piece in ahead((_numbered(k, pieces(path, model, hop)) for k, path in enumerate(order)), threads):
+            if piece.fault is not None:
+                faults[place] = piece.fault
+            seconds[place] = piece.seconds
+            yield from ((place, window) for window in piece.windows)
+
+    def found(place: int, vectors: np.ndarray) -> Embedded:
+        fault = faults.get(place)
+        return Embedded(order[place], seconds[place], vectors if fault is None else vectors[:0], fault)
+
+    none, done = np.empty((0, model.scene_embedding_size), dtype=np.float32), 0
+    embedded = embed_windows(windows(), lambda part: model.embed(part).cpu(), model.reading.at_once)
+    for place, vectors in embedded:
+        yield from (found(k, none) for k in range(done, place))  # which had no windows
+        yield found(place, vectors.numpy())
+        done = place + 1
+    yield from (found(k, none) for k in range(done, len(order)))
 
 
-@torch.inference_mode()
-def _finish(batch: list[Piece], vectors: list[np.ndarray], model: WaveformEncoder) -> Iterator[Embedded]:
-    """Embed the windows of some pieces together; `vectors` carries a file's over to the next batch."""
-    counts = [len(piece.windows) for piece in batch]
-    embedded = torch.empty(0, model.scene_embedding_size)
-    if sum(counts):
-        embedded = model(torch.cat([piece.windows for piece in batch]).to(model.device)).cpu()
-    for piece, part in zip(batch, embedded.split(counts), strict=True):
-        vectors.append(part.numpy())
-        if piece.last:
-            whole = np.concatenate(vectors) if piece.fault is None else vectors[0][:0]
-            vectors.clear()
-            yield Embedded(piece.path, piece.seconds, whole, piece.fault)
+def _numbered(number: int, items: Iterator[T]) -> Iterator[tuple[int, T]]:
+    return zip(itertools.repeat(number), items, strict=False)
 
 
 def pieces(path: Path, model: WaveformEncoder, hop: float | None) -> Iterator[Piece]:
     """A file as pieces of up to a batch of windows, read as they are asked for."""
-    size, rate = model.samples, model.sample_rate
+    rate = model.sample_rate
     try:
         with files.opened(path, rate) as clip:
-            starts = tiles(clip.samples, size) if hop is None else centred(clip.samples, size, hop * rate / 1000)
-            for i in range(0, len(starts), BATCH):
-                part = starts[i : i + BATCH]
-                begin = max(part[0], 0)
-                sound = clip.read(begin, part[-1] + size - begin)
-                windows = cut(sound, [start - begin for start in part], size)
-                yield Piece(path, windows, clip.samples / rate, last=i + BATCH >= len(starts))
+            starts = None if hop is None else centred(clip.samples, model.centre, hop * rate / 1000)
+            for windows in model.reading.cut(clip, starts):
+                yield Piece(windows, clip.samples / rate)
     except UnreadableAudioError as error:
-        yield Piece(path, torch.empty(0, size), fault=error.reason)
+        yield Piece(torch.empty(0, model.samples), fault=error.reason)
 
 
 def ahead(streams: Iterable[Iterator[T]], threads: int) -> Iterator[T]:

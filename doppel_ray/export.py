@@ -4,9 +4,17 @@
     torch         a program of torch.export: `torch.export.load(PATH).module()(sound)`, without doppel_ray
     onnx          a model for onnxruntime and whatever else reads ONNX: input `sound`, output `embedding`
 
-The last two take sound (batch, samples) float32 in [-1, 1], of any batch size and of the one length that the model was
-trained on, and give embeddings (batch, size) float32; the frontend is inside. Sample rate, samples and size are written
-into them. What was written is read again and compared with the model before it is said to be there.
+The last two take sound (batch, samples) float32 in [-1, 1] and give embeddings (batch, size) float32; the frontend is
+inside. The batch is of any size; samples are from `shortest` to `longest`, which are written into them beside sample
+rate, size and reading. To get a clip's embedding as every other command gives it:
+
+    shorter than `shortest`    pad it with zeros at its end
+    longer than `longest`      average the embeddings of the windows of `longest` samples that cover it: side by side,
+                               but for the last one, which ends with the clip
+    between                    as it is
+
+A model that reads windows has one length, that of training (`shortest` = `longest`); one that reads recordings whole
+takes up to a minute. What was written is read again and compared with the model before it is said to be there.
 
 A .pt2 file is a zip of the program's graph as JSON and of its weights; `torch.export.load` is PyTorch's own and may
 unpickle parts of it, so load only those that you trust. safetensors and ONNX hold nothing that runs.
@@ -24,7 +32,9 @@ import torch
 from torch import Tensor
 
 from doppel_ray import checkpoint, command
-from doppel_ray.hear import WaveformEncoder, describe, load_model
+from doppel_ray.audio.frontend import VGGish
+from doppel_ray.hear import describe, load_model
+from doppel_ray.models.clips import WaveformEncoder
 from doppel_ray.output import written
 from doppel_ray.section import ConfigError
 
@@ -93,9 +103,23 @@ FORMATS: dict[str, Callable[[Path, Path], None]] = {"safetensors": to_safetensor
 
 
 def traced(model: WaveformEncoder) -> torch.export.ExportedProgram:
-    """The model as a program for batches of any size: (batch, samples) -> (batch, size)."""
-    example = torch.zeros(2, model.samples)
-    return torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    """The model as a program, (batch, samples) -> (batch, size), for any batch and the lengths that it reads at once.
+
+    Raises:
+        ConfigError: the lengths are some for which VGGish has two rules.
+    """
+    reading = model.reading
+    dims = {0: torch.export.Dim("batch", min=1)}
+    if reading.longest > reading.shortest:
+        if isinstance(model.frontend, VGGish) and model.frontend.frames(reading.shortest) < VGGish.EXAMPLE_FRAMES:
+            raise ConfigError(
+                "--to torch and onnx need one rule for the number of VGGish's frames: of a model with encoder.reading "
+                f"whole, synth.duration must be at least 0.975 s, and it is {reading.shortest / model.sample_rate:g}; "
+                "export it --to safetensors"
+            )
+        dims[1] = torch.export.Dim("samples", min=reading.shortest, max=reading.longest)
+    example = torch.zeros(2, (reading.shortest + reading.longest) // 2)
+    return torch.export.export(model, (example,), dynamic_shapes=(dims,))
 
 
 def atan2(y: Tensor, x: Tensor) -> Tensor:
@@ -108,17 +132,24 @@ def atan2(y: Tensor, x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _compare(exported: Callable[[Tensor], Tensor], model: WaveformEncoder) -> None:
-    """Hold what was exported against the model: noise, faint noise, noise that stops, silence, and a batch of one.
+    """Compare what was exported with the model: noise, faint noise, noise that stops, silence, a batch of one, and
+    other lengths where they are allowed.
 
     Noise, since where a spectrum is empty CLAR's phases are those of rounding errors, in PyTorch too.
 
     Raises:
         ExportError: they differ.
     """
-    noise = torch.empty(3, model.samples).uniform_(-0.5, 0.5, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.empty(3, model.samples).uniform_(-0.5, 0.5, generator=generator)
     stopping = noise.clone()
     stopping[:, model.samples // 2 :] = 0.0
-    for sound in (noise, 1e-3 * noise, stopping, torch.zeros_like(noise), noise[:1]):
+    longer = [
+        torch.empty(2, samples).uniform_(-0.5, 0.5, generator=generator)
+        for samples in (model.samples + 1, 3 * model.samples // 2, 5 * model.samples + 77)
+        if samples <= model.reading.longest
+    ]
+    for sound in (noise, 1e-3 * noise, stopping, torch.zeros_like(noise), noise[:1], *longer):
         expected = model(sound)
         difference = (exported(sound) - expected).abs().amax().item()
         allowed = TOLERANCE * max(1.0, expected.abs().amax().item())

@@ -67,14 +67,14 @@ def within(questions: Questions, names: tuple[str, ...]) -> Questions:
 
 def scores(learner: Learner, experiment: Experiment, esc10: Examples, factors: Examples) -> str:
     recipe = Recipe.of(experiment.plain())
-    embedder = by_model(learner.model, recipe.build_frontend())
+    embedder = by_model(recipe.waveform_encoder(learner.model))
     columns = []
-    vectors = embed(esc10.sounds, range(len(esc10.sounds)), embedder, recipe.window, recipe.samples)
+    vectors = embed(esc10.sounds, range(len(esc10.sounds)), embedder)
     folds = tuple(f"fold_{k}" for k in range(1, 5))
     last = replace(esc10.questions, splits=tuple(s for s in esc10.questions.splits if s.name == "fold_5"))
     for questions in (within(esc10.questions, folds), last, esc10.questions):
         columns.append(f"{100 * protocols.evaluate(ProtocolConfig(), vectors, questions)['accuracy']:.1f}")
-    heard = embed(factors.sounds, range(len(factors.sounds)), embedder, recipe.window, recipe.samples)
+    heard = embed(factors.sounds, range(len(factors.sounds)), embedder)
     columns.append(f"{protocols.evaluate(ProtocolConfig(), heard, factors.questions)['score']:.3f}")
     return " | ".join(columns)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from doppel_ray.audio import FrontendConfig, read_chain
-from doppel_ray.audio.frontend import VGGish
 from doppel_ray.checkpoint import Recipe
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
 from doppel_ray.models.encoders import ENCODERS
@@ -76,10 +75,10 @@ def train(model: Model, pairs: torch.Tensor, seconds: float, batch: int) -> tupl
     return len(losses), sum(tail) / len(tail)
 
 
-def measure(task: Task, sample_rate: int, embedder: Embedder, window: int | None, least: int) -> str:
+def measure(task: Task, sample_rate: int, embedder: Embedder) -> str:
     """The task's first metric, to be shown."""
     examples = task.load(sample_rate, cache=1.0)
-    vectors = embed(examples.sounds, range(len(examples.sounds)), embedder, window, least)
+    vectors = embed(examples.sounds, range(len(examples.sounds)), embedder)
     scores = score(task, ProtocolConfig(), examples.questions, (vectors, examples.sounds.failed))
     return f"{scores[examples.questions.metrics[0]]:.3f}"
 
@@ -113,16 +112,16 @@ def main() -> None:
             maker = PairMaker(synth, PairsConfig(delta=options.delta), reads, GAIN, seed=0)
             made[reads] = maker(torch.arange(options.pairs))
             if config.domain == "spectrogram":
-                mel = by_mel_statistics(VGGish(synth.sample_rate))
-                scores = [measure(task, synth.sample_rate, mel, None, 1) for task in tasks]
+                mel = by_mel_statistics(synth.sample_rate)
+                scores = [measure(task, synth.sample_rate, mel) for task in tasks]
                 print(f"| mel statistics | | | | | | {' | '.join(scores)} |", flush=True)
         pairs = made[reads]
         for seed in range(options.seeds):
             recipe = Recipe(synth, reads, config, HEAD, seed)
             model = Model(config, HEAD, seed, channels=pairs.shape[2]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             steps, loss = train(model, pairs, options.seconds, options.batch)
-            embedder = by_model(model, reads.build(synth.sample_rate))
-            scores = [measure(task, synth.sample_rate, embedder, recipe.window, recipe.samples) for task in tasks]
+            embedder = by_model(recipe.waveform_encoder(model))
+            scores = [measure(task, synth.sample_rate, embedder) for task in tasks]
             size = sum(p.numel() for p in model.encoder.parameters()) / 1e6
             seen = steps * options.batch
             print(

@@ -20,6 +20,9 @@ import torch
 from doppel_ray import embed
 from doppel_ray.audio import files
 from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load_model
+from doppel_ray.probe.embed import by_model
+from doppel_ray.probe.embed import embed as probe_embed
+from doppel_ray.probe.sounds import Recorded
 from doppel_ray.section import ConfigError
 from tests.conftest import REPOSITORY
 from tests.recordings import write_noise
@@ -78,6 +81,20 @@ def test_a_folder_of_mixed_files_becomes_one_row_each(folder: Path, sounds: Path
     assert (about["sample_rate"], about["encoder"], about["size"]) == (16000, "cnn", 128)
     assert "torch" in about["origin"]["versions"]
     assert [path.name for path in out.parent.iterdir()] == ["out.parquet"]
+
+
+@pytest.mark.parametrize("reading", ["windows", "whole"])
+def test_files_have_the_numbers_of_the_probes_however_they_are_read(sounds: Path, tmp_path: Path, reading: str) -> None:
+    """A file of 67 s, of which a minute is read at a time, among short ones."""
+    settings = {"encoder": {"kind": "cnn", "width": 8, "reading": reading}}
+    folder, out = write_checkpoint(tmp_path / "checkpoint", settings), tmp_path / "out.parquet"
+    assert run("--checkpoint", folder, sounds, "--out", out) == 0
+    found = rows(out)
+    paths = [Path(str(row["path"])) for row in found]
+    expected = probe_embed(Recorded(paths, 16000), range(len(paths)), by_model(load_model(folder)))
+    np.testing.assert_allclose([row["embedding"] for row in found], expected, rtol=1e-4, atol=1e-5)
+    about = json.loads(pyarrow.parquet.read_schema(out).metadata[b"doppel_ray"])
+    assert about["reading"] == reading
 
 
 def test_timestamps_are_those_of_the_hear_api(folder: Path, sounds: Path, tmp_path: Path) -> None:
@@ -199,5 +216,11 @@ def test_a_batch_of_windows_is_the_most_that_is_decoded_of_a_long_file(folder: P
     model = load_model(folder)
     found = list(embed.pieces(sounds / "e.flac", model, hop=None))
     assert [len(piece.windows) for piece in found] == [64, 4]
-    assert [piece.last for piece in found] == [False, True]
     assert all(piece.windows.dtype == torch.float32 for piece in found)
+
+
+def test_a_minute_is_the_most_that_is_decoded_of_a_long_file_read_whole(sounds: Path, tmp_path: Path) -> None:
+    settings = {"encoder": {"kind": "cnn", "width": 8, "reading": "whole"}}
+    model = load_model(write_checkpoint(tmp_path / "checkpoint", settings))
+    found = list(embed.pieces(sounds / "e.flac", model, hop=None))
+    assert [piece.windows.shape for piece in found] == [(1, 60 * 16000)] * 2

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doppel_ray import checkpoint, export
-from doppel_ray.hear import describe, load_model
+from doppel_ray.hear import describe, get_scene_embeddings, load_model
 from doppel_ray.models.encoders import ENCODERS
 from doppel_ray.section import ConfigError
 from tests.conftest import REPOSITORY
@@ -51,6 +52,59 @@ def test_a_model_becomes_a_program_of_pytorch_for_any_batch(tmp_path: Path, name
     model, sound = load_model(folder), noise(5, 16000)
     torch.testing.assert_close(program(sound), model(sound), rtol=1e-4, atol=1e-4)
     assert json.loads(about[export.METADATA])["size"] == model.scene_embedding_size
+
+
+READINGS = [
+    ("vggish-cnn", "windows"),
+    ("vggish-framenet", "whole"),
+    ("clar-resnet18", "whole"),
+    ("raw-resnet18_1d", "whole"),
+]
+MODELS["clar-resnet18"] = {"encoder": {"kind": "resnet18", "width": 8}, "frontend": {"kind": "clar"}}
+
+
+def by_program(program: Callable[[torch.Tensor], torch.Tensor], about: dict[str, str], clip: torch.Tensor) -> Any:
+    """A clip's embedding by what an exported program's metadata say, and nothing of doppel_ray."""
+    shortest, longest = int(about["shortest"]), int(about["longest"])
+    clip = torch.nn.functional.pad(clip, (0, max(0, shortest - len(clip))))
+    size = min(len(clip), longest)
+    starts = [*range(0, len(clip) - size, size), len(clip) - size]
+    return program(torch.stack([clip[start : start + size] for start in starts])).mean(dim=0)
+
+
+@pytest.mark.parametrize(("name", "reading"), READINGS)
+@pytest.mark.parametrize("to", ["torch", "onnx"])
+def test_a_program_gives_the_scenes_of_clips_of_any_length(tmp_path: Path, name: str, reading: str, to: str) -> None:
+    settings = MODELS[name] | {"encoder": MODELS[name]["encoder"] | {"reading": reading}}
+    folder, out = write_checkpoint(tmp_path / "here", settings), tmp_path / f"away.{to}"
+    program: Callable[[torch.Tensor], torch.Tensor]
+    if to == "torch":
+        assert run(folder, to, out) == 0
+        extra = {export.METADATA: ""}
+        with out.open("rb") as file:
+            program = torch.export.load(file, extra_files=extra).module()
+        about = json.loads(extra[export.METADATA])
+    else:
+        onnxruntime = pytest.importorskip("onnxruntime", reason="needs doppel_ray[export]")
+        pytest.importorskip("onnxscript", reason="needs doppel_ray[export]")
+        assert run(folder, to, out) == 0
+        session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+        about = session.get_modelmeta().custom_metadata_map
+        program = lambda sound: torch.from_numpy(session.run(None, {"sound": sound.numpy()})[0])  # noqa: E731
+    model = load_model(folder)
+    assert about["reading"] == reading
+    for samples in (9000, 16000, 16001, 50000):
+        clip = noise(1, samples)
+        expected = get_scene_embeddings(clip, model)[0]
+        scale = max(1.0, expected.abs().amax().item())
+        torch.testing.assert_close(by_program(program, about, clip[0]), expected, rtol=0.0, atol=1e-4 * scale)
+
+
+def test_a_program_of_lengths_with_two_rules_is_refused(tmp_path: Path) -> None:
+    settings = {"encoder": {"kind": "cnn", "width": 8, "reading": "whole"}, "synth": {"duration": 0.5}}
+    folder = write_checkpoint(tmp_path / "here", settings)
+    assert "synth.duration must be at least 0.975 s, and it is 0.5" in refusal(folder, "torch", tmp_path / "away.pt2")
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 @pytest.mark.parametrize("name", MODELS)

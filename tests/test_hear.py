@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doppel_ray import checkpoint
-from doppel_ray.audio.windows import centred, cut, windows
+from doppel_ray.audio.files import Decoded
+from doppel_ray.audio.windows import centred, cut
 from doppel_ray.checkpoint import Position, Recipe
 from doppel_ray.config import Experiment
 from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load_model
+from doppel_ray.models.clips import Reading
 from doppel_ray.probe.embed import by_model, embed
-from doppel_ray.probe.sounds import Rendered
+from doppel_ray.probe.sounds import Recorded
 from tests.conftest import REPOSITORY
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -46,20 +48,22 @@ def noise(*shape: int) -> torch.Tensor:
 @given(samples=st.integers(0, 300), size=st.integers(1, 100))
 def test_windows_cover_every_sample_and_stay_within_the_sound(samples: int, size: int) -> None:
     sound = torch.arange(1.0, samples + 1)
-    cover = windows(sound, size)
+    cover = torch.cat(list(Reading(size, size, 7 * size).cut(Decoded(sound, step=1))))
     assert cover.shape[1] == size
     assert set(sound.tolist()) == set(cover.flatten().tolist()) - {0.0}
     assert (0.0 in cover) == (samples < size), "only what is shorter than a window is filled up"
     assert len(cover) == max(1, -(-samples // size)), "no more windows than needed"
 
 
-@given(samples=st.integers(0, 300), size=st.integers(1, 100), hop=st.floats(0.5, 50.0))
-def test_a_window_around_a_moment_holds_the_sound_around_it(samples: int, size: int, hop: float) -> None:
-    sound = torch.arange(1.0, samples + 1)
-    starts = centred(samples, size, hop)
+@given(samples=st.integers(0, 300), size=st.integers(1, 100), hop=st.floats(0.5, 50.0), data=st.data())
+def test_a_window_around_a_moment_holds_the_sound_around_it(
+    samples: int, size: int, hop: float, data: st.DataObject
+) -> None:
+    sound, centre = torch.arange(1.0, samples + 1), data.draw(st.integers(0, size - 1))
+    starts = centred(samples, centre, hop)
     for k, window in enumerate(cut(sound, starts, size)):
         middle = round(k * hop)
-        assert window[size // 2] == (middle + 1 if middle < samples else 0)
+        assert window[centre] == (middle + 1 if middle < samples else 0)
     assert (len(starts) - 1) * hop <= samples < len(starts) * hop + 1e-6
 
 
@@ -88,29 +92,94 @@ def test_a_timestamp_is_the_scene_of_the_window_around_it(tmp_path: Path) -> Non
     audio = noise(1, 80000)
     embeddings, timestamps = get_timestamp_embeddings(audio, model, hop=250.0)
     assert len(timestamps[0]) == 21
-    around = get_scene_embeddings(audio[:, 32000 - 8000 : 32000 + 8000], model)
+    centre = model.centre
+    around = get_scene_embeddings(audio[:, 32000 - centre : 32000 - centre + 16000], model)
     torch.testing.assert_close(embeddings[:, timestamps[0].tolist().index(2000.0)], around)
-    first = get_scene_embeddings(torch.nn.functional.pad(audio[:, :8000], (8000, 0)), model)
+    first = get_scene_embeddings(torch.nn.functional.pad(audio[:, : 16000 - centre], (centre, 0)), model)
     torch.testing.assert_close(embeddings[:, 0], first)
 
 
-@pytest.mark.parametrize("samples", [9000, 50000])
+@pytest.mark.parametrize(("kind", "duration"), [("mel", 1.0), ("mel", 0.3), ("clar", 0.3), ("waveform", 0.3)])
+def test_an_embedding_is_centred_on_its_timestamp(tmp_path: Path, kind: str, duration: float) -> None:
+    """An impulse changes the embeddings of the timestamps around it, as many milliseconds before it as after it."""
+    model = load_model(write_checkpoint(tmp_path / "here", {**KINDS[kind], "synth": {"duration": duration}}))
+    middle = round(duration * 16000)
+    impulse = torch.zeros(1, 2 * middle)
+    impulse[0, middle] = 1.0
+    found, timestamps = get_timestamp_embeddings(impulse, model, hop=5.0)
+    without = get_scene_embeddings(torch.zeros(1, middle), model)
+    changed = timestamps[0][(found[0] - without).abs().amax(dim=1) > 1e-4 * without.abs().max()]
+    assert changed.min() > 0.0
+    assert changed.max() < timestamps.max()
+    assert (changed.min() + changed.max()) / 2 == pytest.approx(1000 * duration, abs=5.0)
+
+
+LENGTHS = (1, 9000, 16000, 16001, 37000, 9000)
+
+
+def check_against_probe(folder: Path, lengths: tuple[int, ...]) -> None:
+    model = load_model(folder)
+    sounds = Recorded([], model.sample_rate)
+    clips = [noise(1, samples)[0] for samples in lengths]
+    sounds.read = clips.__getitem__  # type: ignore[method-assign]
+    expected = embed(sounds, range(len(clips)), by_model(load_model(folder)))
+    for clip, vector in zip(clips, expected, strict=True):
+        (found,) = get_scene_embeddings(clip.unsqueeze(0), model)
+        np.testing.assert_allclose(found, vector, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reading", ["windows", "whole"])
-def test_scenes_have_the_numbers_of_a_probe(tmp_path: Path, reading: str, samples: int) -> None:
-    folder = write_checkpoint(tmp_path / "here", {"encoder": {"kind": "cnn", "width": 8, "reading": reading}})
-    model, (trained, recipe) = load_model(folder), checkpoint.load(folder)
-    sounds = noise(3, samples)
-    embedder = by_model(trained, recipe.build_frontend())
-    expected = embed(Rendered(sounds), range(3), embedder, recipe.window, recipe.samples)
-    np.testing.assert_allclose(get_scene_embeddings(sounds, model), expected, rtol=1e-5, atol=1e-6)
+def test_scenes_have_the_numbers_of_a_probe_of_mixed_lengths(tmp_path: Path, reading: str, kind: str) -> None:
+    """A probe's batches hold clips of several lengths; the scene of each clip is asked for alone."""
+    settings = KINDS[kind] | {"encoder": {**KINDS[kind]["encoder"], "reading": reading}}
+    check_against_probe(write_checkpoint(tmp_path / "here", settings), LENGTHS)
 
 
-@pytest.mark.parametrize("audio", [torch.zeros(16000), torch.zeros(1, 16000, dtype=torch.int16)])
-def test_what_is_no_batch_of_sound_is_refused(tmp_path: Path, audio: torch.Tensor) -> None:
+def test_a_recording_read_whole_is_read_a_minute_at_a_time(tmp_path: Path) -> None:
+    settings = {"encoder": {"kind": "cnn", "width": 8, "reading": "whole"}, "synth": {"sample_rate": 16000}}
+    folder = write_checkpoint(tmp_path / "here", settings)
+    check_against_probe(folder, (65 * 16000,))
+    model, clip = load_model(folder), noise(1, 65 * 16000)
+    parts = torch.cat([clip[:, : 60 * 16000], clip[:, 5 * 16000 :]])
+    expected = get_scene_embeddings(parts, model).mean(dim=0)
+    torch.testing.assert_close(get_scene_embeddings(clip, model)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reading", ["windows", "whole"])
+def test_audio_of_any_floating_point_dtype_gives_float32_embeddings(
+    tmp_path: Path, reading: str, dtype: torch.dtype
+) -> None:
+    settings = {"encoder": {**KINDS["mel"]["encoder"], "reading": reading}}
+    model = load_model(write_checkpoint(tmp_path / "here", settings))
+    audio = noise(2, 20000).to(dtype)
+    assert torch.equal(get_scene_embeddings(audio, model), get_scene_embeddings(audio.float(), model))
+    found, _ = get_timestamp_embeddings(audio, model, hop=400.0)
+    assert torch.equal(found, get_timestamp_embeddings(audio.float(), model, hop=400.0)[0])
+    assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("audio", "dtype"),
+    [
+        (torch.zeros(16000), "float32"),
+        (torch.zeros(1, 16000, dtype=torch.int16), "int16"),
+        (torch.zeros(1, 16000, dtype=torch.complex64), "complex64"),
+    ],
+)
+def test_what_is_no_batch_of_sound_is_refused(tmp_path: Path, audio: torch.Tensor, dtype: str) -> None:
     model = load_model(write_checkpoint(tmp_path / "here", KINDS["mel"]))
     for ask in (get_scene_embeddings, get_timestamp_embeddings):
-        with pytest.raises(ValueError, match=r"expected floating-point \(n_sounds, n_samples\)"):
+        with pytest.raises(
+            ValueError, match=rf"audio is torch\.{dtype}.*expected floating-point \(n_sounds, n_samples\)"
+        ):
             ask(audio, model)
+
+
+def test_no_sounds_have_no_embeddings(tmp_path: Path) -> None:
+    model = load_model(write_checkpoint(tmp_path / "here", KINDS["mel"]))
+    assert get_scene_embeddings(torch.zeros(0, 16000), model).shape == (0, model.scene_embedding_size)
 
 
 @pytest.mark.gpu

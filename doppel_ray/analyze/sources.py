@@ -14,6 +14,10 @@ from doppel_ray.recordings import Catalogue, Recordings, RecordingsConfig
 from doppel_ray.section import ConfigError, Section
 from doppel_ray.synth import ARCHITECTURES, Synth, SynthConfig, check_delta
 
+FIRST = 2**40
+"""First index of the synthetic pairs: no run comes so far, so that none of what is analysed was trained on, whatever
+the seeds of both are."""
+
 RECORDINGS = "recordings"
 """In the place of an architecture's name."""
 
@@ -132,8 +136,8 @@ class Sources:
             synth = self._synth(name)
             for layers in self.config.layers:
                 for delta in self.config.delta:
-                    sounds = layered(synth, self.config.seed, indices, delta, layers)
-                    yield Heard(Source(name, layers, delta), sounds, indices)
+                    sounds = layered(synth, self.config.seed, FIRST + indices, delta, layers)
+                    yield Heard(Source(name, layers, delta), sounds, FIRST + indices)
 
     def _synth(self, name: str) -> Synth:
         return SynthConfig.model_validate(self.synth.model_dump() | {"architecture": name}).build()

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from doppel_ray.analyze import pretrained
-from doppel_ray.audio.frontend import VGGish
 from doppel_ray.hear import get_scene_embeddings, load_model
 from doppel_ray.probe.embed import by_mel_statistics
 from doppel_ray.section import ConfigError, Section
@@ -108,13 +107,10 @@ class Mel(Space):
 
     def __init__(self, sample_rate: int, batch: int) -> None:
         super().__init__(batch)
-        try:
-            self.embedder = by_mel_statistics(VGGish(sample_rate))
-        except ValueError as error:
-            raise ConfigError(f"--space mel: {error}") from None
+        self.embedder = by_mel_statistics(sample_rate)
 
     def embed(self, sounds: Tensor) -> Tensor:
-        return self.embedder(sounds)
+        return self.embedder.embed(sounds)
 
 
 class Checkpoint(Space):

@@ -61,6 +61,10 @@ class Frontend(nn.Module):
         """
         raise NotImplementedError
 
+    def centre(self, samples: int) -> float:
+        """Middle of what is read of a sound of so many samples, in samples from its start."""
+        raise NotImplementedError
+
     def features(self, sound: Tensor) -> Tensor:
         """What `forward` gives, for a batch that may be taken whole."""
         raise NotImplementedError
@@ -89,11 +93,22 @@ class Raw(Frontend):
         """The samples themselves."""
         return samples
 
+    def centre(self, samples: int) -> float:
+        return samples / 2
+
     def features(self, sound: Tensor) -> Tensor:
         return sound.unsqueeze(1)
 
     def forward(self, sound: Tensor) -> Tensor:
         return self.features(sound)  # in one piece: there are no spectra to keep small
+
+
+def _framed(sound: Tensor, length: int, hop: int, frames: int) -> Tensor:
+    """The first `frames` frames of sound: (batch, samples) -> (batch, frames, length)."""
+    if torch.compiler.is_exporting():  # of sounds whose length is not known, indices can be traced and a view cannot
+        starts = hop * torch.arange(frames, device=sound.device)
+        return sound[:, starts.unsqueeze(1) + torch.arange(length, device=sound.device)]
+    return sound.unfold(-1, length, hop)[:, :frames]
 
 
 def power(spectrum: Tensor) -> Tensor:
@@ -127,8 +142,9 @@ class VGGish(Frontend):
     """VGGish log-mel features: (batch, 1, frames, mels).
 
     Args:
-        sample_rate: in Hz; the upper mel edge of 7500 Hz needs at least 15 kHz.
+        sample_rate: in Hz; at least twice `high_hz`.
         mels: number of mel bands.
+        high_hz: upper edge of the bands in Hz; VGGish's own is 7500.
     """
 
     WINDOW_SECONDS = 0.025
@@ -136,11 +152,14 @@ class VGGish(Frontend):
     EXAMPLE_FRAMES = 96
     LOG_OFFSET = 0.01
 
-    def __init__(self, sample_rate: int = 16000, mels: int = 64) -> None:
+    HIGH_HZ = 7500.0
+
+    def __init__(self, sample_rate: int = 16000, mels: int = 64, high_hz: float = HIGH_HZ) -> None:
         super().__init__()
-        if sample_rate < 15000:
+        if sample_rate < 2 * high_hz:
             raise ValueError(
-                f"sample_rate is {sample_rate} Hz; the mel bands reach 7500 Hz, so it must be at least 15000"
+                f"sample_rate is {sample_rate} Hz; the mel bands reach {high_hz:g} Hz, so it must be at least "
+                f"{2 * high_hz:g}"
             )
         self.window_length = round(self.WINDOW_SECONDS * sample_rate)
         self.hop_length = round(self.HOP_SECONDS * sample_rate)
@@ -149,19 +168,24 @@ class VGGish(Frontend):
         self.window: Tensor
         self.bands: Tensor
         self.register_buffer("window", window, persistent=False)
-        self.register_buffer("bands", mel_matrix(self.fft_length // 2 + 1, sample_rate, mels), persistent=False)
+        bands = mel_matrix(self.fft_length // 2 + 1, sample_rate, mels, high_hz=high_hz)
+        self.register_buffer("bands", bands, persistent=False)
 
     def frames(self, samples: int) -> int:
         """Frames that a sound of so many samples gives: whole 96-frame examples (0.96 s) where it is long enough."""
         complete = 1 + (samples - self.window_length) // self.hop_length
         if complete < 1:
             raise ValueError(f"a sound of {samples} samples is shorter than one window of {self.window_length}")
-        return complete - complete % self.EXAMPLE_FRAMES if complete >= self.EXAMPLE_FRAMES else complete
+        examples = complete // self.EXAMPLE_FRAMES
+        return examples * self.EXAMPLE_FRAMES if complete >= self.EXAMPLE_FRAMES else complete
+
+    def centre(self, samples: int) -> float:
+        return ((self.frames(samples) - 1) * self.hop_length + self.window_length) / 2
 
     def features(self, sound: Tensor) -> Tensor:
         frames = self.frames(sound.shape[-1])
         # The window ends in zeros, as VGGish pads its frames, so what is read past its end does not count.
-        framed = F.pad(sound, (0, self.fft_length)).unfold(-1, self.fft_length, self.hop_length)[:, :frames]
+        framed = _framed(F.pad(sound, (0, self.fft_length)), self.fft_length, self.hop_length, frames)
         magnitude = power(torch.fft.rfft(framed * self.window)).sqrt_()
         return torch.log(magnitude @ self.bands + self.LOG_OFFSET).unsqueeze(1)
 
@@ -231,11 +255,14 @@ class Clar(Frontend):
             raise ValueError(f"a sound of {samples} samples is shorter than half a window of {self.window_length}")
         return 1 + samples // self.hop_length
 
+    def centre(self, samples: int) -> float:
+        return (self.frames(samples) - 1) * self.hop_length / 2
+
     def features(self, sound: Tensor) -> Tensor:
         frames = self.frames(sound.shape[-1])
         half = self.window_length // 2
         padded = F.pad(sound.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
-        framed = padded.unfold(-1, self.window_length, self.hop_length)
+        framed = _framed(padded, self.window_length, self.hop_length, frames)
         out = sound.new_empty(sound.shape[0], 3, frames, self.BINS)
         real, imaginary = (framed @ self.kernels).split(self.BINS, dim=-1)
         out[:, 0] = torch.addcmul(real * real, imaginary, imaginary).add_(1e-8).log10_().mul_(10.0).sub_(20.0)

@@ -21,15 +21,15 @@ def tiles(samples: int, size: int) -> list[int]:
     return [*range(0, last, size), last]
 
 
-def centred(samples: int, size: int, hop: float) -> list[int]:
+def centred(samples: int, centre: int, hop: float) -> list[int]:
     """Starts of windows around the times 0, hop, 2 · hop, ..., as far as the sound goes.
 
     Args:
         samples: length of the sound.
-        size: samples of a window.
-        hop: samples between the centres; they are rounded one by one, so that no error adds up.
+        centre: the sample of a window that falls on such a time.
+        hop: samples between the times; they are rounded one by one, so that no error adds up.
     """
-    return [round(k * hop) - size // 2 for k in range(int(samples / hop) + 1)]
+    return [round(k * hop) - centre for k in range(int(samples / hop) + 1)]
 
 
 def cut(sound: Tensor, starts: Sequence[int], size: int) -> Tensor:
@@ -48,8 +48,3 @@ def cut(sound: Tensor, starts: Sequence[int], size: int) -> Tensor:
     before = min(max(-first, 0), size)
     span = F.pad(within, (before, end - first - before - within.shape[-1]))
     return span.unfold(-1, size, 1)[..., torch.tensor(starts, device=sound.device) - first, :]
-
-
-def windows(sound: Tensor, size: int) -> Tensor:
-    """A whole sound as the windows that cover it (`tiles`): (..., samples) -> (..., windows, size)."""
-    return cut(sound, tiles(sound.shape[-1], size), size)

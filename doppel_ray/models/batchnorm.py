@@ -1,5 +1,7 @@
 """Batch normalisation over the batches of all workers."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.distributed
 import torch.distributed.nn.functional
@@ -56,3 +58,24 @@ def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
         else:
             synchronise(child, device)
     return model
+
+
+@torch.no_grad()
+def set_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set every batch norm's running statistics to the mean over batches, and nothing else; leaves evaluation mode on.
+
+    Args:
+        model: its weights stay as they are.
+        batches: what the model reads, each at least two sounds.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # PyTorch's word for the mean over all batches
+    model.train()
+    for batch in batches:
+        model(batch)
+    model.eval()
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum

@@ -46,6 +46,27 @@ class Conv2d(nn.Conv2d):
         return (windows.flatten(0, 2) @ weight).unflatten(0, (-1, height, width)).permute(0, 3, 1, 2)
 
 
+class MaxPool2d(nn.MaxPool2d):
+    """A maximum pooling that can be exported for sounds of any length.
+
+    torch.export asks of PyTorch's own whether a length is divisible by the stride, and keeps the answer for all.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return super().forward(input)
+        (rows, columns), (down, right), (above, left) = map(_pair, (self.kernel_size, self.stride, self.padding))
+        x = F.pad(input, (left, left, above, above), value=-torch.inf)
+        for dim, size, stride in ((2, rows, down), (3, columns, right)):
+            starts = stride * torch.arange((x.shape[dim] - size) // stride + 1, device=x.device)
+            x = torch.stack([x.index_select(dim, starts + j) for j in range(size)]).amax(dim=0)
+        return x
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value, value)
+
+
 class EncoderConfig(Section):
     """The network whose output the probes read."""
 
@@ -60,7 +81,8 @@ class EncoderConfig(Section):
     Doppelgängers, whose 512-d output is the last linear layer of its ResNet-18."""
     reading: Literal["windows", "whole"] = "windows"
     """How a recording longer than training's sounds is read. windows: in windows of that length, whose representations
-    are averaged. whole: at once, so that what the encoder pools over time is pooled over all of it."""
+    are averaged. whole: at once, so that what the encoder pools over time is pooled over all of it; one longer than a
+    minute in parts of a minute, whose representations are averaged."""
 
     @property
     def domain(self) -> Domain:
@@ -151,7 +173,7 @@ class ResNet18(Encoder):
             Conv2d(channels, width, 7, stride=2, padding=3, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.MaxPool2d(3, stride=2, padding=1),
+            MaxPool2d(3, stride=2, padding=1),
         )
         self.stages = _stages(width, stride=(2, 2), kernel=(3, 3))
         _initialise(self)
@@ -181,7 +203,7 @@ class ResNet18Waveform(Encoder):
             Conv2d(channels, width, (1, 7), stride=(1, 2), padding=(0, 3), bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.MaxPool2d((1, 9), stride=(1, 2), padding=(0, 1)),
+            MaxPool2d((1, 9), stride=(1, 2), padding=(0, 1)),
         )
         self.stages = _stages(width, stride=(1, 2), kernel=(1, 9))
         _initialise(self)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from doppel_ray import checkpoint, command
-from doppel_ray.probe.evaluate import BASELINES, ProbesConfig, evaluate
+from doppel_ray.probe.evaluate import BASELINES, UNTRAINED_PAIRS, ProbesConfig, evaluate
 from doppel_ray.report import show
 from doppel_ray.rows import VALID
 from doppel_ray.section import ConfigError
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = Table(title=str(args.checkpoint), title_justify="left")
     for name in ("task", "metric", "checkpoint", "95 %", "validation", "untrained", "mel statistics"):
         table.add_column(name, justify="left" if name in ("task", "metric") else "right")
+    pairs = scores.pop(UNTRAINED_PAIRS, None)
     for name, value in scores.items():
         if name.endswith((VALID, *(f"_{which}" for which in ("low", "high", *BASELINES)))):
             continue
@@ -55,6 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         beside = (scores.get(f"{name}{VALID}"), *baselines)
         table.add_row(task, metric, show(value), span, *("" if given is None else show(given) for given in beside))
     command.screen().print(table)
+    if pairs is not None:
+        print(
+            f"untrained: the same encoder before its first step, with batch-norm statistics of {pairs:.0f} of its pairs"
+        )
     return 0
 
 

@@ -1,7 +1,7 @@
 """A checkpoint's scores on every task, beside two baselines on the same splits."""
 
-import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -13,19 +13,23 @@ import torch
 from pydantic import Field
 
 from doppel_ray import checkpoint
-from doppel_ray.audio.frontend import VGGish
-from doppel_ray.checkpoint import Recipe
-from doppel_ray.probe import protocols
+from doppel_ray.pairs import PairMaker
+from doppel_ray.probe import baselines, protocols
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
 from doppel_ray.probe.protocols import NamedProtocol, ProtocolConfig
 from doppel_ray.probe.task import Questions, Split
 from doppel_ray.probe.tasks import TASKS, Factors, Task, TaskConfigs, Unreadable
 from doppel_ray.section import ConfigError, Names, Section
 
-Encoding = Literal["trained", "untrained", "mel"]
-"""What turns a sound into a vector: the checkpoint; the same model as training began with it; or the mean and standard
-deviation of its mel bands."""
+log = logging.getLogger(__name__)
+
+Encoding = Literal["trained", "untrained", "initial", "mel"]
+"""What turns a sound into a vector. trained: the checkpoint. untrained: the model as training began with it, with
+batch-norm statistics of the run's pairs (`baselines.untrained`). initial: the same with mean 0 and variance 1, which
+was the untrained baseline of older versions. mel: the mean and standard deviation of its mel bands."""
 BASELINES: tuple[Encoding, ...] = ("mel", "untrained")
+UNTRAINED_PAIRS = "probe/untrained_pairs"
+"""Metric key: number of pairs whose batch-norm statistics the untrained baseline has; missing in old rows."""
 
 Embedded = tuple[np.ndarray, dict[int, str]]
 """(n, size) float32, and why the sounds that have no embedding could not be read."""
@@ -99,21 +103,23 @@ class Encoder:
         items = range(len(sounds)) if items is None else items
         if encoding not in self._embedders:
             self._embedders[encoding] = self._embedder(encoding)
-        window, least = (None, 1) if encoding == "mel" else (self.recipe.window, self.recipe.samples)
-        vectors = embed(sounds, items, self._embedders[encoding], window, least)
+        vectors = embed(sounds, items, self._embedders[encoding])
         return vectors, {item: reason for item, reason in sounds.failed.items() if item in items}
 
     def _embedder(self, encoding: Encoding) -> Embedder:
         if encoding == "mel":
-            return by_mel_statistics(VGGish(self.recipe.sample_rate))
-        model = checkpoint.load(self.folder)[0] if encoding == "trained" else self.recipe.untrained()
-        return by_model(model, self.recipe.build_frontend(), self.device)
+            return by_mel_statistics(self.recipe.sample_rate)
+        if encoding == "trained":
+            model = checkpoint.load(self.folder)[0]
+        else:
+            model = baselines.untrained(self.folder) if encoding == "untrained" else self.recipe.untrained()
+        return by_model(self.recipe.waveform_encoder(model), self.device)
 
 
 def evaluate(
     folder: Path,
     probes: ProbesConfig,
-    baselines: Path | None = None,
+    kept: Path | None = None,
     encoder: Callable[[Task, Encoding], Embedded] | None = None,
     seen: Callable[[Task, Questions, np.ndarray], None] = lambda task, questions, vectors: None,
 ) -> dict[str, float]:
@@ -122,13 +128,14 @@ def evaluate(
     Args:
         folder: the checkpoint.
         probes: what to ask.
-        baselines: folder where the baselines' scores are kept between probes; None: compute them again.
+        kept: folder where the baselines' scores are kept between probes; None: compute them again.
         encoder: what embeds the sounds of a task; None: this process.
         seen: is shown the checkpoint's embeddings of each task.
 
     Returns:
         Of each task `probe/<task>/<metric>` for everything that `protocols.evaluate` gives, and its first metric for
-        each baseline, as `probe/<task>/<metric>_mel` and `probe/<task>/<metric>_untrained`.
+        each baseline, as `probe/<task>/<metric>_mel` and `probe/<task>/<metric>_untrained`; and `UNTRAINED_PAIRS`.
+        Where the run's recordings are not there, the untrained baseline is left out and a warning logged.
 
     Raises:
         ConfigError: the checkpoint or a recording cannot be read.
@@ -143,12 +150,18 @@ def evaluate(
         seen(task, questions, embedded[0])
         found = score(task, protocol, questions, embedded)
         first = questions.metrics[0]
-        reference = _kept(task, protocol, recipe, baselines)
-        if not reference:
-            reference = {which: score(task, protocol, questions, encoder(task, which))[first] for which in BASELINES}
-            _keep(task, protocol, recipe, baselines, reference)
+        reference: dict[str, float] = {}
+        for which in BASELINES:
+            file = _file(task, protocol, folder, kept, which)
+            if file is not None and file.exists():
+                reference[which] = json.loads(file.read_text())[first]
+            elif which == "mel" or _has_pairs(folder):
+                reference[which] = score(task, protocol, questions, encoder(task, which))[first]
+                _keep(file, {first: reference[which]})
         scores |= {f"probe/{task.name}/{metric}": value for metric, value in found.items()}
         scores |= {f"probe/{task.name}/{first}_{which}": value for which, value in reference.items()}
+        if "untrained" in reference:
+            scores[UNTRAINED_PAIRS] = baselines.PAIRS
     return scores
 
 
@@ -182,24 +195,30 @@ def _without(questions: Questions, gone: Collection[int]) -> Questions:
     return replace(questions, targets=questions.targets[kept], splits=tuple(splits))
 
 
-def _file(task: Task, protocol: ProtocolConfig, recipe: Recipe, folder: Path) -> Path:
-    key = hashlib.sha256(repr((task, protocol, recipe)).encode()).hexdigest()[:16]
-    return folder / f"{task.name}-{key}.json"
+def _has_pairs(folder: Path) -> bool:
+    """Whether the pairs of a checkpoint's run can be made here; logs why not."""
+    try:
+        PairMaker.of(checkpoint.about(folder)["experiment"])
+    except (KeyError, ValueError) as error:  # recordings that are elsewhere, or the sections of another version
+        log.warning("left out the untrained baseline, whose batch-norm statistics need the run's pairs: %s", error)
+        return False
+    return True
 
 
-def _kept(task: Task, protocol: ProtocolConfig, recipe: Recipe, folder: Path | None) -> dict[str, float]:
-    """The baselines' scores that an earlier probe has left."""
-    if folder is None or not (file := _file(task, protocol, recipe, folder)).exists():
-        return {}
-    return json.loads(file.read_text())
+def _file(task: Task, protocol: ProtocolConfig, folder: Path, kept: Path | None, which: Encoding) -> Path | None:
+    """Where a baseline's score is kept; None: nowhere."""
+    if kept is None:
+        return None
+    rate = checkpoint.recipe(folder).sample_rate
+    questions = task.questions(rate)
+    asked = (task, protocol, questions.targets.tolist(), [(s.name, s.test.tolist()) for s in questions.splits])
+    key = baselines.key(folder, asked, task.files(rate), reads_pairs=which == "untrained")
+    return kept / f"{task.name}-{which}-{key}.json"
 
 
-def _keep(
-    task: Task, protocol: ProtocolConfig, recipe: Recipe, folder: Path | None, scores: Mapping[str, float]
-) -> None:
-    if folder is None:
+def _keep(file: Path | None, scores: Mapping[str, float]) -> None:
+    if file is None:
         return
-    file = _file(task, protocol, recipe, folder)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}")
     partial.write_text(json.dumps(scores))

@@ -410,6 +410,7 @@ def _notes(study: Study) -> list[str]:
             "Gain is over the better baseline, on the same splits. In the pictures the dashed line is the same encoder "
             "untrained, the dotted one mel statistics."
         )
+        notes.append(_untrained(study))
     if any(setting.cost("energy_joules") for setting in study.settings):
         notes.append(
             "Energy is what the counters of the first train worker’s whole machine (processors, and GPUs where they "
@@ -423,6 +424,20 @@ def _notes(study: Study) -> list[str]:
                 f"All runs are judged by {study.reported}, as the first is; some were steered by another metric."
             )
     return notes
+
+
+def _untrained(study: Study) -> str:
+    """Which batch-norm statistics the untrained baseline has."""
+    rows = [row for setting in study.settings for trial in setting.trials for row in trial.rows]
+    beside = [row for row in rows if any(name.endswith("_untrained") for name in row)]
+    pairs = {row.get("probe/untrained_pairs") for row in beside}
+    told = {
+        f"batch-norm statistics of {count:.0f} of its run’s pairs, as a trained one has"
+        if count is not None
+        else "batch norms at mean 0 and variance 1, as older versions had it, which makes it score differently"
+        for count in pairs
+    }
+    return f"The untrained encoder has {'; in other rows it has '.join(sorted(told))}."
 
 
 # --- where it comes from ----------------------------------------------------------------------------------------------

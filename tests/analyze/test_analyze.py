@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from doppel_ray.analyze.__main__ import COMMANDS, main
+from doppel_ray.analyze.sources import Sources, SourcesConfig
+from doppel_ray.audio import FrontendConfig
+from doppel_ray.pairs import PairMaker, PairsConfig
 from doppel_ray.section import ConfigError
+from doppel_ray.synth import SynthConfig
 from tests.recordings import write_esc50
 from tests.test_hear import KINDS, write_checkpoint
 
@@ -101,7 +106,6 @@ def test_every_analysis_has_help(name: str, capsys: pytest.CaptureFixture[str]) 
         ("similarity --n 3", "--n is '3'"),
         ("similarity --space checkpoint", "give it with --checkpoint"),
         ("similarity --checkpoint nowhere", "nowhere holds no checkpoint"),
-        ("similarity --synth.sample_rate 8000", "--space mel: sample_rate is 8000"),
         ("similarity --device tpu", "--device tpu cannot be used"),
         ("similarity --colour red", "--colour: unknown option"),
         ("spectral", "give their folder with --recordings DIR"),
@@ -143,3 +147,17 @@ def test_silent_recordings_are_refused_by_name_or_passed_over(given: dict[str, P
         run(*arguments)
     assert run(*arguments, "--unreadable", "skip") == 0
     assert "silent.wav" in str(json.loads((tmp_path / "out" / "analysis.json").read_text())["unreadable"])
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_no_pair_that_is_analysed_was_trained_on(layers: int) -> None:
+    """Whatever the seed: a run and an analysis may have the same."""
+    synth = SynthConfig(duration=0.1, compile=False)
+    config = SourcesConfig(architectures=("voice",), delta=(0.25,), layers=(layers,), n=32, seed=0)
+    (heard,) = Sources(config, synth)
+    trained = PairMaker(synth, PairsConfig(delta=0.25, layers=layers), FrontendConfig(), (), seed=0)
+    sounds, _ = trained.sounds(torch.arange(64))
+    distances = torch.cdist(heard.sounds.flatten(0, 1).double(), sounds.flatten(0, 1).double()).amin(dim=1)
+    assert (distances < 0.01).double().mean() < 0.1, "but for what is nearly silent"
+    again, _ = trained.sounds(heard.items)
+    torch.testing.assert_close(heard.sounds, again)

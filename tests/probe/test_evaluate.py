@@ -1,27 +1,39 @@
 """A checkpoint's scores stand beside two baselines on the same splits."""
 
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import doppel_ray
 from doppel_ray import checkpoint
 from doppel_ray.checkpoint import Position, Recipe
 from doppel_ray.config import Experiment
-from doppel_ray.probe import ProbesConfig
-from doppel_ray.probe.evaluate import Encoder, evaluate, score
+from doppel_ray.pairs import PairMaker
+from doppel_ray.probe import ProbesConfig, baselines
+from doppel_ray.probe.evaluate import BASELINES, Encoder, _file, evaluate, score
 from doppel_ray.probe.protocols import ProtocolConfig
 from doppel_ray.probe.task import Questions, Split
 from doppel_ray.probe.tasks import Factors, Native
 from doppel_ray.section import ConfigError
 
+SMALL = {"kind": "cnn", "width": 8}
 
-def untrained_checkpoint(folder: Path, **encoder: object) -> Path:
+
+def checkpoint_of(folder: Path, settings: dict[str, Any]) -> Path:
     """A checkpoint taken before the first step."""
     folder.mkdir()
-    plain = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8, **encoder}}).plain()
+    plain = Experiment.model_validate(settings).plain()
     checkpoint.save(folder, Recipe.of(plain).untrained(), plain, Position(), {}, {})
     return folder
+
+
+def untrained_checkpoint(folder: Path, **encoder: object) -> Path:
+    return checkpoint_of(folder, {"encoder": SMALL | encoder})
 
 
 @pytest.fixture
@@ -38,7 +50,6 @@ def test_each_task_gives_its_metrics_and_two_baselines(untrained: Path, esc50_fo
     scores = evaluate(untrained, probes)
     for metric in ("probe/factors/score", "probe/esc50/accuracy"):
         assert {metric, f"{metric}_low", f"{metric}_high", f"{metric}_mel", f"{metric}_untrained"} <= scores.keys()
-        assert scores[metric] == scores[f"{metric}_untrained"], "this checkpoint is the untrained encoder"
         assert scores[f"{metric}_low"] <= scores[metric] <= scores[f"{metric}_high"]
     assert {"probe/factors/pitch", "probe/factors/attack", "probe/esc50/fold_1", "probe/esc50/fold_2"} <= scores.keys()
     assert scores["probe/esc50/accuracy_mel"] == 1.0  # one pitch for each class: any band tells them apart
@@ -47,14 +58,109 @@ def test_each_task_gives_its_metrics_and_two_baselines(untrained: Path, esc50_fo
 def test_baselines_are_computed_once_for_all_checkpoints_of_a_model(untrained: Path, tmp_path: Path) -> None:
     probes = ProbesConfig(tasks=(factors(128),))
     first = evaluate(untrained, probes, tmp_path / "baselines")
-    (kept,) = (tmp_path / "baselines").iterdir()
-    before = kept.stat().st_mtime_ns
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "baselines").iterdir()}
+    assert len(kept) == 2
     assert evaluate(untrained, probes, tmp_path / "baselines") == first
-    assert kept.stat().st_mtime_ns == before
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "baselines").iterdir()} == kept
     evaluate(untrained, ProbesConfig(tasks=(factors(129),)), tmp_path / "baselines")
     other = ProbesConfig.model_validate({"tasks": [factors(128)], "protocol": "knn"})
     assert evaluate(untrained, other, tmp_path / "baselines")["probe/factors/score"] != first["probe/factors/score"]
-    assert len(list((tmp_path / "baselines").iterdir())) == 3
+    assert len(list((tmp_path / "baselines").iterdir())) == 6
+
+
+def kept_as(folder: Path, esc50: Path) -> tuple[Path | None, Path | None]:
+    """Where the mel and the untrained baseline of ESC-50 are kept."""
+    task = Native(kind="esc50", root=esc50)
+    mel, untrained = (_file(task, ProtocolConfig(), folder, Path("kept"), which) for which in BASELINES)
+    return mel, untrained
+
+
+def differ(one: tuple[Path | None, Path | None], other: tuple[Path | None, Path | None]) -> tuple[bool, bool]:
+    return one[0] != other[0], one[1] != other[1]
+
+
+def test_a_kept_baseline_is_of_the_same_recordings_and_labels(untrained: Path, esc50_folder: Path) -> None:
+    before = kept_as(untrained, esc50_folder)
+    assert kept_as(untrained, esc50_folder) == before
+    sound = next((esc50_folder / "audio").iterdir())
+    found = sound.stat()
+    os.utime(sound, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+    changed = kept_as(untrained, esc50_folder)
+    assert differ(changed, before) == (True, True)
+    table = esc50_folder / "meta" / "esc50.csv"
+    header, first, *rest = table.read_text().splitlines()
+    name, fold, *more = first.split(",")
+    table.write_text("\n".join([header, ",".join([name, "2" if fold == "1" else "1", *more]), *rest]) + "\n")
+    assert differ(kept_as(untrained, esc50_folder), changed) == (True, True)
+
+
+def test_a_kept_baseline_is_of_the_same_code(
+    untrained: Path, esc50_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = kept_as(untrained, esc50_folder)
+    copy = tmp_path / "doppel_ray"
+    shutil.copytree(Path(doppel_ray.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(doppel_ray, "__file__", str(copy / "__init__.py"))
+    try:
+        baselines._code.cache_clear()
+        assert kept_as(untrained, esc50_folder) == before
+        with (copy / "probe" / "embed.py").open("a") as file:
+            file.write("# changed\n")
+        baselines._code.cache_clear()
+        assert differ(kept_as(untrained, esc50_folder), before) == (True, True)
+    finally:
+        baselines._code.cache_clear()
+
+
+def test_the_untrained_baseline_is_one_for_every_delta_and_another_for_other_pairs(
+    tmp_path: Path, esc50_folder: Path
+) -> None:
+    def of(name: str, **pairs: object) -> tuple[Path | None, Path | None]:
+        return kept_as(checkpoint_of(tmp_path / name, {"encoder": SMALL, "pairs": pairs}), esc50_folder)
+
+    quarter = of("quarter", delta=0.25)
+    assert of("tenth", delta=0.1) == quarter
+    assert differ(of("layered", layers=2), quarter) == (False, True)
+
+
+def test_the_untrained_encoder_has_the_statistics_of_its_pairs_and_the_weights_of_the_start(untrained: Path) -> None:
+    model, start = baselines.untrained(untrained), checkpoint.recipe(untrained).untrained()
+    assert not model.training
+    for (name, value), initial in zip(model.named_parameters(), start.parameters(), strict=True):
+        assert torch.equal(value, initial), name
+    features = PairMaker.of(checkpoint.about(untrained)["experiment"])(torch.arange(256)).flatten(0, 1).float()
+    seen: list[torch.Tensor] = []
+    layers = model.encoder.layers
+    assert isinstance(layers, torch.nn.Sequential)
+    layers[0][1].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        model.represent(features)
+    (normalised,) = seen
+    torch.testing.assert_close(normalised.mean(dim=(0, 2, 3)), torch.zeros(8), atol=0.2, rtol=0.0)
+    torch.testing.assert_close(normalised.std(dim=(0, 2, 3)), torch.ones(8), atol=0.2, rtol=0.0)
+
+
+def test_the_untrained_baseline_is_left_out_where_the_recordings_of_the_run_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = {"mix": {"recordings": 1.0}, "recordings": {"root": str(tmp_path / "gone")}}
+    scores = evaluate(
+        checkpoint_of(tmp_path / "here", {"encoder": SMALL, "source": source}), ProbesConfig(tasks=(factors(128),))
+    )
+    assert "probe/factors/score_mel" in scores
+    assert "probe/factors/score_untrained" not in scores
+    assert "left out the untrained baseline" in caplog.text
+
+
+def test_an_encoder_of_waveforms_below_15_khz_is_probed(tmp_path: Path) -> None:
+    settings = {
+        "encoder": {"kind": "resnet18_1d", "width": 8},
+        "frontend": {"kind": "raw"},
+        "synth": {"sample_rate": 8000, "duration": 0.2},
+    }
+    scores = evaluate(checkpoint_of(tmp_path / "here", settings), ProbesConfig(tasks=(factors(128),)))
+    assert {"probe/factors/score", "probe/factors/score_mel", "probe/factors/score_untrained"} <= scores.keys()
+    assert np.isfinite([*scores.values()]).all()
 
 
 def test_a_task_may_have_a_protocol_of_its_own(untrained: Path) -> None:

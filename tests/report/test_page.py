@@ -86,6 +86,14 @@ def test_publishing_prints_the_leaderboard_names_the_best_checkpoint_and_writes_
     assert (folder / "figures" / "score_against_pairs.delta.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_page_says_which_batch_norm_statistics_the_untrained_encoder_has(tmp_path: Path) -> None:
+    old = published(make_run(tmp_path / "old", {"000": ({}, "finished", [row(1, 0.6)])}))[0].text
+    assert "The untrained encoder has batch norms at mean 0 and variance 1, as older versions had it" in old
+    new = {"probe/untrained_pairs": 256}
+    made = make_run(tmp_path / "new", {"000": ({}, "finished", [row(1, 0.6, **new)])})
+    assert "The untrained encoder has batch-norm statistics of 256 of its run’s pairs" in published(made)[0].text
+
+
 def test_a_best_checkpoint_that_was_not_kept_is_not_offered(folder: Path) -> None:
     (folder / "trials" / "000_delta=0.02" / "checkpoints" / "epoch_0002").rmdir()
     page, text = published(folder)

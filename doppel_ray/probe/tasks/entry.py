@@ -82,6 +82,14 @@ class Task(Section, ABC):
             ConfigError: the data is missing, or not as its source has it.
         """
 
+    def files(self, sample_rate: int) -> tuple[Path, ...]:
+        """The recordings that it reads, none if it makes its sounds; opens none.
+
+        Raises:
+            ConfigError: as `questions`.
+        """
+        return ()
+
     @abstractmethod
     def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
         """The examples, at `sample_rate` Hz.
@@ -134,6 +142,10 @@ class RecordedTask(Task):
             told = [f"{len(broken)} of {len(listing)} files are left out, first {named[0]}"] if broken else []
             for line in told + gaps(rest.questions(self.test_folds, self.metrics)):
                 log.warning("probes.tasks, %s: %s", self.name, line)
+
+    def files(self, sample_rate: int) -> tuple[Path, ...]:
+        with naming(self.name):
+            return self._listed(sample_rate).paths
 
     def questions(self, sample_rate: int) -> Questions:
         with naming(self.name):
