@@ -23,6 +23,7 @@ from doppel_ray.audio import Frontend, FrontendConfig
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
 from doppel_ray.section import ConfigError, Section
 from doppel_ray.synth import SynthConfig
+from doppel_ray.synth.timing import length
 
 S = TypeVar("S", bound=Section)
 
@@ -189,7 +190,7 @@ class Recipe:
     @property
     def samples(self) -> int:
         """Length of the sounds that the model was trained on; a shorter one is filled up with silence."""
-        return round(self.synth.duration * self.synth.sample_rate)
+        return length(self.synth.duration, self.synth.sample_rate)
 
     @property
     def window(self) -> int | None:
