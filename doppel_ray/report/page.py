@@ -374,7 +374,8 @@ def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> int | None:
 def _notes(study: Study) -> list[str]:
     """How to read the tables."""
     name = title(study.metric)
-    notes = [
+    notes = [f"Warning ({run.name}): {line}." for run in study.runs for line in run.warnings]
+    notes += [
         f"Each trial counts with its best row by {name}. It was picked by the very score that it shows, on the test "
         "examples, so that it is optimistic by a little; “at the end” is the score of the last row that has one, which "
         "nobody picked. All scores of a line come from the same row."
