@@ -24,6 +24,7 @@ from doppel_ray.models import EncoderConfig, HeadConfig, Model
 from doppel_ray.models.clips import WaveformEncoder
 from doppel_ray.section import ConfigError, Section
 from doppel_ray.synth import SynthConfig
+from doppel_ray.synth.timing import length
 
 S = TypeVar("S", bound=Section)
 
@@ -190,7 +191,7 @@ class Recipe:
     @property
     def samples(self) -> int:
         """Length of the sounds that the model was trained on; a shorter one is filled up with silence."""
-        return round(self.synth.duration * self.synth.sample_rate)
+        return length(self.synth.duration, self.synth.sample_rate)
 
     def waveform_encoder(self, model: Model) -> WaveformEncoder:
         """Put the frontend before a model of this recipe."""

@@ -103,6 +103,7 @@ class Experiment(Section):
             (plain["train"], "init"),
             (plain["probes"], "root"),
             *((task, "root") for task in plain["probes"]["tasks"]),
+            *((link, key) for link in plain["augment"] for key in ("recordings", "responses")),
         ):
             if section.get(key) is not None:
                 section[key] = str(Path(section[key]).expanduser().absolute())

@@ -1,5 +1,6 @@
 """What is refused before anything starts, because it would fail in the middle."""
 
+import itertools
 import logging
 import shutil
 import tempfile
@@ -22,12 +23,15 @@ COPIES = 3
 """Numbers that a checkpoint holds for each weight: itself, and the two averages that Adam keeps of it."""
 
 
-def check(experiment: "Experiment", folder: Path | None = None) -> None:
-    """Refuse before Ray starts what would fail in the middle.
+def check(experiment: "Experiment", folder: Path | None = None) -> list[str]:
+    """Refuse before Ray starts what would fail in the middle, or what would make its scores wrong.
 
     Args:
         experiment: what is to run.
         folder: of the run that is gone on with; None: it is a new one.
+
+    Returns:
+        What a reader of the scores must know, a line for each; it has been logged.
 
     Raises:
         ConfigError: names the field, the value, and how to mend it.
@@ -37,12 +41,14 @@ def check(experiment: "Experiment", folder: Path | None = None) -> None:
     experiment.probes.check(experiment.synth.sample_rate)
     check_metric(experiment, is_new=folder is None)
     check_source(experiment)
+    warnings = check_overlap(experiment)
     concurrent = None
     if environment.address() is None:
         concurrent = resources.plan(experiment, cluster.local_node()).concurrent
     steer.check(experiment, concurrent)
     check_folder(experiment, folder)
     check_storage(experiment, folder)
+    return warnings
 
 
 def check_folder(experiment: "Experiment", folder: Path | None) -> None:
@@ -175,3 +181,68 @@ def check_source(experiment: "Experiment") -> None:
             f"{experiment.source.recordings.root} (source.recordings.layout "
             f"{experiment.source.recordings.layout}) have none"
         )
+
+
+OVERLAPPING = ("source.", "objective", "probes.")
+"""How the searched keys begin that decide which recordings are trained and tested on, and whether labels are used."""
+
+
+def check_overlap(experiment: "Experiment") -> list[str]:
+    """Refuse to train with the labels of recordings that a probe tests on; warn where they are trained on without.
+
+    Every combination of what is searched counts.
+
+    Returns:
+        The warnings, which are logged too.
+
+    Raises:
+        ConfigError: names the recordings, the tasks, and how to leave them out.
+    """
+    warnings: dict[str, None] = {}
+    known: dict[str, tuple[int, str]] = {}
+    keys = [key for key in experiment.search if key.startswith(OVERLAPPING)]
+    for values in itertools.product(*(experiment.search[key].examples() for key in keys)):
+        try:
+            each = experiment.with_values(dict(zip(keys, values, strict=True))) if keys else experiment
+        except ConfigError:
+            continue  # values that do not go together are none of this check's
+        if each.source.share == 0.0:
+            continue
+        made = each.source.recordings.model_dump_json() + each.probes.model_dump_json()
+        if made not in known:
+            known[made] = _overlap(each)
+        labelled, told = known[made]
+        if labelled and each.objective.needs_labels and each.source.recordings.labelled > 0.0:
+            raise ConfigError(
+                f"{told}, and objective.kind is {each.objective.kind}, which learns {labelled} of their labels; "
+                f"{_LEAVE_OUT}, or choose an objective without labels"
+            )
+        if told:
+            warnings[f"{told}: what is trained on them is not tested on unheard sounds; {_LEAVE_OUT}"] = None
+    for line in warnings:
+        log.warning("%s", line)
+    return list(warnings)
+
+
+_LEAVE_OUT = "train and test on different folds, such as source.recordings.folds [1, 2, 3, 4] and probes.test_folds [5]"
+
+
+def _overlap(experiment: "Experiment") -> tuple[int, str]:
+    """How many recordings with a label are trained and tested on, and a sentence about all such; "" for none."""
+    from doppel_ray.probe import overlap
+    from doppel_ray.recordings.catalogue import UNLABELLED
+
+    catalogue = experiment.source.recordings.catalogue()
+    tested = overlap.tested(experiment.probes.build(), experiment.synth.sample_rate)
+    label = {catalogue.path(item): catalogue.labels[item] for item in range(len(catalogue))}
+    both = overlap.shared(label, tested)
+    if not both:
+        return 0, ""
+    path, other = next(iter(both.items()))
+    tasks = ", ".join(sorted({tested[test] for test in both.values()}))
+    same = "" if path == other else f", which is {other}"
+    told = (
+        f"source.recordings: {len(both)} of {len(label)} recordings are test examples of probes.tasks {tasks} "
+        f"(same file or same content, first {path}{same})"
+    )
+    return sum(label[path] != UNLABELLED for path in both), told

@@ -1,7 +1,7 @@
 """A run's folder: made once, gone on with or extended from what it says of itself."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,19 @@ MORE = ("search", "tune.samples", "tune.repeats", "tune.minutes", "tune.pairs", 
 """Keys, or how they begin, that --extend may change: they say which trials there are, and nothing of what each is."""
 
 
-def make(experiment: Experiment, file: Path | None, shrunk: Mapping[str, tuple[Any, Any]]) -> Path:
+def make(
+    experiment: Experiment,
+    file: Path | None,
+    shrunk: Mapping[str, tuple[Any, Any]],
+    warnings: Sequence[str] = (),
+) -> Path:
     """Make the run's folder and write what it is.
 
     Args:
         experiment: what will run in it.
         file: where that was read from.
         shrunk: what --scale small changed.
+        warnings: what a reader of its scores must know.
 
     Raises:
         ConfigError: it already holds something, or cannot be made.
@@ -40,7 +46,8 @@ def make(experiment: Experiment, file: Path | None, shrunk: Mapping[str, tuple[A
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
-        _write(folder, provenance.gather() | {"experiment": experiment.plain(), "shrunk": dict(shrunk)})
+        about = {"experiment": experiment.plain(), "shrunk": dict(shrunk), "warnings": list(warnings)}
+        _write(folder, provenance.gather() | about)
     except FileExistsError:
         raise ConfigError(
             f"run.name is {name!r}: {folder} already holds a run; "

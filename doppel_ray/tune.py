@@ -74,9 +74,9 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         experiment = config.read(args.config, args.overrides, args.scale).located()
         if module == "train":
             experiment = one_trial(experiment)
-        preflight.check(experiment)
+        warnings = preflight.check(experiment)
         shrunk = config.shrunk(args.config) if args.scale == "small" else {}
-        folder = run_folder.make(experiment, args.config, shrunk)
+        folder = run_folder.make(experiment, args.config, shrunk, warnings)
         with hold(folder):
             return mirrored(experiment, folder, console, args.plain)
     given: str = args.resume or args.extend
@@ -91,8 +91,9 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         raise ConfigError("--resume and --extend: choose one; --extend goes on with what is unfinished too")
     folder = Path(given) if runs is None else fetched(Place.parse(given), runs, console)
     experiment = run_folder.recorded(folder) if args.extend is None else run_folder.more(folder, args.overrides)
-    preflight.check(experiment, folder)
+    warnings = preflight.check(experiment, folder)
     with hold(folder):
+        run_folder.note(folder, warnings=warnings)
         if args.extend is not None:
             run_folder.extend(folder, experiment)
         return mirrored(experiment, folder, console, args.plain)

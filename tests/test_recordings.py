@@ -7,14 +7,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from doppel_ray.audio import files
-from doppel_ray.recordings import Recordings, RecordingsConfig, SourceConfig, choose, rank
+from doppel_ray.checkpoint import Recipe
+from doppel_ray.config import Experiment, validate
+from doppel_ray.pairs import PairMaker
+from doppel_ray.recordings import Catalogue, Recordings, RecordingsConfig, SourceConfig, choose, rank
 from doppel_ray.recordings.order import permuted
 from doppel_ray.section import ConfigError
+from doppel_ray.synth import SynthConfig
+from doppel_ray.synth.timing import Timing
 from tests.recordings import write_noise
 
 RATE = 16000
@@ -105,6 +110,34 @@ def test_views_are_sound_with_the_label_of_their_recording(esc10: Path) -> None:
     assert reader.check() == {}
     other, _ = esc10_recordings(esc10, folds=[1, 2, 3, 4], seed=1).views(torch.arange(320, 340))
     assert not torch.equal(other, sounds[:, :20])
+
+
+@given(
+    st.sampled_from([16000, 22050, 24000, 32000, 44100, 48000]),
+    st.one_of(st.sampled_from([0.1, 0.25, 0.3, 0.95, 1.0, 2.05]), st.floats(0.05, 4.0)),
+)
+@settings(max_examples=25)
+@example(22050, 0.25)  # 5512.5 samples
+def test_a_recording_is_as_long_as_a_synthetic_sound_and_as_the_model_reads(sample_rate: int, duration: float) -> None:
+    synth = SynthConfig(sample_rate=sample_rate, duration=duration)
+    catalogue = Catalogue(Path(), ("a.wav",), (-1,), (), ("",))
+    found = Recordings(RecordingsConfig(), sample_rate, duration, 0, catalogue).samples
+    recipe = Recipe.of(Experiment(synth=synth).plain())
+    assert found == Timing(sample_rate, duration, synth.control_rate).samples == recipe.samples
+
+
+def test_a_mixture_of_sources_holds_a_length_between_two_samples(tmp_path: Path) -> None:
+    """0.25 s at 22,050 Hz are 5512.5 samples."""
+    for k in range(8):
+        write_noise(tmp_path / f"{k}.wav", seed=k)
+    experiment = validate(
+        {
+            "synth": {"sample_rate": 22050, "duration": 0.25},
+            "source": {"mix": {"synthetic": 0.5, "recordings": 0.5}, "recordings": {"root": str(tmp_path)}},
+        }
+    )
+    sounds, _ = PairMaker.of(experiment.plain()).sounds(torch.arange(8))
+    assert sounds.shape == (2, 8, 5513)
 
 
 def test_labels_that_are_not_kept_are_minus_1(esc10: Path) -> None:

@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 THREADS = 4
 """Files decoded at once."""
 
-_VERSION = 1
-"""Of the kept files; another number where what is decoded, or how it is laid out, has changed."""
+_LAYOUT = 1
+"""Version of how the kept files are laid out; `files.VERSION` is that of the samples in them."""
 
 _ABANDONED = 3600.0
 """Seconds after which a file that is still being written belongs to a process that has died."""
@@ -73,8 +73,9 @@ class Recorded:
 class Cached(Recorded):
     """Sounds in files, all decoded when the first is read, and kept on disk for every process of a user.
 
-    What is kept is found by the paths, sizes and times of the files and by the sample rate. It never stands in the way:
-    where it cannot be written, or would be larger than all that may be kept, the files are decoded each time.
+    What is kept is found by the paths, sizes and times of the files, by the sample rate, and by the version of the code
+    that reads them. It never stands in the way: where it cannot be written, or would be larger than all that may be
+    kept, the files are decoded each time.
 
     Args:
         paths: of the files.
@@ -128,7 +129,7 @@ class Cached(Recorded):
                 return os.path.abspath(path), -1, -1
             return os.path.abspath(path), found.st_size, found.st_mtime_ns
 
-        described = json.dumps([_VERSION, self.sample_rate, *map(identity, self.paths)])
+        described = json.dumps([_LAYOUT, files.VERSION, self.sample_rate, *map(identity, self.paths)])
         return hashlib.sha256(described.encode()).hexdigest()[:24]
 
     def _need(self) -> int:

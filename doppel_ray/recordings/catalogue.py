@@ -132,7 +132,7 @@ def folder(root: Path) -> Catalogue:
         ConfigError: there is no such folder, or no audio in it.
     """
     need_folder(root, "a folder of audio files")
-    paths = [path.relative_to(root).as_posix() for path in _audio_below(root)]
+    paths = [path.relative_to(root).as_posix() for path in files.below(root)]
     if not paths:
         raise ConfigError(f"{root}: no audio files in or below it; expected {', '.join(sorted(files.SUFFIXES))}")
     return _catalogue(root, [(path, None, "") for path in paths], classes=())
@@ -260,7 +260,7 @@ def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalo
         split |= dict.fromkeys((line for line in lines if subset is None or line.partition("/")[0] in words), name)
     items: list[Item] = []
     for word in words:
-        for path in _audio_below(root / word):
+        for path in files.below(root / word):
             relative = path.relative_to(root).as_posix()
             items.append((relative, word, split.pop(relative, "train")))
     if split:
@@ -353,12 +353,3 @@ def _catalogue(root: Path, items: list[Item], classes: Sequence[str], table: Pat
     items = sorted(items, key=lambda item: (item[0], item[1] or "", item[2]))
     paths, labels, folds = zip(*items, strict=True)
     return Catalogue(root, paths, tuple(number[label] for label in labels), tuple(classes), folds)
-
-
-def _audio_below(root: Path) -> list[Path]:
-    return [
-        Path(parent, name)
-        for parent, _, names in os.walk(root)
-        for name in names
-        if not name.startswith(".") and os.path.splitext(name)[1].lower() in files.SUFFIXES
-    ]

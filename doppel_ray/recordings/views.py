@@ -17,6 +17,7 @@ from doppel_ray.recordings.catalogue import Catalogue
 from doppel_ray.recordings.order import permuted
 from doppel_ray.section import ConfigError, Names, Section
 from doppel_ray.synth import counter
+from doppel_ray.synth.timing import length
 
 SEGMENT_STREAM = 2**20 + 3
 """Stream of the draws of where segments begin: a column for each view and layer."""
@@ -154,7 +155,7 @@ class Recordings:
         catalogue: Catalogue | None = None,
     ) -> None:
         self.config = config
-        self.sample_rate, self.samples, self.seed = sample_rate, round(duration * sample_rate), seed
+        self.sample_rate, self.samples, self.seed = sample_rate, length(duration, sample_rate), seed
         self.catalogue = (catalogue or config.catalogue()).partly_labelled(config.labelled, seed)
         self.broken: dict[str, str] = {}
         self._labels = torch.tensor(self.catalogue.labels)

@@ -380,7 +380,8 @@ def _mean(rows: Sequence[Mapping[str, Any]], column: str) -> int | None:
 
 def _notes(study: Study) -> list[str]:
     """How to read the tables."""
-    notes = [
+    notes = [f"Warning ({run.name}): {line}." for run in study.runs for line in run.warnings]
+    notes += [
         f"Each trial counts with its best row by {study.metric}, which also gives the order. All scores of a line come "
         "from that row; “at the end” is the score of the last row that has one."
     ]

@@ -152,6 +152,11 @@ class Run:
         return tree.lookup(self.experiment, "tune.scheduler") == "pbt"
 
     @property
+    def warnings(self) -> list[str]:
+        """What a reader of its scores must know; runs from before do not tell."""
+        return self.about.get("warnings") or []
+
+    @property
     def asked(self) -> int:
         """Trials that the whole sweep has; 0 if that is not known."""
         trials = (tree.lookup(self.experiment, "tune.samples") or 0) * (

@@ -91,6 +91,8 @@ def make(runs: Sequence[Run], page: Path, console: Console) -> None:
         if shrunk := run.about.get("shrunk"):
             changes = ", ".join(f"{key} {label(full)} → {label(small)}" for key, (full, small) in shrunk.items())
             console.print(f"scaled down (--scale small): {changes}", markup=False)
+        for line in run.warnings:
+            console.print(f"warning: {line}", markup=False)
         for line in run.missing:
             console.print(f"missing: {line}", markup=False)
     write(subject, page)

@@ -17,8 +17,12 @@ LONGEST_STRETCH = 64
 """Samples in a stretch at most: the phase inside a stretch is a float32, and 64 samples keep it near 1e-6 turns."""
 
 
-def _length(duration: float, rate: float) -> int:
-    """Number of points that cover `duration` seconds at `rate` Hz, rounded up in float32 as SynthAX does."""
+def length(duration: float, rate: float) -> int:
+    """Return how many samples or control points cover `duration` seconds at `rate` Hz.
+
+    Rounded up in float32, as SynthAX does. Whatever needs the length of a sound asks here, so that synthetic sounds,
+    recordings and models agree.
+    """
     return math.ceil(np.float32(duration * rate))
 
 
@@ -53,12 +57,12 @@ class Timing:
     @cached_property
     def samples(self) -> int:
         """Audio samples in a sound."""
-        return _length(self.duration, self.sample_rate)
+        return length(self.duration, self.sample_rate)
 
     @cached_property
     def controls(self) -> int:
         """Control points in a sound."""
-        return _length(self.duration, self.control_rate)
+        return length(self.duration, self.control_rate)
 
     def tables(self, device: torch.device) -> "Tables":
         """The lookup tables of this timing, on `device`."""

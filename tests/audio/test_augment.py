@@ -168,6 +168,51 @@ def test_noise_is_added_at_ratios_that_fill_their_range() -> None:
     assert (white**4).mean().item() == pytest.approx(3.0, abs=0.05), "Gaussian"
 
 
+@pytest.fixture
+def hums(tmp_path: Path) -> Path:
+    """Recordings to mix in: tones of 3 s at 1 and 2 kHz, and one at 3 kHz that is shorter than a sound."""
+    (tmp_path / "deep").mkdir()
+    for name, hz, seconds in (("a.wav", 1000, 3.0), ("deep/b.flac", 2000, 3.0), ("c.wav", 3000, 0.1)):
+        soundfile.write(tmp_path / name, 0.3 * tone(hz, seconds).numpy(), RATE)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("source", "white"), [("recordings", 0.0), ("mixed", 0.25)])
+def test_recordings_are_mixed_in_at_ratios_that_fill_their_range(hums: Path, source: str, white: float) -> None:
+    sound = material("noise", 400) * 0.1
+    added = augmented("noise", sound, source=source, recordings=str(hums)) - sound
+    ratio = 20 * (level(sound) / level(added)).log10()
+    assert -0.3 < ratio.min() < 1.0
+    assert 19.0 < ratio.max() < 20.3
+    spectrum = torch.fft.rfft(added / level(added).unsqueeze(1)).abs().square()
+    tones = spectrum[:, [250, 500, 750]] / spectrum.sum(dim=1, keepdim=True)
+    tonal = tones.amax(dim=1) > 0.9
+    assert abs((~tonal).float().mean() - white) < 0.06
+    chosen = torch.bincount(tones[tonal].argmax(dim=1)) / tonal.sum()
+    assert (chosen - 1 / 3).abs().max() < 0.08, "each recording as often as another"
+    starts = added[tonal, :16] / added[tonal, :16].square().mean(dim=1, keepdim=True).sqrt()
+    assert len(torch.unique(starts.round(decimals=2), dim=0)) > 20, "from anywhere in it"
+
+
+def test_a_folder_of_noise_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    def refused(**fields: Any) -> str:
+        return refusal({"kind": "noise", **fields})
+
+    assert f"augment.0, noise, cannot be applied: recordings is {tmp_path}" in refused(
+        source="recordings", recordings=str(tmp_path)
+    )
+    assert "source is mixed and recordings is None; expected a folder" in refused(source="mixed")
+    assert "none with white" in refused(recordings=str(tmp_path))
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    assert "1 of 1 recordings" in refused(source="mixed", recordings=str(tmp_path))
+
+
+def test_a_silent_recording_adds_nothing(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", torch.zeros(2 * RATE).numpy(), RATE)
+    sound = material("noise", 3)
+    assert torch.equal(augmented("noise", sound, source="recordings", recordings=str(tmp_path)), sound)
+
+
 @pytest.mark.parametrize("fill", ["noise", "constant"])
 def test_a_mask_replaces_an_eighth_of_a_second_somewhere(fill: str) -> None:
     sound = 0.5 + 0.5 * material("time_mask", 200, RATE).abs()
@@ -370,6 +415,18 @@ def test_a_chain_in_yaml_is_the_chain_that_is_applied() -> None:
     experiment = validate({"augment": links})
     assert [(link.kind, link.p) for link in experiment.augment] == [(link["kind"], link["p"]) for link in links]
     assert read_chain(experiment.plain()["augment"]) == experiment.augment
+
+
+def test_folders_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "noise").mkdir()
+    soundfile.write(tmp_path / "noise" / "a.wav", tone(440).numpy(), RATE)
+    monkeypatch.chdir(tmp_path)
+    links = [
+        {"kind": "noise", "source": "mixed", "recordings": "noise"},
+        {"kind": "impulse_response", "responses": "noise"},
+    ]
+    noise, room = validate({"augment": links}).located().augment
+    assert (noise.recordings, room.responses) == (tmp_path / "noise", tmp_path / "noise")
 
 
 def refusal(*links: Any) -> str:

@@ -23,6 +23,27 @@ def test_a_stereo_file_at_another_rate_becomes_mono_at_ours(tmp_path: Path, kind
     assert np.abs(sound - expected)[200:-200].max() < 0.02
 
 
+def converted_level(folder: Path, hz: float, rate: int, to: int) -> float:
+    """Level in dB of a tone of 1 s after conversion, over its level before."""
+    path = folder / "tone.wav"
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * hz * np.arange(rate) / rate), rate, subtype="FLOAT")
+    middle = files.read(path, to)[to // 4 : -to // 4].numpy()
+    return float(20 * np.log10(np.sqrt(2 * np.mean(middle**2)) / 0.5 + 1e-12))
+
+
+@pytest.mark.parametrize(
+    ("rate", "to"), [(44100, 16000), (48000, 16000), (22050, 16000), (44100, 22050), (8000, 16000)]
+)
+def test_conversion_keeps_what_the_lower_rate_holds_and_nothing_else(tmp_path: Path, rate: int, to: int) -> None:
+    """Flat to 0.1 dB up to 0.95 of the lower Nyquist frequency (7.6 of 8 kHz); above 1.01 of it, 85 dB down."""
+    nyquist = min(rate, to) / 2
+    for share in (0.01, 0.5, 0.875, 0.92, 0.95):
+        assert converted_level(tmp_path, share * nyquist, rate, to) == pytest.approx(0.0, abs=0.1), share
+    if rate > to:
+        for share in (1.01, 1.02, 1.05, 1.1, 1.2, 1.3):
+            assert converted_level(tmp_path, share * nyquist, rate, to) < -85.0, share
+
+
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 def test_a_part_is_what_it_is_of_the_whole(tmp_path: Path, kind: str, rate: int) -> None:

@@ -74,6 +74,16 @@ def test_the_second_probe_does_not_decode_and_hears_the_same(
     assert len(Cached(paths, RATE, 10 * SECOND).read(0)) == 0.2 * RATE, "a file that has changed is decoded again"
 
 
+def test_sounds_that_another_version_has_decoded_are_not_used(
+    kept: Path, decoded: list[Path], recordings: Callable[[str], list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = recordings("a")
+    read_all(Cached(paths, RATE, 10 * SECOND))
+    monkeypatch.setattr(files, "VERSION", files.VERSION - 1)
+    read_all(Cached(paths, RATE, 10 * SECOND))
+    assert len(decoded) == 10
+
+
 def test_what_is_kept_stays_within_its_bound_and_the_oldest_goes_first(
     kept: Path, decoded: list[Path], recordings: Callable[[str], list[Path]]
 ) -> None:

@@ -67,6 +67,13 @@ def test_importing_the_report_loads_nothing_that_draws_or_computes() -> None:
     assert done.stdout == "set()\n", done.stderr
 
 
+def test_warnings_of_a_run_are_printed_and_stand_in_its_page(tmp_path: Path) -> None:
+    trials: dict[str, MadeTrial] = {"000": ({"pairs.delta": 0.1}, "finished", [row(1, 0.5)])}
+    page, text = published(make_run(tmp_path / "run", trials, warnings=["4 of 9 recordings are tested on"]))
+    assert "warning: 4 of 9 recordings are tested on" in " ".join(text.split())
+    assert "Warning (run): 4 of 9 recordings are tested on." in page.text
+
+
 def test_publishing_prints_the_leaderboard_names_the_best_checkpoint_and_writes_the_page(folder: Path) -> None:
     page, text = published(folder)
     for part in (

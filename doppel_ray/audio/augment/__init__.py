@@ -2,6 +2,7 @@
 
 from doppel_ray.audio.augment.augmentation import Augmentation
 from doppel_ray.audio.augment.chain import KINDS, Augment, AugmentConfig, check_chain, read_chain
+from doppel_ray.audio.augment.noise import Noise
 from doppel_ray.audio.augment.spectral import SpecAugment, SpecMask
 from doppel_ray.audio.augment.waveform import (
     Fade,
@@ -9,7 +10,6 @@ from doppel_ray.audio.augment.waveform import (
     HighPass,
     ImpulseResponse,
     LowPass,
-    Noise,
     PitchShift,
     Shift,
     TimeMask,

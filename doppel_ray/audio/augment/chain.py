@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Tag, TypeAdapter
 from torch import Tensor
 
 from doppel_ray.audio.augment.augmentation import Augmentation, Draws
+from doppel_ray.audio.augment.noise import Noise
 from doppel_ray.audio.augment.spectral import SpecAugment, SpecMask
 from doppel_ray.audio.augment.waveform import (
     Fade,
@@ -18,7 +19,6 @@ from doppel_ray.audio.augment.waveform import (
     HighPass,
     ImpulseResponse,
     LowPass,
-    Noise,
     PitchShift,
     Shift,
     TimeMask,

@@ -83,27 +83,6 @@ def _faded(progress: Tensor, shape: FadeShape) -> Tensor:
             return 0.5 - 0.5 * torch.cos(progress * math.pi)
 
 
-class Noise(Augmentation):
-    """CLAR: add noise at a random signal-to-noise ratio, uniform in dB. Silence is left silent, as it has no ratio."""
-
-    kind: Literal["noise"] = "noise"
-    source: Literal["white"] = "white"
-    """white: Gaussian white noise."""
-    low: float = 0.0
-    """Lowest ratio in dB."""
-    high: float = 20.0
-    """Highest ratio in dB."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Noise":
-        ascending(self.low, self.high)
-        return self
-
-    def apply(self, batch: Tensor, draws: Draws) -> Tensor:
-        level = batch.square().mean(dim=1, keepdim=True).sqrt() * 10.0 ** (-draws.between(self.low, self.high) / 20.0)
-        return torch.addcmul(batch, level, draws.noise(batch.shape[1]))
-
-
 class TimeMask(Augmentation):
     """CLAR: replace a stretch of the sound by faint noise or by a constant.
 
@@ -266,7 +245,7 @@ class ImpulseResponse(Augmentation):
 
     kind: Literal["impulse_response"] = "impulse_response"
     responses: Path | None = None
-    """Folder of recorded impulse responses (wav, flac, ogg, in folders of any depth); null: synthesise them."""
+    """Folder of recorded impulse responses, searched to any depth; null: synthesise them."""
     low: float = Field(default=0.1, gt=0.0, le=10.0)
     """Synthesised: shortest reverberation time (to fall by 60 dB) in seconds."""
     high: float = Field(default=1.0, gt=0.0, le=10.0)
@@ -315,9 +294,9 @@ def _read_responses(folder: Path, sample_rate: int) -> Tensor:
     Raises:
         ValueError: there is none, or one cannot be read, or is silent.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".wav", ".flac", ".ogg"})
+    paths = files.below(folder)
     if not paths:
-        raise ValueError(f"responses is {folder}: a folder that holds wav, flac or ogg files is expected")
+        raise ValueError(f"responses is {folder}; expected a folder with audio files in or below it")
     sounds = [files.read(path, sample_rate) for path in paths]
     for path, sound in zip(paths, sounds, strict=True):
         if not sound.any():
