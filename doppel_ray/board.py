@@ -238,7 +238,7 @@ class Trial:
         sample_rate = experiment.synth.sample_rate
         maker, frontend = PairMaker.of(plain), FrontendConfig().build(sample_rate) if sample_rate >= 15000 else None
         indices = torch.arange(count)
-        sounds, _ = maker.sounds(indices)
+        sounds, *_ = maker.sounds(indices)
         views = maker.augment.both(sounds, experiment.pairs.drawn(indices))
         low, high = -4.6, 3.0  # silence, and as loud as a band gets
         for pair in range(count):

@@ -61,13 +61,18 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(torch.distributed.nn.functional.all_gather(x.contiguous()))
 
 
-def gather_labels(labels: Tensor) -> Tensor:
-    """Labels (n,) of every worker, in rank order."""
+def gather_integers(integers: Tensor) -> Tensor:
+    """Labels or identities (n,) of every worker, in rank order."""
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return labels
-    found = [torch.empty_like(labels) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(found, labels.contiguous())
+        return integers
+    found = [torch.empty_like(integers) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(found, integers.contiguous())
     return torch.cat(found)
+
+
+def equal_pairs(ids: Tensor) -> Tensor:
+    """Return which of n pairs are the same one, (n, n) bool: no negatives of each other. The diagonal is true."""
+    return ids.unsqueeze(0) == ids.unsqueeze(1)
 
 
 def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
@@ -79,31 +84,44 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
     return (x - y).norm(dim=1).pow(alpha).mean()
 
 
-def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
+def uniformity(x: Tensor, t: float = 2.0, equal: Tensor | None = None) -> Tensor:
     """Logarithm of the mean Gaussian potential over all pairs of a view (Wang and Isola 2020, equation 5).
 
     Near 0 the embeddings have collapsed; spread over the sphere it is near -2 t.
+
+    Args:
+        x: (n, size), L2-normalised.
+        t: scale of the potential.
+        equal: (n, n) bool, as `equal_pairs` returns it: rows that are left out of the mean; None: the diagonal alone.
+            Where all rows are equal, the result is 0 with gradients of 0.
     """
     # Unit vectors: ‖a - b‖² = 2 - 2 a·b. The diagonal's ones must not enter the sum, not even to be subtracted again:
     # beside them small potentials lose their digits.
     n = x.shape[0]
     potential = torch.exp(-t * (2.0 - 2.0 * (x @ x.T)).clamp(min=0.0))
-    itself = torch.eye(n, dtype=torch.bool, device=x.device)
-    return torch.log(potential.masked_fill(itself, 0.0).sum() / (n * (n - 1)))
+    equal = torch.eye(n, dtype=torch.bool, device=x.device) if equal is None else equal
+    different = n * n - equal.sum()
+    total = potential.masked_fill(equal, 0.0).sum() + (different == 0)
+    return torch.log(total / different.clamp(min=1))
 
 
-def nt_xent(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+def nt_xent(x: Tensor, y: Tensor, temperature: float, equal: Tensor | None = None) -> Tensor:
     """Normalised temperature-scaled cross-entropy over 2 n views (Chen et al. 2020, equation 1).
 
     Args:
         x, y: (n, size), L2-normalised; row k of `x` and of `y` are a positive pair, all others are negatives.
+        temperature: what similarities are divided by.
+        equal: (n, n) bool, as `equal_pairs` returns it: rows whose views are no negatives of each other; None: the
+            diagonal alone.
     """
     n = x.shape[0]
     z = torch.cat([x, y])
     logits = z @ z.T / temperature
-    logits = logits.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=z.device), -math.inf)
+    equal = torch.eye(n, dtype=torch.bool, device=z.device) if equal is None else equal
     positive = torch.arange(2 * n, device=z.device).roll(n)
-    return F.cross_entropy(logits, positive)
+    left_out = equal.repeat(2, 2)
+    left_out[torch.arange(2 * n, device=z.device), positive] = False
+    return F.cross_entropy(logits.masked_fill(left_out, -math.inf), positive)
 
 
 def effective_rank(x: Tensor) -> Tensor:
@@ -137,7 +155,12 @@ class Objective:
         self.config = config
 
     def __call__(
-        self, x: Tensor, y: Tensor, logits: Tensor | None = None, labels: Tensor | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        logits: Tensor | None = None,
+        labels: Tensor | None = None,
+        ids: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and its telemetry.
 
@@ -145,6 +168,8 @@ class Objective:
             x, y: (n, size), this worker's embeddings of the two views, not normalised.
             logits: (2 n, classes), the first views' first; for `cross_entropy` and `joint`.
             labels: (n,) int64 classes of the pairs, UNLABELLED (-1) for those that have none; likewise.
+            ids: (n,) int64 identities of the pairs: those of one identity, on any worker, are no negatives of each
+                other; None: all pairs are different.
 
         Returns:
             The scalar loss of the whole batch, and, detached: `alignment` and `uniformity`; `nt_xent` where it is part
@@ -155,12 +180,13 @@ class Objective:
         """
         c = self.config
         x, y = gather(torch.cat([F.normalize(x.float()), F.normalize(y.float())], dim=1)).chunk(2, dim=1)
+        equal = None if ids is None else equal_pairs(gather_integers(ids))
         align = alignment(x, y, c.alpha)
-        uniform = (uniformity(x, c.t) + uniformity(y, c.t)) / 2
+        uniform = (uniformity(x, c.t, equal) + uniformity(y, c.t, equal)) / 2
         terms = {"alignment": align, "uniformity": uniform}
         loss = c.alignment_weight * align + c.uniformity_weight * uniform
         if c.kind in ("nt_xent", "joint"):
-            loss = terms["nt_xent"] = nt_xent(x, y, c.temperature)
+            loss = terms["nt_xent"] = nt_xent(x, y, c.temperature, equal)
         if c.needs_labels:
             if logits is None or labels is None:
                 raise ValueError(f"objective.kind is {c.kind!r}, which needs class logits and labels")
@@ -175,7 +201,7 @@ class Objective:
         """Mean cross-entropy and accuracy of the labelled views of all workers; 0 and None if there are none."""
         # A pair's two rows of logits travel side by side, so that ranks stay in order within each view.
         first, second = gather(torch.cat(logits.float().chunk(2), dim=1)).chunk(2, dim=1)
-        logits, labels = torch.cat([first, second]), gather_labels(labels).repeat(2)
+        logits, labels = torch.cat([first, second]), gather_integers(labels).repeat(2)
         labelled = labels != UNLABELLED
         count = labelled.sum()
         # Without labels this is 0 with gradients of 0, as DDP waits for every parameter's.

@@ -1,17 +1,19 @@
 """Optimizers, learning-rate schedules, and the running average of the weights."""
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from doppel_ray.section import Section
 
 LARS_EPSILON = 1e-8
+SGD_REFERENCE = 256
+"""Pairs of the batch that the published learning rate of SGD is meant for."""
 
 
 class OptimConfig(Section):
@@ -26,8 +28,9 @@ class OptimConfig(Section):
     """Share of its own norm that a weight may move in a step of the base (lars); CLAR's library has 0.02."""
     lr: float = Field(default=0.12, gt=0.0)
     """Learning rate at `reference_batch` pairs; multiplied by the real ratio train.batch_size / reference_batch."""
-    reference_batch: int | None = Field(default=256, ge=1)
-    """Batch size that `lr` is meant for; null: use `lr` as it is."""
+    reference_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """Batch size that `lr` is meant for; null: use `lr` as it is. auto: 256 for sgd, as published, and null for the
+    others, whose steps do not grow with the gradient."""
     weight_decay: float = Field(default=1e-6, ge=0.0)
     """Weight decay."""
     exclude_norm_and_bias: bool | None = None
@@ -43,7 +46,8 @@ class OptimConfig(Section):
     warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the run over which the learning rate climbs linearly from 0."""
     ema: float | None = Field(default=None, ge=0.0, lt=1.0)
-    """Decay per step of a running average of the weights, such as 0.999; null: none is kept."""
+    """Decay per step of a running average of the weights, such as 0.999, which checkpoints then hold, with batch-norm
+    statistics of its own; null: none is kept."""
 
     @field_validator("milestones")
     @classmethod
@@ -60,7 +64,10 @@ class OptimConfig(Section):
                 norms.
             batch_size: pairs of a batch over all workers.
         """
-        lr = self.lr * (batch_size / self.reference_batch if self.reference_batch else 1.0)
+        reference = self.reference_batch
+        if reference == "auto":
+            reference = SGD_REFERENCE if self.kind == "sgd" else None
+        lr = self.lr * (batch_size / reference if reference else 1.0)
         groups = self._groups(list(parameters))
         if self.kind == "adamw":
             return torch.optim.AdamW(groups, lr=lr, weight_decay=self.weight_decay)
@@ -132,53 +139,31 @@ def lars(optimizer: torch.optim.Optimizer, trust: float) -> torch.optim.Optimize
     return optimizer
 
 
-class Ema:
-    """Running average of a model's weights and of its norms' statistics.
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """Return a running average of a model's weights: a model of its own, `.module`.
 
-    The decay starts low, as min(decay, (1 + n) / (10 + n)) after n updates, so that the average of a short run does not
-    hold on to the initial weights.
+    `update_parameters(model)` takes in the weights after each step of the optimizer. The first update copies them;
+    after n updates the decay is min(decay, (1 + n) / (10 + n)), so that the average of a short run does not hold on to
+    early weights. Its buffers are copies of the model's until `torch.optim.swa_utils.update_bn` computes its own: the
+    statistics of batch norms belong to the weights in front of them.
 
     Args:
-        model: its present weights start the average.
+        model: what is averaged.
         decay: share of the average that an update keeps.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    def update(average: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
+        n = int(updates)
+        weight = 1.0 - min(decay, (1 + n) / (10 + n))
+        for old, new in zip(average, current, strict=True):
+            old.lerp_(new, weight)
 
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take in the model's weights, once after each step of the optimizer."""
-        weight = 1.0 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, weight)
-            else:
-                self.average[name].copy_(value)
+    return AveragedModel(model, multi_avg_fn=update)
 
-    @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model has the average for its weights inside, and its own again afterwards, bit for bit."""
-        own = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.average)
-        try:
-            yield
-        finally:
-            model.load_state_dict(own)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and a number, which `torch.load(weights_only=True)` reads."""
-        return {"updates": self.updates, "average": self.average}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved average; it must be of the same model."""
-        average: dict[str, Tensor] = state["average"]
-        if average.keys() != self.average.keys():
-            strange = sorted(average.keys() ^ self.average.keys())
-            raise ValueError(f"the average is of another model: {', '.join(strange[:3])} on one side only")
-        self.updates = state["updates"]
-        for name, value in average.items():
-            self.average[name].copy_(value)
+def average_state(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return the `state_dict` of an average as `averaged` makes it, also of one that an older version saved."""
+    if "average" not in saved:
+        return saved
+    modules = {f"module.{name}": value for name, value in saved["average"].items()}
+    return {"n_averaged": torch.tensor(saved["updates"]), **modules}

@@ -157,49 +157,50 @@ class PairMaker:
             device=device,
         )
 
-    def sounds(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Both views of the pairs `indices` (n,) before augmentation, and their labels.
+    def sounds(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both views of the pairs `indices` (n,) before augmentation, their labels and their identities.
 
         Returns:
-            (2, n, samples) float32; (n,) int64, -1 where there is none.
+            (2, n, samples) float32; labels (n,) int64, -1 where there is none; identities (n,) int64, on the CPU: of a
+            synthetic pair the index it is drawn by, of a recording -1 - its position in the catalogue. Pairs of one
+            identity are one sound, or segments of one recording: no negatives of each other.
         """
         spread = self.pairs.delta_at(indices.to(self.device), self.total)
         indices = self.pairs.drawn(indices).to(self.device)
-        labels = torch.full((len(indices),), -1)
+        labels, ids = torch.full((len(indices),), -1), indices.to("cpu", torch.int64, copy=True)
         if self.recordings is None:
-            return layered(self.synth, self.seed, indices, spread, self.pairs.layers, self.pairs.noise), labels
+            return layered(self.synth, self.seed, indices, spread, self.pairs.layers, self.pairs.noise), labels, ids
         mix = self.source.mix
         recorded = choose(mix, self.seed, indices)
         sounds = torch.empty(2, len(indices), self.recordings.samples, device=self.device)
         if recorded.any():
-            views, labels[recorded.cpu()] = self.recordings.views(rank(mix, self.seed, indices[recorded]))
+            views, items = self.recordings.heard(rank(mix, self.seed, indices[recorded]))
+            labels[recorded.cpu()], ids[recorded.cpu()] = self.recordings.labels[items], -1 - items
             sounds[:, recorded] = views.to(self.device)
         if not recorded.all():
             made = ~recorded
             rows = _rows(spread, made)
-            sounds[:, made] = layered(
-                self.synth, self.seed, indices[made], rows, self.pairs.layers, self.pairs.noise
-            )
-        return sounds, labels
+            sounds[:, made] = layered(self.synth, self.seed, indices[made], rows, self.pairs.layers, self.pairs.noise)
+        return sounds, labels, ids
 
     @torch.inference_mode()
-    def labelled(self, indices: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
-        """Features of the pairs `indices` (n,), and their labels.
+    def labelled(self, indices: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the pairs `indices` (n,), their labels and their identities.
 
         Returns:
             (n, 2, channels, frames, bins) float16, or (n, 2, 1, samples) if they are waveforms or the trainer computes
-            the features; (n,) int64, -1 where there is none. Both on the CPU.
+            the features; labels and identities, (n,) int64, as `sounds` has them. All on the CPU.
         """
         # A block's sound is gone before the next is made. Where recordings are mixed in, a block of one chunk would
         # leave the synthesizer, which renders a fixed number of sounds at a time, with too few.
         block = self.chunk * (1 if self.recordings is None else 4)
         made = [self._block(part) for part in torch.as_tensor(indices).split(block)]
-        features, labels = zip(*made, strict=True)
-        return torch.cat(features), torch.cat(labels)
+        features, labels, ids = (torch.cat(parts) for parts in zip(*made, strict=True))
+        return features, labels, ids
 
-    def _block(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _block(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`labelled`, of indices whose sounds are all held at once."""
-        sounds, labels = self.sounds(indices)
+        sounds, labels, ids = self.sounds(indices)
         out = []
         for start in range(0, len(indices), self.chunk):
             rows = slice(start, start + self.chunk)
@@ -213,16 +214,14 @@ class PairMaker:
                 whole = self.frontend(views.flatten(0, 1)).unflatten(0, (2, self.chunk))
                 features = self.augment.both_features(whole, drawn)
             out.append(features.half().transpose(0, 1)[:kept].cpu())
-        return torch.cat(out), labels
+        return torch.cat(out), labels, ids
 
     def __call__(self, indices: Tensor | np.ndarray) -> Tensor:
         """The features alone."""
         return self.labelled(indices)[0]
 
 
-def layered(
-    synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int, noise: Noise = "shared"
-) -> Tensor:
+def layered(synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int, noise: Noise = "shared") -> Tensor:
     """Synthetic pairs of `indices` (n,), each of `layers` sounds at once: (2, n, samples).
 
     Of n layers, pair i has those from n·i to n·i + n - 1, at levels of each view's own. A mixture that would clip is

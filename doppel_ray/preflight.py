@@ -173,8 +173,16 @@ def check_source(experiment: "Experiment") -> None:
     if experiment.source.share == 0.0:
         return
     recordings = Recordings(experiment.source.recordings, synth.sample_rate, synth.duration, experiment.run.seed)
-    for path, reason in recordings.check().items():
+    left_out = recordings.check()
+    for path, reason in left_out.items():
         log.warning("source.recordings: %s is left out: %s", path, reason)
+    usable = len(recordings) - len(left_out)
+    if usable < 2 and experiment.source.share == 1.0 and experiment.objective.kind != "cross_entropy":
+        raise ConfigError(
+            f"source.recordings: {usable} recording in {experiment.source.recordings.root}, whose segments are no "
+            f"negatives of each other; objective.kind {experiment.objective.kind} needs at least 2, or synthetic pairs "
+            "beside it (source.mix)"
+        )
     if experiment.objective.needs_labels and not recordings.classes:
         raise ConfigError(
             f"objective.kind is {experiment.objective.kind}, which needs labels, and the recordings in "

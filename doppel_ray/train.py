@@ -68,7 +68,8 @@ class TrainConfig(Section):
     gpus_per_worker: float = Field(default=0.0, ge=0.0)
     """GPUs of each train worker; 0: it trains on the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16: autocast to bfloat16. auto: bf16 on a GPU or CPU with matrix units for it, else fp32."""
+    """bf16: autocast to bfloat16. auto: bf16 if the GPU or CPU of every train worker has units for it (AMX or
+    AVX512_BF16 on CPUs), else fp32; each row says which of them it was."""
     clip: float | None = Field(default=None, gt=0.0)
     """Largest norm of the gradient; null: no clipping."""
     max_failures: int = Field(default=3, ge=0)
@@ -88,7 +89,8 @@ class TrainConfig(Section):
     init: Path | None = None
     """Checkpoint whose encoder training starts from, to fine-tune it; null: random weights."""
     on_divergence: Literal["stop", "return"] = "stop"
-    """When the loss is no number or the embedding has collapsed. stop: end the trial, with its last good checkpoint.
+    """When loss, gradient, embedding or weights are NaN or infinite, or the embedding has collapsed. stop: end the
+    trial, with its last good checkpoint.
     return: go on from the weights of that checkpoint with half the learning rate, up to three times."""
     log_every: int = Field(default=10, ge=1)
     """Steps between points of TensorBoard's curves by step."""
@@ -113,13 +115,6 @@ class TrainConfig(Section):
         if self.pairs_per_epoch < self.batch_size:
             raise ValueError(f"pairs_per_epoch {self.pairs_per_epoch} is less than one batch of {self.batch_size}")
         return self
-
-    def dtype(self, device: torch.device) -> torch.dtype:
-        """The type that matrix work is done in."""
-        if self.precision == "auto":
-            fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
-            return torch.bfloat16 if fast else torch.float32
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def worker_counts(self) -> tuple[int, ...]:
@@ -166,13 +161,15 @@ class Feed:
             for batch in batches:
                 features = torch.from_numpy(np.ascontiguousarray(batch.pop("features"))).to(self.device)
                 labels = torch.from_numpy(np.ascontiguousarray(batch.pop("label"))).to(self.device)
-                self.ready.put((features, labels, batch))
+                ids = torch.from_numpy(np.ascontiguousarray(batch.pop("id"))).to(self.device)
+                self.ready.put((features, labels, ids, batch))
             self.ready.put(StopIteration())
         except Exception as error:  # handed to the training thread, which raises it
             self.ready.put(error)
 
-    def next(self) -> tuple[Tensor, Tensor, dict[str, np.ndarray]]:
-        """The next batch: features (local batch, 2, ...) float16, labels (local batch,) int64, and the other columns.
+    def next(self) -> tuple[Tensor, Tensor, Tensor, dict[str, np.ndarray]]:
+        """The next batch: features (local batch, 2, ...) float16, labels and identities (local batch,) int64, and the
+        other columns.
 
         Raises:
             TimeoutError: no batch came in time.
@@ -290,6 +287,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
 
     classes = classes_of(experiment)
     learner = Learner(experiment, classes, device, workers)
+    log.info("computes in %s", learner.precision)
     position = Position()
     saved = ray.train.get_checkpoint()
     if saved is None and source is not None:
@@ -321,13 +319,13 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
         energy.take()  # what went by between epochs is not this one's
         try:
             for done in range(within + 1, train.steps_per_epoch + 1):
-                features, labels, columns = first or feed.next()
+                features, labels, ids, columns = first or feed.next()
                 first = None
                 _expect(columns["index"], index, train.batch_size)
                 restarts |= set(columns["generator"][columns["restarted"]].tolist())
                 skipped += _tell_skipped(columns["skipped"])
                 try:
-                    found = learner.step(features, labels, columns["index"], step)
+                    found = learner.step(features, labels, ids, columns["index"], step)
                 except DivergedError as error:
                     _go_back(learner, error, index, train)
                     found = {}
@@ -343,9 +341,10 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
                         learner.keep()
                     _report(learner, Position(epoch, step, index, done), at, rank)
             within = 0
-            metrics, spread = means.take(), learner.spread()  # every worker takes part
+            metrics: dict[str, Any] = means.take()
+            spread = learner.spread()  # every worker takes part
             try:
-                learner.check(metrics.get("uniformity", -math.inf), spread)
+                learner.check(metrics.get("uniformity", -math.inf), math.inf if spread is None else spread)
             except DivergedError as error:
                 _go_back(learner, error, index, train)
         except DivergedError as error:  # to stop here was asked for
@@ -358,7 +357,6 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
             "step": step,
             "pairs": index,
             "pairs_from": pairs_from,
-            "effective_rank": spread,
             "pairs_per_second": (index - pairs_from) / seconds,
             "wait_share": feed.waited / seconds,
             "train_seconds": seconds,
@@ -367,7 +365,10 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
             "generator_restarts": len(restarts),
             "recordings_skipped": skipped,
             "returns": learner.returns,
+            "precision": learner.precision,
         }
+        if spread is not None:
+            metrics["effective_rank"] = spread
         if (joules := energy.take()) is not None:
             metrics["energy_joules"] = joules
         log.info("epoch %d: %s", epoch + 1, bound(metrics))
@@ -445,7 +446,8 @@ def _expect(found: np.ndarray, start: int, batch: int) -> None:
 
 
 def _report(learner: Learner, position: Position, metrics: dict[str, Any], rank: int) -> None:
-    """Report an epoch, or a part of one; the first worker's checkpoint goes with it."""
+    """Report an epoch, or a part of one; the first worker's checkpoint goes with it. Every worker must take part."""
+    learner.settle()
     if rank > 0:
         ray.train.report(metrics, checkpoint=None, checkpoint_dir_name=position.name)
         return

@@ -50,8 +50,9 @@ def train(experiment: Experiment) -> tuple[Learner, float]:
     batch, began = experiment.train.batch_size, time.process_time()
     for step in range(experiment.train.steps):
         indices = np.arange(step * batch, (step + 1) * batch)
-        features, labels = maker.labelled(indices)
-        learner.step(features.clone(), labels.clone(), indices, step)  # made in inference mode, which autograd refuses
+        # What is made in inference mode autograd refuses; its copies it takes.
+        features, labels, ids = (part.clone() for part in maker.labelled(indices))
+        learner.step(features, labels, ids, indices, step)
     return learner, time.process_time() - began
 
 

@@ -248,8 +248,8 @@ def training(experiment: Experiment, device: str) -> tuple[float, float]:
     learner, maker = Learner(experiment, device=device), PairMaker.of(experiment.plain())
 
     def seconds(size: int) -> float:
-        features, labels = (part.to(device) for part in maker.labelled(torch.arange(size)))
-        return per_call(lambda: learner.step(features, labels, np.arange(size), 0), device)
+        features, labels, ids = (part.to(device) for part in maker.labelled(torch.arange(size)))
+        return per_call(lambda: learner.step(features, labels, ids, np.arange(size), 0), device)
 
     return line({size: seconds(size) for size in (32, 64, 128)})
 
@@ -307,7 +307,7 @@ def measure(experiment: Experiment) -> Rates:
         maker = PairMaker.of(experiment.plain(), "cuda")
         gpu_pair = per_call(lambda: maker(torch.arange(512)), "cuda") / 512
         gpu_step, gpu_step_pair = training(experiment, "cuda")
-    features, _ = PairMaker.of(experiment.plain()).labelled(torch.arange(1))
+    features = PairMaker.of(experiment.plain())(torch.arange(1))
     model = Learner(experiment).model.eval()
     return Rates(
         pair=pair,

@@ -1,5 +1,6 @@
 """What learns, apart from Ray: every combination that a configuration can ask for takes its steps."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from doppel_ray import checkpoint
 from doppel_ray.checkpoint import Position
 from doppel_ray.config import Experiment
 from doppel_ray.learner import DivergedError, Learner
@@ -30,7 +32,11 @@ def experiment(**changes: Any) -> Experiment:
     return Experiment.model_validate(SMALL | merged)
 
 
-def batches(point: Experiment) -> list[tuple[torch.Tensor, torch.Tensor, np.ndarray]]:
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, np.ndarray]
+"""Features, labels, identities, indices."""
+
+
+def batches(point: Experiment) -> list[Batch]:
     maker = PairMaker.of(point.plain())
     parts = torch.arange(point.train.steps * BATCH).split(BATCH)
     return [(*maker.labelled(part), part.numpy()) for part in parts]
@@ -48,6 +54,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         "augment": [{"kind": "fade"}, {"kind": "time_mask"}],
     },
     "raw": {"frontend": {"kind": "raw"}, "encoder": {"kind": "resnet18_1d", "width": 8}},
+    "reuse": {"pairs": {"reuse": 3}},
     "lars": {"augment": [{"kind": "spec_mask"}], "optim": {"kind": "lars", "base": "adam", "ema": 0.9}},
     "delta in steps": {"pairs": {"delta": {"pitch": 0.1, "timbre": 0.2}, "schedule": STEPS}},
     "bf16": {"train": {"precision": "bf16"}, "objective": {"kind": "alignment_uniformity"}},
@@ -69,9 +76,9 @@ def test_a_configuration_learns(changes: dict[str, Any]) -> None:
 def test_labels_of_recordings_are_learnt_from(esc10: Path) -> None:
     source = {"mix": {"synthetic": 0.5, "recordings": 0.5}, "recordings": {"layout": "esc50", "root": str(esc10)}}
     point = experiment(source=source, objective={"kind": "joint"})
-    features, labels, indices = batches(point)[0]
+    features, labels, ids, indices = batches(point)[0]
     assert (labels >= 0).sum() == BATCH // 2
-    found = Learner(point, [str(k) for k in range(10)]).step(features, labels, indices, 0)
+    found = Learner(point, [str(k) for k in range(10)]).step(features, labels, ids, indices, 0)
     assert {"cross_entropy", "accuracy", "nt_xent"} <= found.keys()
 
 
@@ -80,7 +87,7 @@ def test_features_are_the_same_whoever_makes_them(augment: list[Any]) -> None:
     """But for the half precision of the sound that travels."""
     near = experiment(augment=augment)
     far = experiment(augment=augment, frontend={"where": "trainer"})
-    (features, _, _), (sound, _, indices) = batches(near)[0], batches(far)[0]
+    (features, *_), (sound, *_, indices) = batches(near)[0], batches(far)[0]
     made = Learner(far)._features(sound.transpose(0, 1).flatten(0, 1).squeeze(1).float(), indices)
     expected = features.transpose(0, 1).flatten(0, 1).float()
     assert made.shape == expected.shape
@@ -100,6 +107,53 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(optim: dict[str, Any],
     assert train(second, stream[4:], first=4) == pytest.approx(whole[4:], abs=1e-5)
 
 
+def test_average_statistics(tmp_path: Path) -> None:
+    """Batch norms of a checkpoint's averaged weights see channels of mean 0 and variance 1 in what it was trained on.
+
+    With the statistics averaged as the weights are, or copied from the model, means lie up to 1 off here, and variances
+    between 0.3 and 3.
+    """
+    point = experiment(optim={"ema": 0.99, "lr": 1e-2, "schedule": "constant"})
+    learner, stream = Learner(point), batches(point)
+    train(learner, stream * 3)
+    learner.settle()
+    learner.save(tmp_path, Position(), {})
+    model, _ = checkpoint.load(tmp_path)
+    seen: list[torch.Tensor] = []
+
+    def normalise(norm: torch.nn.Module, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
+        x = inputs[0].transpose(0, 1).flatten(1)
+        spread = (norm.running_var + norm.eps).sqrt()
+        seen.append((x - norm.running_mean[:, None]) / spread[:, None])
+
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            norm.register_forward_hook(normalise)
+    with torch.no_grad():
+        model(torch.cat([features for features, *_ in stream]).transpose(0, 1).flatten(0, 1).float())
+    assert len(seen) == 5
+    for channels in seen:
+        assert channels.mean(dim=1).abs().max() < 0.2
+        assert 0.7 < channels.var(dim=1).min() < channels.var(dim=1).max() < 1.4
+
+
+def test_resume_with_an_average_of_before(tmp_path: Path) -> None:
+    """Checkpoints of before held the average's weights under their own names, with the number of updates."""
+    point = experiment(optim={"ema": 0.9})
+    learner, stream = Learner(point), batches(point)
+    train(learner, stream[:3])
+    learner.save(tmp_path, Position(1, 3, 3 * BATCH), {})
+    resume = checkpoint.load_resume(tmp_path)
+    assert learner.ema is not None
+    resume["ema"] = {"updates": 3, "average": dict(learner.ema.module.state_dict())}
+    torch.save(resume, tmp_path / checkpoint.RESUME)
+    resumed = Learner(point)
+    resumed.load(tmp_path)
+    assert resumed.ema is not None
+    for name, value in learner.ema.state_dict().items():
+        assert torch.equal(value, resumed.ema.state_dict()[name])
+
+
 def test_training_starts_from_another_runs_encoder(tmp_path: Path) -> None:
     point = experiment()
     trained = Learner(point)
@@ -116,13 +170,39 @@ def test_what_is_no_number_leaves_the_weights_alone_and_can_be_gone_back_from() 
     train(learner, stream[:2])
     learner.keep()
     good = {name: value.clone() for name, value in learner.model.state_dict().items()}
-    features, labels, indices = stream[2]
-    rate = learner.step(features, labels, indices, 2)["lr"]
+    features, labels, ids, indices = stream[2]
+    rate = learner.step(features, labels, ids, indices, 2)["lr"]
     with pytest.raises(DivergedError, match="loss is nan at step 3"):
-        learner.step(features * float("nan"), labels, indices, 3)
+        learner.step(features * float("nan"), labels, ids, indices, 3)
     learner.go_back()
     assert all(torch.equal(value, good[name]) for name, value in learner.model.state_dict().items())
-    assert learner.step(features, labels, indices, 2)["lr"] == pytest.approx(rate / 2)
+    assert learner.spread() is None, "an epoch that ends here has no embeddings of these weights"
+    assert learner.step(features, labels, ids, indices, 2)["lr"] == pytest.approx(rate / 2)
+    assert math.isfinite(learner.spread() or math.nan)
+
+
+def test_divergence_in_a_pair_without_label(esc10: Path) -> None:
+    """Cross-entropy leaves such a pair out of the loss, but an embedding that is NaN must not be kept."""
+    recordings = {"layout": "esc50", "root": str(esc10), "labelled": 0.0}
+    point = experiment(
+        source={"mix": {"recordings": 1.0}, "recordings": recordings}, objective={"kind": "cross_entropy"}
+    )
+    learner, (features, labels, ids, indices) = Learner(point, ["dog", "cat"]), batches(point)[0]
+    features = torch.cat([torch.full_like(features[:1], float("nan")), features[1:]])
+    with pytest.raises(DivergedError, match="gradient_norm is nan"):
+        learner.step(features, labels, ids, indices, 0)
+    assert learner.spread() is None
+
+
+def test_divergence_of_weights() -> None:
+    """A last step that makes the weights infinite has a good loss; a checkpoint of it would be what is returned to."""
+    point = experiment(optim={"kind": "sgd", "lr": 1e38})
+    learner, (first, *_) = Learner(point), batches(point)
+    learner.keep()
+    with pytest.raises(DivergedError, match=r"norm of the weights is (inf|nan) after step 0"):
+        learner.step(*first, 0)
+    learner.go_back()
+    assert all(torch.isfinite(value).all() for value in learner.model.state_dict().values())
 
 
 def test_a_collapsed_embedding_is_told() -> None:

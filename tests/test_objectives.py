@@ -17,6 +17,7 @@ from doppel_ray.objectives import (
     alignment,
     collapsed,
     effective_rank,
+    equal_pairs,
     nt_xent,
     uniformity,
 )
@@ -206,6 +207,72 @@ def test_an_objective_that_needs_labels_refuses_to_go_without(kind: str) -> None
 def test_the_contrastive_objectives_need_no_labels() -> None:
     assert not ObjectiveConfig(kind="nt_xent").needs_labels
     assert not ObjectiveConfig(kind="alignment_uniformity").needs_labels
+
+
+# --- equal pairs ----------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def views_with_ids(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two views (n, size) and identities (n,), of which few, many or all occur more than once."""
+    x, y = draw(views())
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    different = draw(st.sampled_from([1, 2, len(x), 10 * len(x)]))
+    return x, y, random.integers(-different, different, len(x)) // 2 * 2**40
+
+
+@given(views_with_ids(), st.sampled_from([0.1, 0.5]))
+def test_nt_xent_equal_pairs(batch: tuple[np.ndarray, np.ndarray, np.ndarray], temperature: float) -> None:
+    """Views of one identity are no negatives of each other; the two views of a row stay each other's positive."""
+    x, y, ids = batch
+    n, z, who = len(x), np.concatenate([x, y]), np.concatenate([ids, ids])
+    losses = []
+    for i in range(2 * n):
+        partner = (i + n) % (2 * n)
+        others = [j for j in range(2 * n) if j == partner or who[j] != who[i]]
+        similarity = {j: float(z[i] @ z[j]) / temperature for j in others}
+        losses.append(math.log(sum(map(math.exp, similarity.values()))) - similarity[partner])
+    for kind in ("nt_xent", "joint"):
+        given_logits = torch.zeros(2 * n, 3) if kind == "joint" else None
+        labels = torch.full((n,), UNLABELLED)
+        loss, _ = objective(kind, temperature=temperature)(*tensors(x, y), given_logits, labels, torch.tensor(ids))
+        assert loss.item() == pytest.approx(np.mean(losses), abs=1e-4)
+
+
+@given(views_with_ids())
+def test_uniformity_equal_pairs(batch: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    """The mean is over pairs of different identities; without any, the term is 0 and so are its gradients."""
+    x, y, ids = batch
+    expected = 0.0
+    for view in (x, y):
+        potentials = [
+            math.exp(-2.0 * np.sum((view[i] - view[j]) ** 2))
+            for i in range(len(x))
+            for j in range(len(x))
+            if ids[i] != ids[j]
+        ]
+        expected += math.log(np.mean(potentials)) / 2 if potentials else 0.0
+    first, second = tensors(x, y)
+    first.requires_grad_()
+    _, terms = objective("alignment_uniformity")(first, second, ids=torch.tensor(ids))
+    assert terms["uniformity"].item() == pytest.approx(expected, abs=1e-4)
+    uniformity(first, equal=equal_pairs(torch.tensor(ids))).backward()
+    assert first.grad is not None
+    assert torch.isfinite(first.grad).all()
+    assert bool(first.grad.any()) is (len(set(ids)) > 1)
+
+
+@pytest.mark.parametrize("kind", ["alignment_uniformity", "nt_xent", "joint"])
+def test_different_pairs_bit_for_bit(kind: str) -> None:
+    """Identities that are all different change no bit of the loss or the gradient."""
+    found = []
+    for ids in (None, torch.randperm(96, generator=torch.manual_seed(1)) * 2**50):
+        random = torch.manual_seed(0)
+        x, y = (torch.randn(96, 32, generator=random, requires_grad=True) for _ in range(2))
+        loss, _ = objective(kind)(x, y, torch.zeros(192, 3), torch.full((96,), UNLABELLED), ids)
+        loss.backward()
+        found.append((loss.detach(), x.grad, y.grad))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 # --- collapse -------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
-from doppel_ray.optim import Ema, OptimConfig
+from doppel_ray.optim import OptimConfig, averaged
 
 WEIGHTS = [torch.nn.Parameter(torch.zeros(1))]
 
@@ -25,6 +26,14 @@ def test_the_learning_rate_follows_the_real_batch_ratio() -> None:
     assert [lr(OptimConfig(lr=0.12), batch) for batch in (128, 256, 384, 768)] == pytest.approx(
         [0.06, 0.12, 0.18, 0.36]
     )
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "lars"])
+def test_learning_rate_of_others_is_scaled_when_asked(kind: str) -> None:
+    """Linear scaling is SGD's; steps of Adam and LARS don't grow with the gradient."""
+    assert lr(OptimConfig.model_validate({"kind": kind, "lr": 1e-3}), 768) == pytest.approx(1e-3)
+    asked = OptimConfig.model_validate({"kind": kind, "lr": 1e-3, "reference_batch": 256})
+    assert lr(asked, 768) == pytest.approx(3e-3)
 
 
 def test_without_a_reference_batch_the_learning_rate_is_what_it_says() -> None:
@@ -154,35 +163,16 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_the_average_follows_the_weights_slowly_once_it_has_warmed_up() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
-    ema, expected = Ema(model, 0.5), 0.0
+    average, expected = averaged(model, 0.5), 0.0
+    average.update_parameters(model)
+    assert average.module.weight.item() == 0.0, "the first update copies"
     nn.init.ones_(model.weight)
-    for n in range(12):
-        ema.update(model)
+    for n in range(1, 12):
+        average.update_parameters(model)
         keep = min(0.5, (1 + n) / (10 + n))
         expected = keep * expected + (1 - keep)
-        assert ema.average["weight"].item() == pytest.approx(expected)
-
-
-def test_the_averaged_weights_are_there_inside_and_the_models_own_afterwards_bit_for_bit() -> None:
-    model = small_model()
-    ema, optimizer = Ema(model, 0.9), OptimConfig(lr=1.0).build(model.parameters(), 256)
-    for step in range(3):
-        learn(model, optimizer, step)
-        ema.update(model)
-    own = weights(model)
-    with ema.applied(model):
-        assert same(weights(model), ema.average)
-        assert not same(weights(model), own)
-    assert same(weights(model), own)
-    with pytest.raises(KeyboardInterrupt), ema.applied(model):
-        raise KeyboardInterrupt
-    assert same(weights(model), own)
-
-
-def test_an_average_of_another_model_is_refused_by_name() -> None:
-    ema = Ema(nn.Linear(1, 1), 0.9)
-    with pytest.raises(ValueError, match=r"of another model: bias on one side only"):
-        ema.load_state_dict(Ema(nn.Linear(1, 1, bias=False), 0.9).state_dict())
+        assert average.module.weight.item() == pytest.approx(expected)
+    assert model.weight.item() == 1.0
 
 
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -198,10 +188,10 @@ OPTIMIZERS: list[dict[str, Any]] = [
 def test_training_goes_on_bit_for_bit_from_a_saved_state(options: dict[str, Any], tmp_path: Path) -> None:
     config = OptimConfig.model_validate({"lr": 0.01, "weight_decay": 0.01, "ema": 0.99, **options})
 
-    def start() -> tuple[Model, torch.optim.Optimizer, Ema]:
+    def start() -> tuple[Model, torch.optim.Optimizer, AveragedModel]:
         model = small_model()
         assert config.ema is not None
-        return model, config.build(model.parameters(), 128), Ema(model, config.ema)
+        return model, config.build(model.parameters(), 128), averaged(model, config.ema)
 
     model, optimizer, ema = start()
     for step in range(4):
@@ -209,7 +199,7 @@ def test_training_goes_on_bit_for_bit_from_a_saved_state(options: dict[str, Any]
             states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema.state_dict()}
             torch.save(states, tmp_path / "resume.pt")
         learn(model, optimizer, step)
-        ema.update(model)
+        ema.update_parameters(model)
 
     other, other_optimizer, other_ema = start()
     saved = torch.load(tmp_path / "resume.pt", weights_only=True)
@@ -218,6 +208,6 @@ def test_training_goes_on_bit_for_bit_from_a_saved_state(options: dict[str, Any]
     other_ema.load_state_dict(saved["ema"])
     for step in (2, 3):
         learn(other, other_optimizer, step)
-        other_ema.update(other)
+        other_ema.update_parameters(other)
     assert same(weights(other), weights(model))
-    assert same(other_ema.average, ema.average)
+    assert same(weights(other_ema), weights(ema))

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from doppel_ray.audio import AugmentConfig, FrontendConfig
 from doppel_ray.audio.augment import Gain, SpecMask
+from doppel_ray.objectives import equal_pairs
 from doppel_ray.pairs import CHUNK as CHUNKS
 from doppel_ray.pairs import PairMaker, PairsConfig
-from doppel_ray.recordings import SourceConfig
+from doppel_ray.recordings import SourceConfig, choose, rank
 from doppel_ray.synth import SynthConfig
 
 CHUNK = CHUNKS["cpu"]
@@ -89,6 +90,30 @@ def test_a_finite_set_comes_round_again() -> None:
     assert len(torch.unique(features[:5].flatten(1), dim=0)) == 5
 
 
+def test_ids_of_synthetic_pairs() -> None:
+    """A pair that comes round again has its identity; fresh pairs never share one."""
+    *_, ids = maker(reuse=5).labelled(torch.arange(12))
+    assert ids.tolist() == [k % 5 for k in range(12)]
+    *_, fresh = maker().labelled(torch.tensor([0, 7, 2**62]))
+    assert fresh.tolist() == [0, 7, 2**62]
+
+
+def test_ids_of_recordings(esc50_folder: Path) -> None:
+    """Two pairs have one identity if and only if they are segments of one recording; none is a synthetic pair's."""
+    recordings = {"layout": "esc50", "root": str(esc50_folder), "views": "same"}
+    source = SourceConfig.model_validate({"mix": {"recordings": 1.0, "synthetic": 1.0}, "recordings": recordings})
+    mixed = PairMaker(BRIEF, PairsConfig(), FrontendConfig(), (), 0, source)
+    assert mixed.recordings is not None
+    indices = torch.arange(4 * len(mixed.recordings))  # two passes over the recordings
+    recorded = choose(source.mix, 0, indices)
+    _, items = mixed.recordings.heard(rank(source.mix, 0, indices[recorded]))
+    *_, ids = mixed.labelled(indices)
+    assert torch.equal(ids[~recorded], indices[~recorded])
+    assert (ids[recorded] < 0).all()
+    assert torch.equal(equal_pairs(ids[recorded]), equal_pairs(items))
+    assert torch.equal(ids[recorded].unique(return_counts=True)[1], torch.full((len(mixed.recordings),), 2))
+
+
 @pytest.mark.parametrize("architecture", ["voice", "voicefm", "parametric"])
 def test_every_architecture_gives_pairs(architecture: str) -> None:
     synth = SynthConfig.model_validate({"architecture": architecture, "duration": 0.1})
@@ -122,11 +147,12 @@ def test_a_schedule_that_lacks_something_is_refused(schedule: dict[str, object])
 def test_recordings_and_synthetic_pairs_are_mixed_by_weight_in_any_company(esc10: Path) -> None:
     source = {"mix": {"synthetic": 3, "recordings": 1}, "recordings": {"layout": "esc50", "root": str(esc10)}}
     mixed = PairMaker(BRIEF, PairsConfig(), FrontendConfig(), (), 0, SourceConfig.model_validate(source))
-    features, labels = mixed.labelled(torch.arange(40))
+    features, labels, ids = mixed.labelled(torch.arange(40))
     assert (labels >= 0).sum() == 10
     parts = [mixed.labelled(part) for part in torch.arange(40).split(13)]
-    torch.testing.assert_close(torch.cat([part for part, _ in parts]).float(), features.float(), rtol=0, atol=1e-4)
-    assert torch.equal(torch.cat([part for _, part in parts]), labels)
+    torch.testing.assert_close(torch.cat([part[0] for part in parts]).float(), features.float(), rtol=0, atol=1e-4)
+    assert torch.equal(torch.cat([part[1] for part in parts]), labels)
+    assert torch.equal(torch.cat([part[2] for part in parts]), ids)
     alone = maker(augment=())(torch.arange(40))
     torch.testing.assert_close(features[labels < 0].float(), alone[labels < 0].float(), rtol=0, atol=1e-4)
 
@@ -134,10 +160,10 @@ def test_recordings_and_synthetic_pairs_are_mixed_by_weight_in_any_company(esc10
 def test_a_mixture_is_the_sum_of_its_own_layers_in_any_company() -> None:
     mixed, plain = maker(layers=3, delta=0.0), maker(delta=0.0)
     indices = torch.tensor([5, 0, 7])
-    sounds, _ = mixed.sounds(indices)
+    sounds, *_ = mixed.sounds(indices)
     assert sounds.abs().max() <= 1.0
     torch.testing.assert_close(mixed.sounds(indices[1:2])[0], sounds[:, 1:2], rtol=0, atol=1e-5)
-    parts, _ = plain.sounds(torch.tensor([15, 16, 17]))  # those of pair 5
+    parts, *_ = plain.sounds(torch.tensor([15, 16, 17]))  # those of pair 5
     basis = parts[0].T.double()
     levels = [torch.linalg.lstsq(basis, view[0].double()[:, None]).solution for view in sounds]
     for view, weights in zip(sounds, levels, strict=True):

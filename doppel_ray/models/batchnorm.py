@@ -37,11 +37,12 @@ class SyncBatchNorm(nn.BatchNorm2d):
         mean, square = (torch.distributed.nn.functional.all_reduce(sums) / count).unbind()
         var = (square - mean.square()).clamp(min=0.0)
         with torch.no_grad():
-            assert self.momentum is not None
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean + shift.flatten(), self.momentum)
-            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+            # None: the mean over all batches, as torch's own norms have it.
+            share = 1.0 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean + shift.flatten(), share)
+            self.running_var.lerp_(var * (count / (count - 1)), share)
         scale = self.weight * torch.rsqrt(var + self.eps)
         return ((centred - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
 

@@ -132,6 +132,8 @@ class Rows:
         self.diverged: str | None = None
         """Why training ended before its last epoch, if it did."""
         sent = read_rows(folder)
+        self.precision = sent[-1].get("precision") if sent else None
+        """What the last row's epoch was computed in; it is decided again whenever train workers start."""
         self.sent = {row["epoch"] for row in sent}
         self.least = min((row["loss"] for row in sent if "loss" in row), default=math.inf)
         """The lowest loss yet."""
@@ -186,6 +188,11 @@ class Rows:
             )
         self.restarts = restarts
         wanted = bool(self.probes.tasks) and checkpoint is not None and self._due(epoch, metrics.get("loss", math.inf))
+        before, self.precision = self.precision, metrics.get("precision")
+        if before not in (None, self.precision):
+            self.tell(
+                f"training continues in {self.precision}, and was in {before}: train.precision auto, other devices"
+            )
         if (more := metrics.get(RESIZE)) is not None:
             self.tell(f"there is room for {more} train workers, training goes on with so many")
         events, self.events = self.events, []

@@ -129,7 +129,7 @@ class Recordings:
     In each pass over the catalogue every recording comes once, in another order. Drawn one by one instead, two of a
     batch would often be the same recording (of 320, in four of five batches of 32), and a contrastive objective would
     push them apart; and a third of the recordings would not be heard in a pass. Here it takes a batch that spans two
-    passes.
+    passes, and the objective masks those (`PairMaker.labelled` returns what identifies a pair).
 
     Args:
         config: what to read and how.
@@ -140,6 +140,7 @@ class Recordings:
 
     Attributes:
         catalogue: the recordings, with the labels that are left after `labelled`.
+        labels: (recordings,) int64 of the catalogue's positions, -1 where there is no label.
         broken: what could not be used so far, by path, with the reason (`on_error: skip`).
 
     Raises:
@@ -158,7 +159,7 @@ class Recordings:
         self.sample_rate, self.samples, self.seed = sample_rate, length(duration, sample_rate), seed
         self.catalogue = (catalogue or config.catalogue()).partly_labelled(config.labelled, seed)
         self.broken: dict[str, str] = {}
-        self._labels = torch.tensor(self.catalogue.labels)
+        self.labels = torch.tensor(self.catalogue.labels)
         self._cache = _Cache(config.cache_mb * 2**20)
         self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="decode")
 
@@ -204,7 +205,7 @@ class Recordings:
             UnreadableAudioError: a recording cannot be used, and `on_error` is fail, or none can.
         """
         sounds, items = self.heard(indices)
-        return sounds, self._labels[items]
+        return sounds, self.labels[items]
 
     def heard(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """As `views`, but with the recordings' positions in the catalogue, (n,) int64, in place of their labels."""
