@@ -1,6 +1,7 @@
 """What many tests share: recordings, real and made up."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tests.s3 import Server, serving
 # The arithmetic under test is quick, but the machine may be busy: no deadline. The same examples every time.
 hypothesis.settings.register_profile("doppel_ray", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("doppel_ray")
+
+# A shell may start the tests with SIGINT ignored (`pytest &`), which they and their processes would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parent.parent
 

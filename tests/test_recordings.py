@@ -15,6 +15,7 @@ from doppel_ray.audio import files
 from doppel_ray.checkpoint import Recipe
 from doppel_ray.config import Experiment, validate
 from doppel_ray.pairs import PairMaker
+from doppel_ray.preflight import check_source
 from doppel_ray.recordings import Catalogue, Recordings, RecordingsConfig, SourceConfig, choose, rank
 from doppel_ray.recordings.order import permuted
 from doppel_ray.section import ConfigError
@@ -278,3 +279,13 @@ def test_settings_that_contradict_each_other_are_refused(config: dict[str, Any],
 def test_a_mix_that_cannot_be_made_is_refused(source: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SourceConfig.model_validate(source)
+
+
+def test_one_recording_alone_is_refused(tmp_path: Path) -> None:
+    """Its segments are no negatives of each other; synthetic pairs beside it are."""
+    write_noise(tmp_path / "one.wav")
+    source: dict[str, Any] = {"mix": {"recordings": 1.0}, "recordings": {"root": str(tmp_path)}}
+    with pytest.raises(ConfigError, match=r"1 recording in .*needs at least 2, or synthetic pairs"):
+        check_source(Experiment.model_validate({"source": source}))
+    source["mix"] = {"recordings": 1.0, "synthetic": 1.0}
+    check_source(Experiment.model_validate({"source": source}))

@@ -2,15 +2,19 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import update_bn
 
+from doppel_ray import learner
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
 from doppel_ray.models.batchnorm import synchronise
 from doppel_ray.objectives import UNLABELLED, ObjectiveConfig
+from doppel_ray.optim import averaged
 
 BATCH = 24
 CLASSES = 3
@@ -56,10 +60,26 @@ def learn(encoder: str, objective: str, rank: int, workers: int) -> dict[str, to
     return {"loss": loss.detach(), **terms, **found, **{name: b.float() for name, b in model.named_buffers()}}
 
 
+def statistics(rank: int, workers: int) -> dict[str, torch.Tensor]:
+    """Batch-norm statistics of a running average, computed from two batches."""
+    model = Model(EncoderConfig(kind="cnn", width=8), HeadConfig(kind="mlp", hidden=32, size=16), seed=1)
+    if workers > 1:
+        synchronise(model, torch.device("cpu"))
+    average = averaged(model, 0.9)
+    batches = 3.0 + torch.randn(2, BATCH, 1, 48, 64, generator=torch.Generator().manual_seed(7))
+    mine = slice(rank * BATCH // workers, (rank + 1) * BATCH // workers)
+    update_bn((batch[mine] for batch in batches), average)
+    return {name: value.float() for name, value in average.module.named_buffers()}
+
+
 def worker(rank: int, workers: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=workers)
-    found = {case: learn(*case, rank, workers) for case in CASES}
+    found: dict[Any, Any] = {case: learn(*case, rank, workers) for case in CASES}
+    found["statistics"] = statistics(rank, workers)
+    for able in ((), (0,), range(workers)):
+        with patch.object(learner, "has_bf16_units", return_value=rank in able):
+            found["precision", len(able)] = learner.agreed_precision("auto", torch.device("cpu"), workers)
     torch.save(found, f"{folder}/rank{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -92,3 +112,18 @@ def test_workers_with_a_share_of_the_batch_each_have_the_gradients_of_the_whole(
             torch.testing.assert_close(
                 found[name], expected, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
             )
+
+
+def test_statistics_of_an_average(learned: list[Any]) -> None:
+    """Workers compute the averaged model's batch-norm statistics as one worker would, the mean over its batches."""
+    whole = statistics(0, 1)
+    for share in learned:
+        for name, expected in whole.items():
+            torch.testing.assert_close(share["statistics"][name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_precision_is_agreed_on(learned: list[Any]) -> None:
+    """`precision: auto` is bf16 only if every worker's device has units for it."""
+    for share in learned:
+        assert share["precision", 0] == share["precision", 1] == "fp32"
+        assert share["precision", len(learned)] == "bf16"

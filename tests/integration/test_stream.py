@@ -18,6 +18,7 @@ from ray.train.torch import TorchTrainer
 
 from doppel_ray.config import Experiment
 from doppel_ray.data import DataConfig, GeneratorConfig, Stream
+from doppel_ray.data.demand import Demand
 from doppel_ray.pairs import PairMaker
 from tests.integration.processes import eventually
 
@@ -154,7 +155,10 @@ def generators() -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_pool_grows_while_training_waits_and_shrinks_while_pairs_wait() -> None:
-    """About a minute on two idle cores: it looks back on ten seconds, and generators take some to start."""
+    """About a minute on two idle cores: it looks back on ten seconds, and generators take some to start.
+
+    Between two looks at the actors, which take time of their own, the consumer reads for longer than that.
+    """
     assert eventually(lambda: generators() == 0, 300), "those of other tests are gone"
     pool = GeneratorConfig(actors=(1, 2), num_cpus=0.5)
     endless = Stream(EXPERIMENT, (pool,), DataConfig(block_pairs=16, buffer_mb=16), local_batch=16, stop=10**6)
@@ -163,8 +167,10 @@ def test_the_pool_grows_while_training_waits_and_shrinks_while_pairs_wait() -> N
     assert generators() == 1
 
     def read(pause: float) -> int:
-        next(rest)
-        time.sleep(pause)
+        end = time.monotonic() + 1.5 * Demand.WINDOW
+        while time.monotonic() < end:
+            next(rest)
+            time.sleep(pause)
         return generators()
 
     assert eventually(lambda: read(0.0) == 2, 600), "nothing waits for a consumer that only reads"

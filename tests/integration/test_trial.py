@@ -220,8 +220,22 @@ def test_a_probe_runs_on_each_checkpoint_and_its_scores_come_with_the_row(tmp_pa
 
 def test_a_loss_that_is_no_number_ends_the_trial_and_says_so_again_when_it_is_tried_again(tmp_path: Path) -> None:
     wild = experiment(optim={"lr": 1e30})
-    with pytest.raises(DivergedError, match=r"(loss|gradient_norm) is \w+ at step \d+ .*last good checkpoint is none"):
+    ending = r"(loss|gradient_norm|weights) is \w+ (at|after) step \d+ .*last good checkpoint is none"
+    with pytest.raises(DivergedError, match=ending):
         run(wild, tmp_path)
     with pytest.raises(DivergedError, match=r"train\.on_divergence return"):
         run(wild, tmp_path)
     assert not read_rows(tmp_path)
+
+
+def test_divergence_in_the_last_batch_of_an_epoch(tmp_path: Path) -> None:
+    """Epochs of one batch, each of which diverges: three returns to the last checkpoint, then the end."""
+    train = {"on_divergence": "return", "epochs": 9, "pairs_per_epoch": 32}
+    rows: list[Row] = []
+    with pytest.raises(DivergedError, match=r"(loss|gradient_norm|weights) is \w+ (at|after) step"):
+        run(experiment(optim={"lr": 1e30, "schedule": "constant"}, train=train), tmp_path, rows.append)
+    assert [row["returns"] for row in rows] == [1, 2, 3]
+    for row in rows:
+        assert row["precision"] == "fp32"
+        model, _ = checkpoint.load(Path(row["checkpoint"]))
+        assert all(value.isfinite().all() for value in model.state_dict().values())
