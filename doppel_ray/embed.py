@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from doppel_ray import command, provenance
-from doppel_ray.audio import files
-from doppel_ray.audio.files import UnreadableAudioError
-from doppel_ray.audio.windows import centred
+from doppel_ray.core import cli, provenance
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.files import written
+from doppel_ray.data import audio_files
+from doppel_ray.data.audio_files import UnreadableAudioError
+from doppel_ray.data.windows import centred
 from doppel_ray.hear import HOP, describe, load_model
 from doppel_ray.models.clips import WaveformEncoder, embed_windows
-from doppel_ray.output import written
-from doppel_ray.section import ConfigError
 
 T = TypeVar("T")
 
@@ -79,9 +79,9 @@ def find(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in files.SUFFIXES)
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in audio_files.SUFFIXES)
             if not inside:
-                endings = ", ".join(sorted(files.SUFFIXES))
+                endings = ", ".join(sorted(audio_files.SUFFIXES))
                 raise ConfigError(f"{path} holds no audio: expected files that end in {endings}")
             found.update(dict.fromkeys(inside))
         elif path.exists():
@@ -134,7 +134,7 @@ def pieces(path: Path, model: WaveformEncoder, hop: float | None) -> Iterator[Pi
     """A file as pieces of up to a batch of windows, read as they are asked for."""
     rate = model.sample_rate
     try:
-        with files.opened(path, rate) as clip:
+        with audio_files.opened(path, rate) as clip:
             starts = None if hop is None else centred(clip.samples, model.centre, hop * rate / 1000)
             for windows in model.reading.cut(clip, starts):
                 yield Piece(windows, clip.samples / rate)
@@ -232,14 +232,14 @@ WRITERS = {".parquet": parquet_rows, ".csv": csv_rows}
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse(argv)
-    command.stop_on_sigterm()
+    cli.stop_on_sigterm()
     if args.out.suffix not in WRITERS:
         raise ConfigError(f"--out {args.out} ends in {args.out.suffix!r}; expected {' or '.join(WRITERS)}")
     if args.threads < 1 or not 0.0 < args.hop < math.inf:
         raise ConfigError(f"--threads is {args.threads} and --hop is {args.hop}: both must be more than 0")
-    model = load_model(args.checkpoint).to(command.device(args.device))
+    model = load_model(args.checkpoint).to(cli.device(args.device))
     paths = find(args.files)
-    if args.unreadable == "refuse" and (unreadable := files.scan(paths)):
+    if args.unreadable == "refuse" and (unreadable := audio_files.scan(paths)):
         raise ConfigError(_unreadable(unreadable, len(paths)) + "\n--unreadable skip goes on without them")
     metadata = {
         "checkpoint": str(args.checkpoint.absolute()),
@@ -254,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         WRITERS[args.out.suffix](partial, position, model.scene_embedding_size, metadata) as write,
     ):
         found = embed(paths, model, args.hop if args.timestamps else None, args.threads)
-        for sound in command.watched(found, len(paths), "embedding", "files"):
+        for sound in cli.watched(found, len(paths), "embedding", "files"):
             if sound.fault is not None:
                 unreadable[sound.path] = sound.fault
                 if args.unreadable == "refuse" or len(unreadable) == len(paths):
@@ -278,8 +278,8 @@ def _unreadable(unreadable: dict[Path, str], total: int) -> str:
     return f"{len(unreadable)} of {total} files cannot be read:{named}"
 
 
-def _parser() -> command.Parser:
-    parser = command.Parser("embed", "Embed audio files of any format, rate and length.")
+def _parser() -> cli.Parser:
+    parser = cli.Parser("embed", "Embed audio files of any format, rate and length.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILES", help="files, and folders of files")
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint, or an exported safetensors folder"
@@ -305,4 +305,4 @@ def _parser() -> command.Parser:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -31,12 +31,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from doppel_ray import checkpoint, command
-from doppel_ray.audio.frontend import VGGish
+from doppel_ray.core import cli
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.files import written
+from doppel_ray.data.frontends import VGGish
 from doppel_ray.hear import describe, load_model
+from doppel_ray.models import checkpoint
 from doppel_ray.models.clips import WaveformEncoder
-from doppel_ray.output import written
-from doppel_ray.section import ConfigError
 
 TOLERANCE = 1e-4
 """Largest difference from the model, of embeddings whose largest number is up to 1; of larger ones, in proportion."""
@@ -158,7 +159,7 @@ def _compare(exported: Callable[[Tensor], Tensor], model: WaveformEncoder) -> No
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command.Parser("export", "Take the model of a checkpoint into other tools.")
+    parser = cli.Parser("export", "Take the model of a checkpoint into other tools.")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint's folder")
     parser.add_argument(
         "--to",
@@ -171,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
     args = parser.parse(argv)
-    command.stop_on_sigterm()
+    cli.stop_on_sigterm()
     checkpoint.load(args.checkpoint)
     missing = [name for name in ONNX if importlib.util.find_spec(name) is None]
     if args.to == "onnx" and missing:
@@ -187,4 +188,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import doppel_ray
-from doppel_ray import checkpoint
-from doppel_ray.audio.files import Decoded
-from doppel_ray.audio.windows import centred
+from doppel_ray.data.audio_files import Decoded
+from doppel_ray.data.windows import centred
+from doppel_ray.models import checkpoint
 from doppel_ray.models.clips import WaveformEncoder, embed_windows
 
 HOP = 50.0

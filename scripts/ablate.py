@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from doppel_ray import config
-from doppel_ray.checkpoint import Recipe
-from doppel_ray.config import Experiment
-from doppel_ray.learner import Learner
-from doppel_ray.pairs import PairMaker
+from doppel_ray.config.experiment import Experiment, read_experiment
+from doppel_ray.data.pairs import PairMaker
+from doppel_ray.models.checkpoint import Recipe
+from doppel_ray.models.learner import Learner
 from doppel_ray.probe import protocols
 from doppel_ray.probe.embed import by_model, embed
 from doppel_ray.probe.protocols import ProtocolConfig
@@ -94,7 +93,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     learner: Learner | None = None
     for name in options.only or CHANGES:
-        experiment = config.read(options.config, {"run.seed": str(options.seed), "search": "{}", **CHANGES[name]})
+        experiment = read_experiment(options.config, {"run.seed": str(options.seed), "search": "{}", **CHANGES[name]})
         if not CHANGES[name]:
             print(f"| untrained | {scores(Learner(experiment), experiment, esc10, factors)} | 0 | 0 |", flush=True)
         if name != READING or learner is None:  # how recordings are read changes no training

@@ -11,7 +11,7 @@ Pairs are the published recipe's: a second of Voice at 16 kHz, VGGish log-mel. N
 too, ratios lie nearer to one than they are.
 """
 
-import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
+import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
 
 import argparse
 import contextlib
@@ -30,8 +30,9 @@ from ray._private.internal_api import node_stats
 from ray._private.state import actors
 from ray.util.annotations import RayDeprecationWarning
 
-from doppel_ray.config import Experiment
-from doppel_ray.data import DataConfig, GeneratorConfig, Stream
+from doppel_ray.config.data import DataConfig, GeneratorConfig
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.train.stream.dataset import Stream
 
 Batches = Generator[dict[str, np.ndarray], None, None]
 

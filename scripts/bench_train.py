@@ -52,8 +52,8 @@ def published(seconds: float) -> float:
     from synthax.config import SynthConfig
     from synthax.synth import Voice
 
-    from doppel_ray.audio import FrontendConfig
-    from doppel_ray.objectives import ObjectiveConfig
+    from doppel_ray.data.frontends import FrontendConfig
+    from doppel_ray.models.objectives import ObjectiveConfig
 
     torch.set_num_threads(os.cpu_count() or 1)
     voice = Voice(config=SynthConfig(BATCH, sample_rate=16000, buffer_size_seconds=1.0, control_rate=480))
@@ -108,9 +108,9 @@ def alone(seconds: float) -> float:
     """Trainer (d)."""
     import torch
 
-    from doppel_ray.config import Experiment
-    from doppel_ray.learner import Learner
-    from doppel_ray.pairs import PairMaker
+    from doppel_ray.config.experiment import Experiment
+    from doppel_ray.data.pairs import PairMaker
+    from doppel_ray.models.learner import Learner
 
     torch.set_num_threads(os.cpu_count() or 1)
     experiment = Experiment.model_validate(recipe("auto", 10**6))
@@ -165,7 +165,7 @@ def through_ray(precision: str, seconds: float, expected: float, generator_cpus:
 
 def _apart(trainer: str, seconds: float) -> float:
     """A trainer without Ray, in a process of its own."""
-    from doppel_ray.environment import TRAIN_WORKER
+    from doppel_ray.cluster.ray_env import TRAIN_WORKER
 
     settings = TRAIN_WORKER if trainer == "alone" else {}
     command = [sys.executable, __file__, "--seconds", str(seconds), "--work", trainer]

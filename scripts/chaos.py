@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from doppel_ray import environment
-from doppel_ray.rows import STEPS, Row, read_rows
+from doppel_ray.cluster import ray_env
+from doppel_ray.runs.metrics_log import STEPS, Row, read_rows
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -84,7 +84,7 @@ def own_ray(folder: Path) -> Iterator[None]:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     os.environ |= {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": environment.ALONE["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"],
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": ray_env.ALONE["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"],
         # Without a folder of its own the cluster would leave its address where others look for one to join.
         "RAY_TMPDIR": str(folder),
         "RAY_AUTH_MODE": "token",

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 
-from doppel_ray.audio import FrontendConfig, read_chain
-from doppel_ray.checkpoint import Recipe
+from doppel_ray.data.augment import read_chain
+from doppel_ray.data.frontends import FrontendConfig
+from doppel_ray.data.pairs import PairMaker, PairsConfig
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
+from doppel_ray.models.checkpoint import Recipe
 from doppel_ray.models.encoders import ENCODERS
-from doppel_ray.objectives import ObjectiveConfig
-from doppel_ray.optim import OptimConfig
-from doppel_ray.pairs import PairMaker, PairsConfig
+from doppel_ray.models.objectives import ObjectiveConfig
+from doppel_ray.models.optimizers import OptimConfig
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
 from doppel_ray.probe.evaluate import score
 from doppel_ray.probe.protocols import ProtocolConfig

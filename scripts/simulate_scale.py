@@ -21,7 +21,7 @@ Nothing is assumed but the network (--gbps, 10: give your nodes' own) and the sh
 store (30 %, its default).
 """
 
-import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
+import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
 
 import argparse
 import json
@@ -42,11 +42,11 @@ import numpy as np
 import yaml
 from bench_memory import cpu_seconds, tree
 
-from doppel_ray import command, config, provenance
-from doppel_ray.config import Experiment
-from doppel_ray.data import DataConfig
-from doppel_ray.rows import read_rows
-from doppel_ray.section import ConfigError
+from doppel_ray.config.data import DataConfig
+from doppel_ray.config.experiment import Experiment, read_experiment
+from doppel_ray.core import cli, provenance
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.runs.metrics_log import read_rows
 
 BLOCK = DataConfig().block_pairs
 FLOAT = 4
@@ -242,8 +242,8 @@ def training(experiment: Experiment, device: str) -> tuple[float, float]:
     """Seconds of a step whatever its size, and of each pair in it."""
     import torch
 
-    from doppel_ray.learner import Learner
-    from doppel_ray.pairs import PairMaker
+    from doppel_ray.data.pairs import PairMaker
+    from doppel_ray.models.learner import Learner
 
     learner, maker = Learner(experiment, device=device), PairMaker.of(experiment.plain())
 
@@ -294,8 +294,8 @@ def measure(experiment: Experiment) -> Rates:
     import torch
     from bench_stream import local
 
-    from doppel_ray.learner import Learner
-    from doppel_ray.pairs import PairMaker
+    from doppel_ray.data.pairs import PairMaker
+    from doppel_ray.models.learner import Learner
 
     torch.set_num_threads(1)
     with local():
@@ -346,7 +346,7 @@ LOOPBACK = 1000.0
 def check() -> None:
     """Real runs on 1, 2 and 3 local nodes of two CPUs each, all of which share this machine's cores."""
     cores = len(os.sched_getaffinity(0))
-    experiment = config.read(None, TINY)
+    experiment = read_experiment(None, TINY)
     rates = measure(experiment)
     block = min(experiment.data.block_pairs, experiment.train.batch_size)
     print(f"{cores} cores\n\n| nodes | generators | predicted, pairs/s | bound by | measured | measured / predicted |")
@@ -444,7 +444,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check()
         return 0
     if options.measure:
-        rates = measure(config.read(options.config))
+        rates = measure(read_experiment(options.config))
         options.measure.write_text(json.dumps(asdict(rates), indent=2) + "\n")
         print(f"rates are in {options.measure}")
         return 0
@@ -468,4 +468,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

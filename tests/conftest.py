@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
+import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
 import hypothesis
 import pytest
 

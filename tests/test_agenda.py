@@ -9,16 +9,17 @@ import pytest
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
-from doppel_ray import steer
-from doppel_ray.agenda import Agenda, Budget, Ended, identifier, trial_name
-from doppel_ray.config import validate
-from doppel_ray.report import Trial
+from doppel_ray.config.experiment import validate_experiment
+from doppel_ray.runs.reader import Trial
+from doppel_ray.tune import schedulers
+from doppel_ray.tune.budget import Budget, identifier
+from doppel_ray.tune.search_algorithm import Agenda, Ended, trial_name
 
 DELTAS = {"pairs.delta": {"grid": [0.1, 0.2, 0.4]}}
 
 
 def experiment(search: dict[str, Any] = DELTAS, **tune: Any) -> Any:
-    return validate({"search": search, "tune": tune, "train": {"epochs": 8}})
+    return validate_experiment({"search": search, "tune": tune, "train": {"epochs": 8}})
 
 
 def known(
@@ -30,7 +31,7 @@ def known(
 
 
 def agenda(made: Any, past: Sequence[Trial] = (), concurrent: int = 9, scheduler: Any = None) -> Agenda:
-    found = steer.agenda(made, "run", past, concurrent, scheduler, Budget(made, "run", past))
+    found = schedulers.agenda(made, "run", past, concurrent, scheduler, Budget(made, "run", past))
     tune.register_trainable("nothing", lambda config: None)
     found.add_configurations([SimpleNamespace(spec={"run": "nothing", "config": {}})])
     return found
@@ -83,7 +84,7 @@ def test_once_the_pairs_are_used_up_no_trial_starts_and_those_that_run_end() -> 
     assert not budget(identifier("run", 1), {"pairs": 1000})
     assert budget(identifier("run", 1), {"pairs": 2000})
     assert budget.spent() == "5,000 pairs (tune.pairs)"
-    assert steer.agenda(made, "run", [], 9, None, budget).is_finished()
+    assert schedulers.agenda(made, "run", [], 9, None, budget).is_finished()
 
 
 def test_once_the_time_is_used_up_no_trial_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +107,7 @@ def test_a_scheduler_compares_with_what_an_earlier_life_has_reached(kind: str) -
     """Two good trials ended before the interruption; what they had stops a bad one at its first row."""
     made = experiment(scheduler=kind)
     past = [known(0, 0.1, "finished", rows(0.8)), known(1, 0.2, "finished", rows(0.7))]
-    scheduler = steer.scheduler(made)
+    scheduler = schedulers.scheduler(made)
     fresh = agenda(made, past, scheduler=scheduler).next_trial()
     assert fresh is not None
     scheduler.on_trial_add(None, fresh)
@@ -117,14 +118,14 @@ def test_a_scheduler_compares_with_what_an_earlier_life_has_reached(kind: str) -
 def test_a_trial_that_goes_on_is_not_compared_with_its_own_past() -> None:
     made = experiment(scheduler="median")
     past = [known(0, 0.1, "finished", rows(0.8)), known(1, 0.2, "interrupted", rows(0.1, epochs=2))]
-    scheduler = steer.scheduler(made)
+    scheduler = schedulers.scheduler(made)
     again = agenda(made, past, scheduler=scheduler).next_trial()
     alone: Any = SimpleNamespace(get_live_trials=list)
     assert scheduler.on_trial_result(alone, again, rows(0.1)[2]) == TrialScheduler.CONTINUE, "two others are needed"
 
 
 def test_a_row_without_the_metric_at_the_end_of_a_trial_harms_no_other() -> None:
-    scheduler: Any = steer.scheduler(experiment(scheduler="median"))
+    scheduler: Any = schedulers.scheduler(experiment(scheduler="median"))
     alone = SimpleNamespace(get_live_trials=list)
     first, second, third = (Ended(str(number)) for number in range(3))
     for trial in (first, second):

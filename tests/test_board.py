@@ -9,10 +9,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from doppel_ray import board, rows
-from doppel_ray.config import validate
-from doppel_ray.rows import STEPS
-from doppel_ray.train import StepLog
+from doppel_ray.config.experiment import validate_experiment
+from doppel_ray.report import tensorboard
+from doppel_ray.runs import metrics_log
+from doppel_ray.runs.metrics_log import STEPS
+from doppel_ray.train.step_log import StepLog
 
 ROW = {
     "epoch": 1,
@@ -48,7 +49,7 @@ def train(folder: Path, start: int, stop: int, loss: float) -> None:
 
 
 def test_a_row_becomes_curves_in_groups_each_with_what_it_means(tmp_path: Path) -> None:
-    shown = board.Trial(tmp_path)
+    shown = tensorboard.Trial(tmp_path)
     shown.row(ROW)
     shown.close()
     found = reader(tmp_path)
@@ -71,11 +72,11 @@ def test_a_row_becomes_curves_in_groups_each_with_what_it_means(tmp_path: Path) 
 
 def test_what_validation_has_chosen_so_far_is_shown_with_its_test_score(tmp_path: Path) -> None:
     """The HParams tab shows the last point of a curve: that of the row that counts, though later ones tested better."""
-    shown, sent = board.Trial(tmp_path), []
+    shown, sent = tensorboard.Trial(tmp_path), []
     for epoch, (valid, test) in enumerate([(0.4, 0.5), (0.6, 0.3), (0.5, 0.9)], start=1):
         scores = {"probe/factors/score": test, "probe/factors/score_valid": valid}
         sent.append(ROW | {"step": 8 * epoch} | scores)
-        shown.row(sent[-1], rows.best(sent, "probe/factors/score_valid", "max"), "probe/factors/score_valid")
+        shown.row(sent[-1], metrics_log.best(sent, "probe/factors/score_valid", "max"), "probe/factors/score_valid")
     shown.close()
     assert curve(tmp_path, "chosen/factors/score") == [(8, 0.5), (16, 0.3), (24, 0.3)]
     assert curve(tmp_path, "chosen/factors/score_valid") == [(8, 0.4), (16, 0.6), (24, 0.6)]
@@ -83,7 +84,7 @@ def test_what_validation_has_chosen_so_far_is_shown_with_its_test_score(tmp_path
 
 def test_every_point_stands_once_when_training_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     """A worker lost after step 14 goes on from the checkpoint at 8; then the whole trial is started again from 16."""
-    shown = board.Trial(tmp_path)
+    shown = tensorboard.Trial(tmp_path)
     train(tmp_path, 0, 14, loss=1.0)
     shown.steps()
     shown.row(ROW)
@@ -91,7 +92,7 @@ def test_every_point_stands_once_when_training_goes_on_from_a_checkpoint(tmp_pat
     shown.steps()
     shown.row(ROW | {"step": 16})
     shown.close()
-    again = board.Trial(tmp_path)
+    again = tensorboard.Trial(tmp_path)
     train(tmp_path, 16, 24, loss=3.0)
     again.steps()
     again.row(ROW | {"step": 24})
@@ -102,13 +103,13 @@ def test_every_point_stands_once_when_training_goes_on_from_a_checkpoint(tmp_pat
 
 
 def test_what_lies_past_a_fork_is_no_part_of_a_trials_curves(tmp_path: Path) -> None:
-    shown = board.Trial(tmp_path)
+    shown = tensorboard.Trial(tmp_path)
     train(tmp_path, 0, 16, loss=1.0)
     shown.steps()
     shown.row(ROW)
     shown.row(ROW | {"step": 16, "loss": 9.0})
     shown.close()
-    forked = board.Trial(tmp_path)
+    forked = tensorboard.Trial(tmp_path)
     train(tmp_path, 8, 10, loss=2.0)
     forked.close()
     assert curve(tmp_path, "train/loss") == [(8, 3.0)]
@@ -116,8 +117,8 @@ def test_what_lies_past_a_fork_is_no_part_of_a_trials_curves(tmp_path: Path) -> 
 
 
 def test_the_first_pairs_can_be_heard_and_seen(tmp_path: Path) -> None:
-    shown = board.Trial(tmp_path)
-    shown.sounds(validate({"synth": {"duration": 0.5}}), count=2)
+    shown = tensorboard.Trial(tmp_path)
+    shown.sounds(validate_experiment({"synth": {"duration": 0.5}}), count=2)
     shown.close()
     found = reader(tmp_path)
     assert found.Tags()["images"] == ["sounds/pair_0_log_mel", "sounds/pair_1_log_mel"]
@@ -129,7 +130,7 @@ def test_the_first_pairs_can_be_heard_and_seen(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_not_whole_yet_is_taken_up_when_it_is(tmp_path: Path) -> None:
-    shown = board.Trial(tmp_path)
+    shown = tensorboard.Trial(tmp_path)
     with (tmp_path / STEPS).open("a") as file:
         file.write('{"step": 2, "lo')
         file.flush()
@@ -148,7 +149,7 @@ SEARCH = {"pairs.delta": {"grid": [0.05, 0.25]}, "augment": {"grid": [[], [{"kin
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A sweep that has only just begun."""
-    experiment = validate({"search": SEARCH})
+    experiment = validate_experiment({"search": SEARCH})
     (tmp_path / "run.json").write_text(json.dumps({"experiment": experiment.plain()}))
     return tmp_path
 
@@ -176,7 +177,7 @@ def hparams(run: Path, tag: str) -> bytes:
 def test_hparams_has_the_searched_values_the_metrics_and_how_trials_ended(
     folder: Path, ends: Callable[..., None]
 ) -> None:
-    sweep = board.Sweep(folder, validate({"search": SEARCH}))
+    sweep = tensorboard.Sweep(folder, validate_experiment({"search": SEARCH}))
     values = {"pairs.delta": 0.05, "augment": [{"kind": "fade"}]}
     sweep.begin("000", {"pairs.delta": 0.25, "augment": []})
     sweep.end("000", succeeded=False)
@@ -190,7 +191,9 @@ def test_hparams_has_the_searched_values_the_metrics_and_how_trials_ended(
     assert start.hparams["augment"].string_value == "fade"
     end = metadata.parse_session_end_info_plugin_data(hparams(trial, metadata.SESSION_END_INFO_TAG))
     assert end.status == api_pb2.STATUS_SUCCESS
-    space = metadata.parse_experiment_plugin_data(hparams(folder / "trials" / board.SWEEP, metadata.EXPERIMENT_TAG))
+    space = metadata.parse_experiment_plugin_data(
+        hparams(folder / "trials" / tensorboard.SWEEP, metadata.EXPERIMENT_TAG)
+    )
     kinds = {info.name: info.type for info in space.hparam_infos}
     assert kinds == {"pairs.delta": api_pb2.DATA_TYPE_FLOAT64, "augment": api_pb2.DATA_TYPE_STRING}
     assert [info.name.tag for info in space.metric_infos] == [
@@ -203,15 +206,15 @@ def test_hparams_has_the_searched_values_the_metrics_and_how_trials_ended(
 def test_the_sweeps_own_curves_go_on_after_a_resume_and_end_with_one_leaderboard(
     folder: Path, ends: Callable[..., None]
 ) -> None:
-    experiment, own = validate({"search": SEARCH}), folder / "trials" / board.SWEEP
+    experiment, own = validate_experiment({"search": SEARCH}), folder / "trials" / tensorboard.SWEEP
     for number, score in enumerate([0.6, 0.5, 0.7]):
-        sweep = board.Sweep(folder, experiment)  # anew, as after a resume
+        sweep = tensorboard.Sweep(folder, experiment)  # anew, as after a resume
         ends(f"00{number}", score, {"pairs.delta": 0.05})
         sweep.end(f"00{number}", succeeded=True)
         sweep.close()
         (folder / "figures").mkdir(exist_ok=True)
         (folder / "figures" / "curves.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-        board.conclude(folder)
+        tensorboard.conclude(folder)
     assert curve(own, "all_trials/best") == [(1, 0.6), (2, 0.6), (3, 0.7)]
     assert curve(own, "all_trials/each") == [(1, 0.6), (2, 0.5), (3, 0.7)]
     found = reader(own)
@@ -221,5 +224,5 @@ def test_the_sweeps_own_curves_go_on_after_a_resume_and_end_with_one_leaderboard
 
 
 def test_a_sweep_of_which_nothing_came_has_no_leaderboard(folder: Path) -> None:
-    board.conclude(folder)
+    tensorboard.conclude(folder)
     assert not (folder / "trials").exists()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from doppel_ray.recordings import catalogue
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data.recordings import catalogue
 from tests.recordings import (
     write_esc50,
     write_noise,

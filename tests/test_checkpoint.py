@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from doppel_ray import checkpoint
-from doppel_ray.checkpoint import Position
-from doppel_ray.config import Experiment
-from doppel_ray.models import Model
-from doppel_ray.section import ConfigError
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.models import Model, checkpoint
+from doppel_ray.models.checkpoint import Position
 
 SMALL = {"encoder": {"kind": "cnn", "width": 8}, "head": {"kind": "mlp", "hidden": 16, "size": 8}, "run": {"seed": 3}}
 

@@ -8,20 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doppel_ray import report, steer
-from doppel_ray.audio.frontend import VGGish
-from doppel_ray.config import Experiment, validate
-from doppel_ray.keep import KeepConfig
-from doppel_ray.preflight import check_metric
+from doppel_ray.cluster.preflight import check_metric
+from doppel_ray.config.experiment import Experiment, validate_experiment
+from doppel_ray.config.train import KeepConfig
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data.frontends import VGGish
 from doppel_ray.probe.embed import by_mel_statistics, embed
 from doppel_ray.probe.protocols import ProtocolConfig, choosing, evaluate
 from doppel_ray.probe.task import Questions, Split
 from doppel_ray.probe.tasks import Factors
 from doppel_ray.probe.tasks.listing import rotated
 from doppel_ray.report import leaderboard, study
-from doppel_ray.rows import Row, is_test
-from doppel_ray.section import ConfigError
-from doppel_ray.standing import Standing
+from doppel_ray.runs import reader
+from doppel_ray.runs.metrics_log import Row, is_test
+from doppel_ray.tune import schedulers
+from doppel_ray.tune.progress import Standing
 from tests.report.conftest import make_run, row
 
 METRIC = Experiment().tune.metric
@@ -116,7 +117,7 @@ def stopped(kind: str, trials: list[list[Row]]) -> list[tuple[int, int, str]]:
             self.status, self.trial_id = "RUNNING", str(number)
 
     nobody: Any = None
-    scheduler = steer.scheduler(validate({"tune": {"scheduler": kind}, "train": {"epochs": EPOCHS}}))
+    scheduler = schedulers.scheduler(validate_experiment({"tune": {"scheduler": kind}, "train": {"epochs": EPOCHS}}))
     known: list[Any] = [Trial(number) for number in range(len(trials))]
     for trial in known:
         scheduler.on_trial_add(nobody, trial)
@@ -147,7 +148,7 @@ def searched(trials: list[list[Row]]) -> list[float]:
     """What Optuna suggests after it has heard of the trials."""
     pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
     search = {"pairs.delta": {"uniform": [0.0, 1.0]}}
-    searcher = steer.optuna(validate({"tune": {"searcher": "optuna", "samples": 40}, "search": search}))
+    searcher = schedulers.optuna(validate_experiment({"tune": {"searcher": "optuna", "samples": 40}, "search": search}))
     for number in range(20):
         searcher.suggest(str(number))
         searcher.on_trial_complete(str(number), trials[number % TRIALS][number // TRIALS])
@@ -170,7 +171,9 @@ def test_no_decision_reads_a_test_score(decide: Callable[[list[list[Row]]], Any]
 @pytest.mark.parametrize("kind", ["hyperband", "pbt"])
 def test_metric_of_schedulers_that_pause(kind: str) -> None:
     search = {"pairs.delta": {"choice": [0.1, 0.2]}}
-    scheduler = steer.scheduler(validate({"tune": {"scheduler": kind}, "search": search, "train": {"epochs": 9}}))
+    scheduler = schedulers.scheduler(
+        validate_experiment({"tune": {"scheduler": kind}, "search": search, "train": {"epochs": 9}})
+    )
     assert scheduler._metric == "probe/factors/score_valid"
 
 
@@ -178,7 +181,7 @@ def test_a_run_that_was_chosen_on_test_goes_on_as_it_began(caplog: pytest.LogCap
     """Its experiment still loads; resumed, it is warned of once; anew it is refused with the name to use."""
     plain = Experiment().plain()
     plain["tune"]["metric"] = "probe/factors/score"
-    old = validate(plain)
+    old = validate_experiment(plain)
     check_metric(old, is_new=False)
     assert caplog.text.count("probe/factors/score is a test score") == 1
     with pytest.raises(ConfigError, match="probe/factors/score is a test score; use probe/factors/score_valid"):
@@ -187,7 +190,7 @@ def test_a_run_that_was_chosen_on_test_goes_on_as_it_began(caplog: pytest.LogCap
 
 def told(folder: Path, trials: list[list[Row]]) -> tuple[study.Study, list[dict[str, Any]]]:
     made = {f"{n:03d}": ({"pairs.delta": n / 10}, "finished", rows) for n, rows in enumerate(trials)}
-    subject = study.study([report.read(make_run(folder, made))])
+    subject = study.study([reader.read(make_run(folder, made))])
     return subject, leaderboard.settings_table(subject)
 
 

@@ -14,8 +14,8 @@ import yaml
 from ray.autoscaler._private import commands, providers, util
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_NODE_NAME, TAG_RAY_NODE_STATUS, TAG_RAY_USER_NODE_TYPE
 
-from doppel_ray.cluster import to_come
-from doppel_ray.resources import Node
+from doppel_ray.cluster.nodes import to_come
+from doppel_ray.cluster.plan import Node
 from tests.conftest import REPOSITORY
 
 FILE = REPOSITORY / "cluster.yaml"

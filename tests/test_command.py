@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from doppel_ray import checkpoint, tree, tune
-from doppel_ray.checkpoint import Position, Recipe
-from doppel_ray.config import Experiment
-from doppel_ray.section import ConfigError
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.core import dotted_keys
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.models import checkpoint
+from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.tune import sweep
 from tests.conftest import REPOSITORY
 
 
@@ -36,7 +38,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
 def test_help_lists_every_key_of_the_experiment() -> None:
     done = python("tune", "--help")
     assert done.returncode == 0
-    missing = [key for key, _, _ in tree.leaves(Experiment) if f"--{key} " not in done.stdout]
+    missing = [key for key, _, _ in dotted_keys.leaves(Experiment) if f"--{key} " not in done.stdout]
     assert missing == []
     assert "--resume" in done.stdout
 
@@ -91,7 +93,7 @@ def test_a_sweep_that_cannot_be_is_refused_and_leaves_nothing_behind(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "local")
     with pytest.raises(ConfigError) as refused:
-        tune.main(arguments)
+        sweep.main(arguments)
     for part in parts:
         assert part in str(refused.value)
     assert list(tmp_path.iterdir()) == []

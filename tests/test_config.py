@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import yaml
 
-from doppel_ray import tree
-from doppel_ray.config import Experiment, read, shrunk
-from doppel_ray.section import ConfigError
+from doppel_ray.config.experiment import Experiment, read_experiment, shrunk
+from doppel_ray.core import dotted_keys
+from doppel_ray.core.errors import ConfigError
 from tests.conftest import REPOSITORY
 
 
 def refusal(file: Path | None = None, /, **overrides: str) -> str:
     with pytest.raises(ConfigError) as refused:
-        read(file, {key.replace("__", "."): value for key, value in overrides.items()})
+        read_experiment(file, {key.replace("__", "."): value for key, value in overrides.items()})
     return str(refused.value)
 
 
@@ -26,7 +26,7 @@ def written(folder: Path, **content: Any) -> Path:
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "tune_configs").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_config_that_is_shipped_is_valid(file: Path) -> None:
-    read(file)
+    read_experiment(file)
     if "small" in yaml.safe_load(file.read_text()):
         assert all(full != small for full, small in shrunk(file).values()), "what is shrunk is another value"
 
@@ -38,30 +38,30 @@ def test_a_small_scale_is_what_the_file_says_and_options_still_win(tmp_path: Pat
         search={"pairs.delta": {"grid": [0.1, 0.2, 0.3]}},
         small={"train.epochs": 3, "search.pairs.delta": {"grid": [0.2]}, "generators.0.num_cpus": 0.2},
     )
-    assert read(file).train.epochs == 30
-    small = read(file, {"train.batch_size": "32"}, scale="small")
+    assert read_experiment(file).train.epochs == 30
+    small = read_experiment(file, {"train.batch_size": "32"}, scale="small")
     assert (small.train.epochs, small.train.batch_size, small.generators[0].num_cpus) == (3, 32, 0.2)
     assert small.search["pairs.delta"].grid == (0.2,)
     assert shrunk(file)["train.epochs"] == (30, 3)
     with pytest.raises(ConfigError, match=r"scale small: .*mine\.yaml has no section `small`"):
-        read(written(tmp_path, train={"epochs": 30}), scale="small")
+        read_experiment(written(tmp_path, train={"epochs": 30}), scale="small")
     with pytest.raises(ConfigError, match=r"train\.epoch: .*did you mean train\.epochs\?.*mine\.yaml, small"):
-        read(written(tmp_path, small={"train.epoch": 3}), scale="small")
+        read_experiment(written(tmp_path, small={"train.epoch": 3}), scale="small")
 
 
 def test_an_experiment_survives_being_written_down() -> None:
-    experiment = read(REPOSITORY / "tune_configs" / "quickstart.yaml")
+    experiment = read_experiment(REPOSITORY / "tune_configs" / "quickstart.yaml")
     assert Experiment.model_validate(experiment.plain()) == experiment
     assert Experiment.model_validate(yaml.safe_load(yaml.safe_dump(experiment.plain()))) == experiment
 
 
 def test_every_key_has_a_description() -> None:
-    assert [key for key, _, field in tree.leaves(Experiment) if not field.description] == []
+    assert [key for key, _, field in dotted_keys.leaves(Experiment) if not field.description] == []
 
 
 def test_an_option_overrides_the_file_and_the_rest_stays(tmp_path: Path) -> None:
     file = written(tmp_path, pairs={"delta": 0.1}, train={"epochs": 3, "batch_size": 32})
-    experiment = read(file, {"pairs.delta": "0.5", "train.epochs": "7"})
+    experiment = read_experiment(file, {"pairs.delta": "0.5", "train.epochs": "7"})
     assert (experiment.pairs.delta, experiment.train.epochs, experiment.train.batch_size) == (0.5, 7, 32)
 
 
@@ -70,19 +70,19 @@ def test_an_option_overrides_the_file_and_the_rest_stays(tmp_path: Path) -> None
 )
 def test_numbers_are_numbers_however_they_are_written(tmp_path: Path, text: str, value: float) -> None:
     """YAML itself takes 1e-3 for text."""
-    assert read(None, {"optim.lr": text}).optim.lr == value
+    assert read_experiment(None, {"optim.lr": text}).optim.lr == value
     (tmp_path / "lr.yaml").write_text(f"optim: {{lr: {text}}}\nsearch: {{optim.lr: {{grid: [{text}]}}}}\n")
-    experiment = read(tmp_path / "lr.yaml")
+    experiment = read_experiment(tmp_path / "lr.yaml")
     assert experiment.optim.lr == value
     assert experiment.search["optim.lr"].grid == (value,)
 
 
 def test_positions_in_a_list_are_keys_too(tmp_path: Path) -> None:
-    assert read(None, {"generators.0.num_cpus": "0.25"}).generators[0].num_cpus == 0.25
+    assert read_experiment(None, {"generators.0.num_cpus": "0.25"}).generators[0].num_cpus == 0.25
     file = written(tmp_path, generators=[{"num_cpus": 0.5, "actors": "1..2"}])
-    pool = read(file, {"generators.0.num_cpus": "0.25"}).generators[0]
+    pool = read_experiment(file, {"generators.0.num_cpus": "0.25"}).generators[0]
     assert (pool.num_cpus, pool.actors) == (0.25, (1, 2))
-    assert read(None, {"augment.0.kind": "gain", "augment.1.kind": "gain"}).augment[1].kind == "gain"
+    assert read_experiment(None, {"augment.0.kind": "gain", "augment.1.kind": "gain"}).augment[1].kind == "gain"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,10 @@ def test_a_delta_outside_0_to_1_is_refused(delta: str) -> None:
 
 
 def test_a_delta_for_each_group_of_parameters_is_allowed() -> None:
-    assert read(None, {"pairs.delta.pitch": "0.1", "pairs.delta.mix": "0"}).pairs.delta == {"pitch": 0.1, "mix": 0.0}
+    assert read_experiment(None, {"pairs.delta.pitch": "0.1", "pairs.delta.mix": "0"}).pairs.delta == {
+        "pitch": 0.1,
+        "mix": 0.0,
+    }
 
 
 def test_a_fault_says_the_key_the_value_what_is_allowed_and_where_it_came_from(tmp_path: Path) -> None:
@@ -190,7 +193,7 @@ def test_what_belongs_to_the_sweep_cannot_be_searched(key: str) -> None:
 
 
 def test_a_search_may_reach_below_a_key_and_into_a_list() -> None:
-    experiment = read(
+    experiment = read_experiment(
         None, {"search.pairs.delta.pitch": "{grid: [0.1]}", "search.generators.0.num_cpus": "{grid: [0.5]}"}
     )
     trial = experiment.with_values({"pairs.delta.pitch": 0.1, "generators.0.num_cpus": 0.5})

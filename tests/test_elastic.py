@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from doppel_ray import cluster, elastic, resources
-from doppel_ray.config import Experiment, read
-from doppel_ray.elastic import Room
-from doppel_ray.resources import Node
-from doppel_ray.section import ConfigError
+from doppel_ray.cluster.plan import Node, plan_trial
+from doppel_ray.config.experiment import Experiment, read_experiment
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.train import elastic
+from doppel_ray.train.elastic import Room
 
 
 def experiment(workers: str = "1..4", batch: str = "48", **more: str) -> Experiment:
     """A generator and train workers of a CPU each; no probes."""
     settings = {"train.workers": workers, "train.batch_size": batch, "train.pairs_per_epoch": "96"}
     alone = {"probes.tasks": "[]", "tune.metric": "loss", "tune.mode": "min", "tune.scheduler": "fifo"}
-    return read(None, settings | alone | more)
+    return read_experiment(None, settings | alone | more)
 
 
 def of(*cpus: float) -> tuple[Node, ...]:
@@ -52,14 +52,14 @@ def test_a_range_that_cannot_be_is_refused(workers: str, says: str) -> None:
 
 
 def test_a_plan_has_the_most_workers_that_fit_and_says_how_many_there_may_be() -> None:
-    plan = resources.plan(experiment(), of(2.1, 2.0))
+    plan = plan_trial(experiment(), of(2.1, 2.0))
     assert plan.concurrent == 1
     assert "3 train worker x 1 CPU (up to 4)" in plan.lines()[0]
 
 
 def test_what_does_not_fit_with_the_fewest_is_refused() -> None:
     with pytest.raises(ConfigError, match="2 train worker x 1 CPU"):
-        resources.plan(experiment("2..4"), of(2.0))
+        plan_trial(experiment("2..4"), of(2.0))
 
 
 def test_as_many_workers_as_there_is_room_for(living: dict[str, tuple[Node, ...]]) -> None:

@@ -18,12 +18,12 @@ import soundfile
 import torch
 
 from doppel_ray import embed
-from doppel_ray.audio import files
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data import audio_files
 from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load_model
 from doppel_ray.probe.embed import by_model
 from doppel_ray.probe.embed import embed as probe_embed
 from doppel_ray.probe.sounds import Recorded
-from doppel_ray.section import ConfigError
 from tests.conftest import REPOSITORY
 from tests.recordings import write_noise
 from tests.test_hear import KINDS, write_checkpoint
@@ -71,7 +71,7 @@ def test_a_folder_of_mixed_files_becomes_one_row_each(folder: Path, sounds: Path
     assert [round(float(str(row["seconds"])), 1) for row in found] == [2.7, 0.0, 1.0, 1.5, 3.0, 67.3]
     model = load_model(folder)
     for row in found:
-        sound = files.read(Path(str(row["path"])), 16000).unsqueeze(0)
+        sound = audio_files.read(Path(str(row["path"])), 16000).unsqueeze(0)
         expected = get_scene_embeddings(sound, model)[0]
         np.testing.assert_allclose(row["embedding"], expected, rtol=1e-4, atol=1e-5)
     schema = pyarrow.parquet.read_schema(out)
@@ -104,7 +104,7 @@ def test_timestamps_are_those_of_the_hear_api(folder: Path, sounds: Path, tmp_pa
     found, model = rows(out), load_model(folder)
     for path in (sounds / "a.wav", sounds / "b.AIFF", sounds / "e.flac"):
         mine = [row for row in found if row["path"] == str(path)]
-        sound = files.read(path, 16000).unsqueeze(0)
+        sound = audio_files.read(path, 16000).unsqueeze(0)
         embeddings, timestamps = get_timestamp_embeddings(sound, model, hop=250.0)
         assert [row["milliseconds"] for row in mine] == timestamps[0].tolist()
         np.testing.assert_allclose([row["embedding"] for row in mine], embeddings[0], rtol=1e-3, atol=1e-4)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from doppel_ray.energy import Meter
+from doppel_ray.train.energy import Meter
 
 
 def domain(powercap: Path, number: str, name: str, microjoules: int, span: int = 1_000_000_000) -> Path:

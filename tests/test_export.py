@@ -12,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel_ray import checkpoint, export
+from doppel_ray import export
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.hear import describe, get_scene_embeddings, load_model
+from doppel_ray.models import checkpoint
 from doppel_ray.models.encoders import ENCODERS
-from doppel_ray.section import ConfigError
 from tests.conftest import REPOSITORY
 from tests.test_hear import noise, write_checkpoint
 

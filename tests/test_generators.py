@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from doppel_ray.config import validate
-from doppel_ray.data import GeneratorConfig
-from doppel_ray.data.generators import Shares, strategy
-from doppel_ray.section import ConfigError
+from doppel_ray.config.data import GeneratorConfig
+from doppel_ray.config.experiment import validate_experiment
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.train.stream.generators import Shares, strategy
 
 CPU = GeneratorConfig.model_validate({"actors": "1..3", "num_cpus": 1.0})
 GPU = GeneratorConfig.model_validate({"device": "cuda", "actors": "0..2", "num_cpus": 0.5, "num_gpus": 0.25})
@@ -40,4 +40,4 @@ def test_every_pool_has_its_least_before_any_has_more_and_none_has_more_than_its
 )
 def test_pools_that_make_nothing_are_refused(pools: list[dict[str, object]], fault: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(fault)):
-        validate({"generators": pools})
+        validate_experiment({"generators": pools})

@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doppel_ray import checkpoint
-from doppel_ray.audio.files import Decoded
-from doppel_ray.audio.windows import centred, cut
-from doppel_ray.checkpoint import Position, Recipe
-from doppel_ray.config import Experiment
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.data.audio_files import Decoded
+from doppel_ray.data.windows import centred, cut
 from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load_model
+from doppel_ray.models import checkpoint
+from doppel_ray.models.checkpoint import Position, Recipe
 from doppel_ray.models.clips import Reading
 from doppel_ray.probe.embed import by_model, embed
 from doppel_ray.probe.sounds import Recorded

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from doppel_ray.hold import hold
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.runs.lock import hold
 
 HOLD = """
 import sys, time

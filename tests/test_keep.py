@@ -8,11 +8,14 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from doppel_ray import config, registry, steer, train
-from doppel_ray.config import Experiment
-from doppel_ray.keep import KeepConfig, drop, within_epochs
-from doppel_ray.rows import Row, checkpoint_of
-from doppel_ray.section import ConfigError
+from doppel_ray.config.experiment import Experiment, read_experiment
+from doppel_ray.config.train import KeepConfig
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.runs.metrics_log import Row, checkpoint_of
+from doppel_ray.runs.retention import drop, within_epochs
+from doppel_ray.train import ray_snapshot
+from doppel_ray.train.trainer import snapshot
+from doppel_ray.tune import schedulers
 
 
 def rows(*scores: float | None, folder: Path = Path("elsewhere")) -> list[Row]:
@@ -40,7 +43,7 @@ def kept(policy: KeepConfig, sent: list[Row], mode: str = "max") -> list[int]:
     ],
 )
 def test_a_policy_reads_well_however_it_is_typed(typed: str, policy: KeepConfig | None) -> None:
-    experiment = config.read(None, {"train.keep": typed})
+    experiment = read_experiment(None, {"train.keep": typed})
     assert experiment.train.keep == policy
     assert Experiment.model_validate(experiment.plain()) == experiment
 
@@ -57,7 +60,7 @@ def test_a_policy_reads_well_however_it_is_typed(typed: str, policy: KeepConfig 
 )
 def test_a_policy_that_keeps_nothing_to_go_on_from_is_refused(typed: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        config.read(None, {"train.keep": typed})
+        read_experiment(None, {"train.keep": typed})
 
 
 def test_the_best_by_the_metric_and_the_newest_are_kept() -> None:
@@ -96,14 +99,14 @@ def test_what_is_dropped_is_deleted_and_rays_record_forgets_it(tmp_path: Path) -
         "checkpoint_report_indices": [0, 1, 2],
         "latest_checkpoint_result": results[-1],
     }
-    (tmp_path / "checkpoints" / registry.SNAPSHOT).write_text(json.dumps(state))
+    (tmp_path / "checkpoints" / ray_snapshot.SNAPSHOT).write_text(json.dumps(state))
     drop(tmp_path, sent[:2])
     drop(tmp_path, sent[:2])  # again, after a crash: nothing is left to do
     assert [checkpoint_of(tmp_path, row) is not None for row in sent] == [False, False, True]
-    registry.forget_deleted(tmp_path / "checkpoints")
-    found = json.loads((tmp_path / "checkpoints" / registry.SNAPSHOT).read_text())
+    ray_snapshot.forget_deleted(tmp_path / "checkpoints")
+    found = json.loads((tmp_path / "checkpoints" / ray_snapshot.SNAPSHOT).read_text())
     assert (found["checkpoint_results"], found["checkpoint_report_indices"]) == (results[2:], [2])
-    assert [entry["metrics"]["epoch"] for entry in train.snapshot(tmp_path)] == [3]
+    assert [entry["metrics"]["epoch"] for entry in snapshot(tmp_path)] == [3]
 
 
 def test_a_checkpoint_is_found_from_wherever_one_reads_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,4 +127,4 @@ def test_a_population_whose_trials_go_on_from_any_checkpoint_keeps_them_all() ->
     search = {"pairs.delta": {"grid": [0.1, 0.2]}}
     wanted = Experiment.model_validate({"tune": {"scheduler": "pbt"}, "train": {"keep": 3}, "search": search})
     with pytest.raises(ConfigError, match=r"train\.keep .*pbt.*null"):
-        steer.check(wanted, None)
+        schedulers.check(wanted, None)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from doppel_ray import checkpoint
-from doppel_ray.checkpoint import Position
-from doppel_ray.config import Experiment
-from doppel_ray.learner import DivergedError, Learner
-from doppel_ray.pairs import PairMaker
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.data.pairs import PairMaker
+from doppel_ray.models import checkpoint
+from doppel_ray.models.checkpoint import Position
+from doppel_ray.models.learner import DivergedError, Learner
 
 BATCH = 8
 SMALL: dict[str, Any] = {

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from doppel_ray import checkpoint, lineage
-from doppel_ray.checkpoint import Position, Recipe
-from doppel_ray.config import Experiment
-from doppel_ray.rows import ROWS
-from doppel_ray.section import ConfigError
-from doppel_ray.train import next_index
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.models import checkpoint
+from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.runs import lineage
+from doppel_ray.runs.metrics_log import ROWS
+from doppel_ray.train.trainer import next_index
 
 SMALL = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}})
 

@@ -9,10 +9,10 @@ import pytest
 from ray.exceptions import ActorDiedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from doppel_ray import cluster, trial
-from doppel_ray.config import Experiment
-from doppel_ray.elastic import Room
-from doppel_ray.resources import Node
+from doppel_ray.cluster.plan import Node
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.train.elastic import Room
+from doppel_ray.tune import trial
 from tests.test_elastic import experiment
 
 ELASTIC, FIXED = "1..4", "4"

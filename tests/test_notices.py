@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from doppel_ray import notices
-from doppel_ray.notices import Aws, Watch
+from doppel_ray.train import notices
+from doppel_ray.train.notices import Aws, Watch
 from tests.integration.processes import eventually
 from tests.metadata import Metadata
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
-from doppel_ray.objectives import (
+from doppel_ray.models.objectives import (
     UNLABELLED,
     Objective,
     ObjectiveConfig,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
-from doppel_ray.optim import OptimConfig, averaged
+from doppel_ray.models.optimizers import OptimConfig, averaged
 
 WEIGHTS = [torch.nn.Parameter(torch.zeros(1))]
 

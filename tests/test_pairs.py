@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doppel_ray.audio import AugmentConfig, FrontendConfig
-from doppel_ray.audio.augment import Gain, SpecMask
-from doppel_ray.objectives import equal_pairs
-from doppel_ray.pairs import CHUNK as CHUNKS
-from doppel_ray.pairs import PairMaker, PairsConfig
-from doppel_ray.recordings import SourceConfig, choose, rank
+from doppel_ray.data.augment import AugmentConfig, Gain, SpecMask
+from doppel_ray.data.frontends import FrontendConfig
+from doppel_ray.data.pairs import CHUNK as CHUNKS
+from doppel_ray.data.pairs import PairMaker, PairsConfig
+from doppel_ray.data.recordings import SourceConfig, choose, rank
+from doppel_ray.models.objectives import equal_pairs
 from doppel_ray.synth import SynthConfig
 
 CHUNK = CHUNKS["cpu"]

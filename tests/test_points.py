@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from doppel_ray.config import validate
-from doppel_ray.points import draw, left, points, trial_count
-from doppel_ray.search import Space
-from doppel_ray.section import ConfigError
+from doppel_ray.config.experiment import validate_experiment
+from doppel_ray.config.search import Space
+from doppel_ray.config.variants import draw, left, points, trial_count
+from doppel_ray.core.errors import ConfigError
 
 GRIDS = {"pairs.delta": {"grid": [0.1, 0.2]}, "encoder.kind": {"grid": ["cnn", "framenet"]}}
 DRAWN = {"pairs.delta": {"grid": [0.1, 0.2]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}}
 
 
 def experiment(search: dict[str, Any], seed: int = 0, **tune: Any) -> Any:
-    return validate({"search": search, "tune": tune, "run": {"seed": seed}})
+    return validate_experiment({"search": search, "tune": tune, "run": {"seed": seed}})
 
 
 def test_a_grid_gives_every_combination_once() -> None:

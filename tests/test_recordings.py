@@ -11,14 +11,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from doppel_ray.audio import files
-from doppel_ray.checkpoint import Recipe
-from doppel_ray.config import Experiment, validate
-from doppel_ray.pairs import PairMaker
-from doppel_ray.preflight import check_source
-from doppel_ray.recordings import Catalogue, Recordings, RecordingsConfig, SourceConfig, choose, rank
-from doppel_ray.recordings.order import permuted
-from doppel_ray.section import ConfigError
+from doppel_ray.cluster.preflight import check_source
+from doppel_ray.config.experiment import Experiment, validate_experiment
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data import audio_files
+from doppel_ray.data.pairs import PairMaker
+from doppel_ray.data.recordings import Catalogue, Recordings, RecordingsConfig, SourceConfig, choose, rank
+from doppel_ray.data.recordings.order import permuted
+from doppel_ray.models.checkpoint import Recipe
 from doppel_ray.synth import SynthConfig
 from doppel_ray.synth.timing import Timing
 from tests.recordings import write_noise
@@ -106,7 +106,7 @@ def test_views_are_sound_with_the_label_of_their_recording(esc10: Path) -> None:
     assert sounds.shape == (2, 320, RATE)
     assert sounds.dtype == torch.float32
     assert torch.bincount(labels).tolist() == [32] * 10, "a pass has every recording once"
-    assert (sounds.abs().amax(dim=2) >= files.SILENCE).all(), "no view is silent, though many of the files end so"
+    assert (sounds.abs().amax(dim=2) >= audio_files.SILENCE).all(), "no view is silent, though many of the files end so"
     assert not torch.equal(sounds[0], sounds[1])
     assert reader.check() == {}
     other, _ = esc10_recordings(esc10, folds=[1, 2, 3, 4], seed=1).views(torch.arange(320, 340))
@@ -131,7 +131,7 @@ def test_a_mixture_of_sources_holds_a_length_between_two_samples(tmp_path: Path)
     """0.25 s at 22,050 Hz are 5512.5 samples."""
     for k in range(8):
         write_noise(tmp_path / f"{k}.wav", seed=k)
-    experiment = validate(
+    experiment = validate_experiment(
         {
             "synth": {"sample_rate": 22050, "duration": 0.25},
             "source": {"mix": {"synthetic": 0.5, "recordings": 0.5}, "recordings": {"root": str(tmp_path)}},
@@ -221,7 +221,7 @@ def test_what_cannot_be_used_is_skipped_named_and_counted_and_pairs_are_still_pu
 
 
 def test_a_broken_recording_ends_the_run_by_name_unless_skipped(damaged: Path) -> None:
-    with pytest.raises(files.UnreadableAudioError, match=r"(silent|nothing|text|cut)\.\w+: \w"):
+    with pytest.raises(audio_files.UnreadableAudioError, match=r"(silent|nothing|text|cut)\.\w+: \w"):
         recordings(damaged).views(torch.arange(8))
     with pytest.raises(ConfigError, match="2 of 8 recordings cannot be used") as caught:
         recordings(damaged).check()
@@ -236,7 +236,7 @@ def test_a_source_without_one_usable_recording_is_refused(tmp_path: Path) -> Non
     reader = recordings(tmp_path, on_error="skip")
     with pytest.raises(ConfigError, match="3 of 3 recordings cannot be used"):
         reader.check()
-    with pytest.raises(files.UnreadableAudioError, match="none of the 3 recordings can be used"):
+    with pytest.raises(audio_files.UnreadableAudioError, match="none of the 3 recordings can be used"):
         reader.views(torch.arange(2))
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _CheckpointManagerState
 
-from doppel_ray import checkpoint, registry
-from doppel_ray.checkpoint import Position, Recipe
-from doppel_ray.config import Experiment
-from doppel_ray.train import next_index, snapshot
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.models import checkpoint
+from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.train import ray_snapshot
+from doppel_ray.train.trainer import next_index, snapshot
 
 SMALL = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}})
 
@@ -22,9 +23,9 @@ def test_it_is_made_again_of_the_whole_checkpoints(tmp_path: Path, left: str) ->
         metrics = {"epoch": epoch, "pairs": 320 * epoch, "loss": 1.0}
         checkpoint.save(folder, Recipe.of(plain).untrained(), plain, Position(epoch, 10, 320), metrics, {"rng": []})
     (run / "epoch_0003" / checkpoint.RESUME).unlink()  # the kill came while it was written
-    (run / registry.SNAPSHOT).write_text(left)
+    (run / ray_snapshot.SNAPSHOT).write_text(left)
     assert [known["checkpoint"].name for known in snapshot(tmp_path)] == ["epoch_0001", "epoch_0002"]
     assert next_index(tmp_path) == 640
-    state = _CheckpointManagerState.model_validate_json((run / registry.SNAPSHOT).read_text())
+    state = _CheckpointManagerState.model_validate_json((run / ray_snapshot.SNAPSHOT).read_text())
     assert state.latest_checkpoint_result is not None
     assert state.latest_checkpoint_result.checkpoint_dir_name == "epoch_0002", "Ray Train reads it"

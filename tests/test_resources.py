@@ -7,25 +7,27 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from doppel_ray.config import Experiment, read
-from doppel_ray.resources import Node, Plan, plan
-from doppel_ray.section import ConfigError
+from doppel_ray.cluster.plan import Node, Plan, plan_trial
+from doppel_ray.config.experiment import Experiment, read_experiment
+from doppel_ray.core.errors import ConfigError
 
 TWO_CORES = (Node("this machine", 2.0, 0.0),)
 
 
 def experiment(**overrides: str) -> Experiment:
-    return read(None, {key.replace("__", "."): value for key, value in overrides.items()})
+    return read_experiment(None, {key.replace("__", "."): value for key, value in overrides.items()})
 
 
 def refusal(wanted: Experiment, nodes: tuple[Node, ...] = TWO_CORES) -> str:
     with pytest.raises(ConfigError) as refused:
-        plan(wanted, nodes)
+        plan_trial(wanted, nodes)
     return str(refused.value)
 
 
 def test_the_plan_says_what_a_trial_needs_and_how_many_fit() -> None:
-    made = plan(experiment(train__cpus_per_worker="0.5", generators__0__num_cpus="0.25", probes__cpus="0.1"), TWO_CORES)
+    made = plan_trial(
+        experiment(train__cpus_per_worker="0.5", generators__0__num_cpus="0.25", probes__cpus="0.1"), TWO_CORES
+    )
     assert made.concurrent == 2
     asked, found = made.lines()
     assert "1 train worker x 0.5 CPU, 1 generator x 0.25 CPU, 1 probe x 0.1 CPU" in asked
@@ -34,7 +36,7 @@ def test_the_plan_says_what_a_trial_needs_and_how_many_fit() -> None:
 
 def test_each_pool_of_generators_has_its_own_line() -> None:
     pools = "[{actors: 2..4, num_cpus: 0.5}, {device: cuda, actors: 0..2, num_cpus: 0.5, num_gpus: 0.25}]"
-    made = plan(experiment(generators=pools, probes__cpus="0.1"), (Node("a", 4.0, 1.0),))
+    made = plan_trial(experiment(generators=pools, probes__cpus="0.1"), (Node("a", 4.0, 1.0),))
     assert "2 cpu generator x 0.5 CPU (up to 4), 0 cuda generator x 0.5 CPU + 0.25 GPU (up to 2)" in made.lines()[0]
 
 
@@ -54,23 +56,23 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 def test_a_process_must_fit_whole_on_one_node() -> None:
     wanted = experiment(train__cpus_per_worker="3")
     assert "largest node has 2 CPUs" in refusal(wanted, (Node("a", 2.0, 0.0), Node("b", 2.0, 0.0)))
-    assert plan(wanted, (Node("a", 3.0, 0.0), Node("b", 2.5, 0.0))).concurrent == 1
+    assert plan_trial(wanted, (Node("a", 3.0, 0.0), Node("b", 2.5, 0.0))).concurrent == 1
 
 
 def test_a_gpu_node_keeps_its_gpus_for_those_that_need_them() -> None:
     wanted = experiment(train__gpus_per_worker="1", probes__cpus="1")
-    assert plan(wanted, (Node("gpu", 2.1, 1.0), Node("cpu", 2.0, 0.0))).concurrent == 1
+    assert plan_trial(wanted, (Node("gpu", 2.1, 1.0), Node("cpu", 2.0, 0.0))).concurrent == 1
 
 
 def test_no_more_trials_side_by_side_than_asked_for() -> None:
     wanted = experiment(tune__concurrent="3", train__cpus_per_worker="1")
-    assert plan(wanted, (Node("large", 64.0, 0.0),)).concurrent == 3
+    assert plan_trial(wanted, (Node("large", 64.0, 0.0),)).concurrent == 3
 
 
 def test_without_probes_none_is_planned() -> None:
     assert not any(
         "probe" in line
-        for line in plan(experiment(probes__tasks="[]", generators__0__num_cpus="0.5"), TWO_CORES).lines()
+        for line in plan_trial(experiment(probes__tasks="[]", generators__0__num_cpus="0.5"), TWO_CORES).lines()
     )
 
 
@@ -86,7 +88,7 @@ clusters = st.lists(
 def experiments(draw: st.DrawFn) -> Experiment:
     gpus = draw(st.sampled_from(["0", "0", "0.5", "1"]))
     workers = draw(st.integers(1, 3))
-    return read(
+    return read_experiment(
         None,
         {
             "train.workers": str(workers),
@@ -123,7 +125,7 @@ def placeable(made: Plan, nodes: tuple[Node, ...]) -> bool:
 @given(experiments(), clusters)
 def test_what_is_said_to_fit_does_fit(wanted: Experiment, nodes: tuple[Node, ...]) -> None:
     try:
-        made = plan(wanted, nodes)
+        made = plan_trial(wanted, nodes)
     except ConfigError:
         assume(False)
     assert placeable(made, nodes)
@@ -132,7 +134,7 @@ def test_what_is_said_to_fit_does_fit(wanted: Experiment, nodes: tuple[Node, ...
 @given(experiments(), clusters)
 def test_the_change_that_a_refusal_proposes_fits(wanted: Experiment, nodes: tuple[Node, ...]) -> None:
     try:
-        plan(wanted, nodes)
+        plan_trial(wanted, nodes)
     except ConfigError as error:
         message = str(error)
     else:
@@ -141,4 +143,4 @@ def test_the_change_that_a_refusal_proposes_fits(wanted: Experiment, nodes: tupl
     if proposal is None:
         assert "the cluster lacks" in message
     else:
-        assert plan(wanted.with_values({proposal[1]: float(proposal[2])}), nodes).concurrent >= 1
+        assert plan_trial(wanted.with_values({proposal[1]: float(proposal[2])}), nodes).concurrent >= 1

@@ -2,10 +2,9 @@
 
 import pytest
 
-from doppel_ray import cluster, shortage
-from doppel_ray.config import Experiment, read
-from doppel_ray.resources import Node
-from doppel_ray.shortage import Shortage
+from doppel_ray.cluster.capacity import Shortage
+from doppel_ray.cluster.plan import Node
+from doppel_ray.config.experiment import Experiment, read_experiment
 
 HEAD, GONE = Node("10.9.0.2", 1.0, 0.0), Node("10.9.0.3", 1.0, 0.0)
 
@@ -16,7 +15,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     monkeypatch.setattr(shortage, "EVERY", 0.0)
     monkeypatch.setattr(shortage, "PATIENCE", 0.0)
     monkeypatch.setattr(cluster, "growth", lambda living: ())
-    return read(
+    return read_experiment(
         None,
         {"train.cpus_per_worker": "0.7", "generators.0.num_cpus": "0.7", "probes.cpus": "0.1", "probes.every": "1"},
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
 from tests.conftest import REPOSITORY
 
 

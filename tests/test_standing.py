@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from doppel_ray.config import Experiment
-from doppel_ray.report import Trial
-from doppel_ray.standing import Standing, duration
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.runs.reader import Trial
+from doppel_ray.tune.progress import Standing, duration
 
 
 def row(epoch: int, score: float | None = None) -> dict[str, Any]:

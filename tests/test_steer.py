@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from doppel_ray import steer
-from doppel_ray.config import validate
-from doppel_ray.section import ConfigError
+from doppel_ray.config.experiment import validate_experiment
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.tune import schedulers
 
 DELTA = {"pairs.delta": {"choice": [0.1, 0.2, 0.4]}}
 
 
 def experiment(search: dict[str, Any] = DELTA, **tune: Any) -> Any:
-    return validate({"search": search, "tune": tune, "train": {"epochs": 9}})
+    return validate_experiment({"search": search, "tune": tune, "train": {"epochs": 9}})
 
 
 @pytest.mark.parametrize("kind", ["asha", "median", "hyperband", "pbt"])
@@ -25,7 +25,7 @@ def test_no_trial_is_judged_on_a_row_without_the_metric(kind: str) -> None:
     class Trial:
         status, trial_id = "RUNNING", "0"
 
-    scheduler = steer.scheduler(experiment(scheduler=kind))
+    scheduler = schedulers.scheduler(experiment(scheduler=kind))
     trial = Trial()
     if kind in ("asha", "hyperband"):  # these must know it before they hear of it
         scheduler.on_trial_add(None, trial)
@@ -34,7 +34,7 @@ def test_no_trial_is_judged_on_a_row_without_the_metric(kind: str) -> None:
 
 def test_population_based_training_steps_along_lists_and_draws_from_ranges() -> None:
     search = {"pairs.delta": {"grid": [0.1, 0.2]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}}
-    mutations = steer.scheduler(experiment(search, scheduler="pbt"))._hyperparam_mutations
+    mutations = schedulers.scheduler(experiment(search, scheduler="pbt"))._hyperparam_mutations
     assert mutations["pairs.delta"] == [0.1, 0.2]
     assert 1e-4 <= mutations["optim.lr"].sample() <= 1e-2
 
@@ -58,14 +58,14 @@ def test_what_a_scheduler_cannot_do_is_refused(search: dict[str, Any], tune: dic
 
 
 def test_trials_that_wait_for_each_other_must_all_fit() -> None:
-    steer.check(experiment(scheduler="pbt", samples=2), concurrent=2)
+    schedulers.check(experiment(scheduler="pbt", samples=2), concurrent=2)
     with pytest.raises(ConfigError, match=r"all 3 must run side by side, and 2 fit; lower tune\.samples"):
-        steer.check(experiment(scheduler="pbt", samples=3), concurrent=2)
+        schedulers.check(experiment(scheduler="pbt", samples=3), concurrent=2)
 
 
 def test_a_population_that_has_nothing_to_change_is_refused() -> None:
     with pytest.raises(ConfigError, match="there is nothing to change"):
-        steer.check(experiment({}, scheduler="pbt"), concurrent=2)
+        schedulers.check(experiment({}, scheduler="pbt"), concurrent=2)
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
@@ -75,7 +75,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_instal
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == name else found(asked))
     with pytest.raises(ConfigError, match=rf"tune\.log_to has '{name}'.*pip install 'doppel_ray\[{name}\]'"):
-        steer.check(experiment(log_to=[name]), concurrent=2)
+        schedulers.check(experiment(log_to=[name]), concurrent=2)
 
 
 def test_a_tracker_that_there_is_not_is_refused() -> None:
@@ -85,7 +85,7 @@ def test_a_tracker_that_there_is_not_is_refused() -> None:
 
 def test_optuna_draws_from_the_space_and_learns() -> None:
     pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
-    searcher = steer.optuna(experiment(scheduler="fifo", searcher="optuna", metric="loss", mode="min"))
+    searcher = schedulers.optuna(experiment(scheduler="fifo", searcher="optuna", metric="loss", mode="min"))
     given = searcher.suggest("a")
     assert given["pairs.delta"] in (0.1, 0.2, 0.4)
     searcher.on_trial_complete("a", {"loss": 1.0, "epoch": 9})

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from doppel_ray import config, mirror, preflight, run_folder
-from doppel_ray.config import Experiment
-from doppel_ray.mirror import Holder, Mirror
+from doppel_ray.cluster import preflight
+from doppel_ray.config.experiment import Experiment, read_experiment
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.object_storage import Place
 from doppel_ray.report.__main__ import main as report
-from doppel_ray.section import ConfigError
-from doppel_ray.storage import Place
+from doppel_ray.runs import folder as run_folder
+from doppel_ray.runs import mirror
+from doppel_ray.runs.mirror import Holder, Mirror
 from tests.report.conftest import make_run, row
 from tests.s3 import Server
 
@@ -57,7 +59,7 @@ def copied(folder: Path, place: Place) -> list[str]:
 )
 def test_a_url_that_is_no_place_is_refused(url: str, said: str) -> None:
     with pytest.raises(ConfigError, match=r"run\.storage") as refused:
-        config.read(None, {"run.storage": url})
+        read_experiment(None, {"run.storage": url})
     assert said in str(refused.value)
     assert "hush" not in str(refused.value), "and what was secret in it is not repeated"
 
@@ -80,7 +82,7 @@ def test_the_endpoint_may_stand_in_the_environment(s3: Server, monkeypatch: pyte
 def test_storage_that_cannot_be_used_is_refused_with_its_name_and_the_remedy(s3: Server) -> None:
     wrong = s3.url("sweeps", bucket="another")
     with pytest.raises(ConfigError, match=r"s3://another/sweeps.*no such bucket: make it, or mend run\.storage"):
-        preflight.check_storage(config.read(None, {"run.storage": wrong}), None)
+        preflight.check_storage(read_experiment(None, {"run.storage": wrong}), None)
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1.* the server does not answer: mend endpoint_override"):
         Place.parse("s3://bucket/runs?endpoint_override=127.0.0.1:1&scheme=http").check()
 
@@ -131,7 +133,7 @@ def test_what_a_server_refuses_is_told_with_the_remedy(code: str, said: str) -> 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"run\.dir: .*file/runs cannot be written to: Not a directory"):
-        preflight.check_folder(config.read(None, {"run.dir": str(tmp_path / "file" / "runs")}), None)
+        preflight.check_folder(read_experiment(None, {"run.dir": str(tmp_path / "file" / "runs")}), None)
 
 
 def test_checkpoints_that_do_not_fit_are_refused_with_figures(
@@ -142,11 +144,11 @@ def test_checkpoints_that_do_not_fit_are_refused_with_figures(
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: usage._replace(free=10**9))
     wanted = {"run.dir": str(tmp_path), "encoder.kind": "resnet18", "search.pairs.delta": "{grid: [0.1, 0.2, 0.3]}"}
     with pytest.raises(ConfigError, match=r"trial take about 27\.\d+ GB \(200 .* has 1\.00 GB left; .*--train\.keep"):
-        preflight.check_folder(config.read(None, wanted), None)
-    preflight.check_folder(config.read(None, wanted | {"train.keep": "{best: 2, last: 2}"}), None)
+        preflight.check_folder(read_experiment(None, wanted), None)
+    preflight.check_folder(read_experiment(None, wanted | {"train.keep": "{best: 2, last: 2}"}), None)
     assert "each of 3 trials take about 0.55 GB (4 of" in caplog.text
     caplog.clear()
-    preflight.check_folder(config.read(None, wanted | {"train.keep": "1"}), None)
+    preflight.check_folder(read_experiment(None, wanted | {"train.keep": "1"}), None)
     assert not caplog.text
 
 
@@ -257,7 +259,7 @@ def test_a_run_is_not_brought_where_one_is_nor_one_that_is_not_there(run: Path, 
         mirror.fetch(place / "mine", run.parent, print)
     wanted = {"run.dir": str(tmp_path / "new"), "run.name": "mine", "run.storage": str(place)}
     with pytest.raises(ConfigError, match=r"s3://bucket/sweeps/mine.* already holds a run"):
-        run_folder.make(config.read(None, wanted), None, {})
+        run_folder.make(read_experiment(None, wanted), None, {})
     assert not (tmp_path / "new").exists()
 
 

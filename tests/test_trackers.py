@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from doppel_ray import trackers
-from doppel_ray.config import validate
+from doppel_ray.config.experiment import validate_experiment
+from doppel_ray.tune import trackers
 
 RESULT = {
     "epoch": 1,
@@ -46,7 +46,7 @@ def test_mlflow_holds_every_number_of_a_row_and_goes_on_with_its_run(
     """Ten seconds, for MLflow's own start and tables."""
     mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = validate({"tune": {"log_to": ["mlflow"], "log_project": "doppelgangers"}})
+    experiment = validate_experiment({"tune": {"log_to": ["mlflow"], "log_project": "doppelgangers"}})
     trial = Trial(trial_id="7f3a1_00000", config={"pairs.delta": 0.05, "augment": [{"kind": "fade"}]}, local_path="")
     for step in (8, 16):  # the second time as a resumed sweep does
         (callback,) = trackers.callbacks(experiment, tmp_path)

@@ -10,11 +10,10 @@ import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
 
-from doppel_ray import learner
-from doppel_ray.models import EncoderConfig, HeadConfig, Model
+from doppel_ray.models import EncoderConfig, HeadConfig, Model, learner
 from doppel_ray.models.batchnorm import synchronise
-from doppel_ray.objectives import UNLABELLED, ObjectiveConfig
-from doppel_ray.optim import averaged
+from doppel_ray.models.objectives import UNLABELLED, ObjectiveConfig
+from doppel_ray.models.optimizers import averaged
 
 BATCH = 24
 CLASSES = 3

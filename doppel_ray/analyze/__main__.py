@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import torch
 from pydantic import ValidationError
 
-from doppel_ray import command, figure, provenance, tree
 from doppel_ray.analyze.analysis import Analysis, listen
 from doppel_ray.analyze.classifiers import Classifier, ClassifierConfig, Pretrained, Probe
 from doppel_ray.analyze.nearest import Distance, Nearest, Spectral
@@ -20,9 +19,11 @@ from doppel_ray.analyze.similarity import Similarity
 from doppel_ray.analyze.sources import Sources, SourcesConfig
 from doppel_ray.analyze.spaces import Space, SpacesConfig
 from doppel_ray.analyze.uncertainty import Uncertainty
-from doppel_ray.audio.files import UnreadableAudioError
-from doppel_ray.output import written
-from doppel_ray.section import ConfigError, Section
+from doppel_ray.core import cli, dotted_keys, plotting, provenance
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.files import written
+from doppel_ray.core.schema import Section
+from doppel_ray.data.audio_files import UnreadableAudioError
 from doppel_ray.synth import SynthConfig
 
 S = TypeVar("S", bound=Section)
@@ -59,23 +60,23 @@ class Settings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    overview = command.Parser("analyze", "What synthetic pairs are like, beside recordings.")
+    overview = cli.Parser("analyze", "What synthetic pairs are like, beside recordings.")
     overview.usage = "%(prog)s ANALYSIS [--option value ...]"
     overview.add_argument("analysis", choices=COMMANDS, help="; ".join(f"{k}: {v}" for k, v in COMMANDS.items()))
     name = overview.parse(argv[:1]).analysis
     args = _parser(name).parse(argv[1:])
-    command.stop_on_sigterm()
+    cli.stop_on_sigterm()
     settings = Settings(
-        command.section("synth", SynthConfig, args.overrides),
+        cli.section("synth", SynthConfig, args.overrides),
         _section(SourcesConfig, args, _architectures(args)),
         _section(SpacesConfig, args),
         _section(ClassifierConfig, args),
     )
     with written(args.out, args.overwrite, folder_of=_written_before(args.out)) as partial:
         sources = Sources(settings.sources, settings.synth)
-        analyses, left_out = _analyses(name, settings, command.device(args.device))
+        analyses, left_out = _analyses(name, settings, cli.device(args.device))
         try:
-            listen(command.watched(sources, len(sources), "listening", "kinds of sounds"), analyses)
+            listen(cli.watched(sources, len(sources), "listening", "kinds of sounds"), analyses)
         except UnreadableAudioError as error:
             raise ConfigError(f"--recordings: {error}; --unreadable skip passes over such files") from None
         partial.mkdir()
@@ -139,14 +140,14 @@ def _report(
     analyses: Sequence[Analysis], left_out: dict[str, str], sources: Sources, settings: Settings, folder: Path
 ) -> None:
     """Write what was found, and print it: tables, then sentences."""
-    console = command.screen()
+    console = cli.screen()
     results: dict[str, Any] = {}
     said = [f"left out: {name}: {reason}" for name, reason in left_out.items()]
     if sources.broken:
         path, reason = next(iter(sources.broken.items()))
         said.append(f"{len(sources.broken)} recordings cannot be used, first {path}: {reason}")
     for analysis in analyses:
-        with figure.styled():
+        with plotting.styled():
             findings = analysis.conclude()
             findings.write(analysis.name, folder)
         console.print(findings.table)
@@ -176,8 +177,8 @@ def _written_before(out: Path) -> list[str]:
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-def _parser(name: str) -> command.Parser:
-    parser = command.Parser(f"analyze {name}", f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.")
+def _parser(name: str) -> cli.Parser:
+    parser = cli.Parser(f"analyze {name}", f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.")
     parser.add_argument(
         "--out", type=Path, default=Path("analysis"), metavar="DIR", help="folder to write (default: analysis)"
     )
@@ -194,7 +195,7 @@ def _parser(name: str) -> command.Parser:
     return parser
 
 
-def _add(parser: command.Parser, model: type[Section], only: Sequence[str] | None = None) -> None:
+def _add(parser: cli.Parser, model: type[Section], only: Sequence[str] | None = None) -> None:
     """Add an option for each field of a section; those that hold several values take them one after another."""
     group = parser.add_argument_group((model.__doc__ or "").rstrip("."))
     for name, field in model.model_fields.items():
@@ -222,7 +223,7 @@ def _section(model: type[S], args: Any, given: dict[str, Any] | None = None) -> 
     try:
         return model.model_validate((given or {}) | {name: v for name, v in values.items() if v is not None})
     except ValidationError as error:
-        raise ConfigError(tree.explain(error, model, prefix="--")) from None
+        raise ConfigError(dotted_keys.explain(error, model, prefix="--")) from None
 
 
 def _architectures(args: Any) -> dict[str, Any]:
@@ -232,4 +233,4 @@ def _architectures(args: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

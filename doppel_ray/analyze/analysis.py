@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from torch import Tensor
 
-from doppel_ray import figure
 from doppel_ray.analyze.distances import Estimate
 from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
 from doppel_ray.analyze.spaces import Space
-from doppel_ray.report import show
+from doppel_ray.core import plotting
+from doppel_ray.report.leaderboard import show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ class Findings:
             writer.writeheader()
             writer.writerows(self.rows)
         for stem, drawn in self.figures.items():
-            figure.save(drawn, folder / stem)
+            plotting.save(drawn, folder / stem)
 
 
 class Analysis(ABC):

@@ -12,16 +12,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from doppel_ray import tree
 from doppel_ray.analyze import pretrained
 from doppel_ray.analyze.sources import reader
+from doppel_ray.core import dotted_keys
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.schema import Section
+from doppel_ray.data.recordings import Catalogue, Recordings
 from doppel_ray.hear import get_scene_embeddings, load_model
 from doppel_ray.probe import protocols
 from doppel_ray.probe.evaluate import ProbesConfig
 from doppel_ray.probe.sounds import Recorded
 from doppel_ray.probe.task import Split
-from doppel_ray.recordings import Catalogue, Recordings
-from doppel_ray.section import ConfigError, Section
 from doppel_ray.synth import SynthConfig
 
 AT_ONCE = 256
@@ -129,7 +130,9 @@ class Probe(Classifier):
         try:
             probes = ProbesConfig.model_validate(asked)
         except ValidationError as error:
-            raise ConfigError(f"--task {config.task}: {tree.explain(error, ProbesConfig, prefix='probes.')}") from None
+            raise ConfigError(
+                f"--task {config.task}: {dotted_keys.explain(error, ProbesConfig, prefix='probes.')}"
+            ) from None
         (task,) = probes.build()
         task.check(synth.sample_rate)
         self.task, self.protocol = task, task.protocol or probes.protocol

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from doppel_ray.analyze import distances, plots
 from doppel_ray.analyze.analysis import Analysis, Findings, Row, columns, spread, table
+from doppel_ray.analyze.descriptors import DESCRIPTORS, audible, describe
 from doppel_ray.analyze.distances import Estimate
 from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
 from doppel_ray.analyze.spaces import Space
-from doppel_ray.audio.descriptors import DESCRIPTORS, audible, describe
-from doppel_ray.figure import legend, panels, title
+from doppel_ray.core.plotting import legend, panels, title
 
 
 class Distance(Analysis):

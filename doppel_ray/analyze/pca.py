@@ -9,7 +9,7 @@ from doppel_ray.analyze import plots
 from doppel_ray.analyze.analysis import Analysis, Findings, Row, by_delta, columns
 from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
 from doppel_ray.analyze.spaces import Space
-from doppel_ray.figure import GREY, panels, title
+from doppel_ray.core.plotting import GREY, panels, title
 
 SHOWN = 40
 """Pairs drawn in a panel: more would hide each other."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from doppel_ray.analyze.distances import Estimate
 from doppel_ray.analyze.sources import Source
-from doppel_ray.figure import COLOURS, GREY, panels, title
+from doppel_ray.core.plotting import COLOURS, GREY, panels, title
 from doppel_ray.synth import ARCHITECTURES
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
 
 FILES = "config.json, preprocessor_config.json and model.safetensors"
 

@@ -12,7 +12,7 @@ from doppel_ray.analyze.analysis import Analysis, Findings, Row, by_delta, colum
 from doppel_ray.analyze.distances import Estimate, mean
 from doppel_ray.analyze.sources import Heard, Source
 from doppel_ray.analyze.spaces import Space
-from doppel_ray.figure import legend
+from doppel_ray.core.plotting import legend
 
 
 class Similarity(Analysis):

@@ -9,9 +9,10 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
-from doppel_ray.pairs import layered
-from doppel_ray.recordings import Catalogue, Recordings, RecordingsConfig
-from doppel_ray.section import ConfigError, Section
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.schema import Section
+from doppel_ray.data.pairs import layered
+from doppel_ray.data.recordings import Catalogue, Recordings, RecordingsConfig
 from doppel_ray.synth import ARCHITECTURES, Synth, SynthConfig, check_delta
 
 FIRST = 2**40

@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from doppel_ray.analyze import pretrained
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.schema import Section
 from doppel_ray.hear import get_scene_embeddings, load_model
 from doppel_ray.probe.embed import by_mel_statistics
-from doppel_ray.section import ConfigError, Section
 
 Name = Literal["mel", "checkpoint", "clap"]
 

@@ -10,7 +10,7 @@ from doppel_ray.analyze.analysis import Analysis, Findings, Row, by_delta, colum
 from doppel_ray.analyze.classifiers import Classifier
 from doppel_ray.analyze.distances import Estimate, mean
 from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
-from doppel_ray.figure import legend, panels, title
+from doppel_ray.core.plotting import legend, panels, title
 
 
 class Uncertainty(Analysis):

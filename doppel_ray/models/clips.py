@@ -13,9 +13,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from doppel_ray.audio import Frontend
-from doppel_ray.audio.files import Clip
-from doppel_ray.audio.windows import cut, tiles
+from doppel_ray.data.audio_files import Clip
+from doppel_ray.data.frontends import Frontend
+from doppel_ray.data.windows import cut, tiles
 from doppel_ray.models.model import Model
 
 K = TypeVar("K")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from doppel_ray.section import Section
+from doppel_ray.core.schema import Section
 
 Domain = Literal["spectrogram", "waveform"]
 SMALL_MAP = 8

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from doppel_ray.section import Section
+from doppel_ray.core.schema import Section
 
 
 class HeadConfig(Section):

@@ -7,20 +7,21 @@ from pathlib import Path
 
 from rich.table import Table
 
-from doppel_ray import checkpoint, command
+from doppel_ray.core import cli
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.models import checkpoint
 from doppel_ray.probe.evaluate import BASELINES, UNTRAINED_PAIRS, ProbesConfig, evaluate
-from doppel_ray.report import show
-from doppel_ray.rows import VALID
-from doppel_ray.section import ConfigError
+from doppel_ray.report.leaderboard import show
+from doppel_ray.runs.metrics_log import VALID
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["fetch"]:
-        from doppel_ray.probe import fetch
+        from doppel_ray.probe.datasets import fetch
 
         return fetch.main(argv[1:])
-    parser = command.Parser("probe", "Probe one checkpoint, beside its baselines.")
+    parser = cli.Parser("probe", "Probe one checkpoint, beside its baselines.")
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for short, key in (("tasks", "probes.tasks"), ("protocol", "probes.protocol.kind")):
         if (given := getattr(args, short)) is not None:
             args.overrides[key] = given
-    probes = command.section("probes", ProbesConfig, args.overrides)
+    probes = cli.section("probes", ProbesConfig, args.overrides)
     probes.check(checkpoint.recipe(args.checkpoint).synth.sample_rate)
     if not probes.tasks:
         raise ConfigError("probes.tasks is empty: there is nothing to ask")
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         span = f"{show(low)} to {show(high)}" if low is not None else ""
         beside = (scores.get(f"{name}{VALID}"), *baselines)
         table.add_row(task, metric, show(value), span, *("" if given is None else show(given) for given in beside))
-    command.screen().print(table)
+    cli.screen().print(table)
     if pairs is not None:
         print(
             f"untrained: the same encoder before its first step, with batch-norm statistics of {pairs:.0f} of its pairs"
@@ -64,4 +65,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 import doppel_ray
-from doppel_ray import checkpoint
-from doppel_ray.models import Model
+from doppel_ray.data.pairs import PairMaker
+from doppel_ray.models import Model, checkpoint
 from doppel_ray.models.batchnorm import set_statistics
-from doppel_ray.pairs import PairMaker
 
 PAIRS = 256
 """Pairs of the run whose batch-norm statistics the untrained encoder has, as many as a few training batches."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from doppel_ray.audio.files import Decoded
-from doppel_ray.audio.frontend import VGGish
+from doppel_ray.data.audio_files import Decoded
+from doppel_ray.data.frontends import VGGish
 from doppel_ray.models.clips import BATCH, LONGEST, Reading, WaveformEncoder, embed_windows
 from doppel_ray.probe.sounds import stream
 from doppel_ray.probe.task import Sounds

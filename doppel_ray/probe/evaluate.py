@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from doppel_ray import checkpoint
-from doppel_ray.pairs import PairMaker
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.schema import Names, Section
+from doppel_ray.data.pairs import PairMaker
+from doppel_ray.models import checkpoint
 from doppel_ray.probe import baselines, protocols
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
 from doppel_ray.probe.protocols import NamedProtocol, ProtocolConfig
 from doppel_ray.probe.task import Questions, Split
 from doppel_ray.probe.tasks import TASKS, Factors, Task, TaskConfigs, Unreadable
-from doppel_ray.section import ConfigError, Names, Section
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from doppel_ray.core.dotted_keys import suggestion
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.probe.task import Kind
-from doppel_ray.section import ConfigError
-from doppel_ray.tree import suggestion
 
 RESAMPLES = 1000
 FEWEST_RESAMPLES = 200

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from doppel_ray.audio import files
+from doppel_ray.data import audio_files
 from doppel_ray.probe.sounds import Recorded
 from doppel_ray.probe.tasks import RecordedTask, Task
 
@@ -107,7 +107,7 @@ def _content(path: Path) -> Hashable:
             digest.update(sound.tobytes())
     except (OSError, soundfile.SoundFileError):
         return None
-    return digest.digest() if peak >= files.SILENCE else None
+    return digest.digest() if peak >= audio_files.SILENCE else None
 
 
 def _mono(block: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from doppel_ray import output
+from doppel_ray.core import files
 from doppel_ray.probe.evaluate import ProbesConfig
 from doppel_ray.probe.task import Questions
 from doppel_ray.probe.tasks import Task
@@ -43,7 +43,7 @@ def project(
     }
     (folder / FOLDER).mkdir(exist_ok=True)
     for file, lines in tables.items():
-        output.replace(folder / file, "".join("\t".join(cells) + "\n" for cells in lines))
+        files.replace(folder / file, "".join("\t".join(cells) + "\n" for cells in lines))
 
 
 def _labels(questions: Questions, shown: np.ndarray) -> list[list[str]]:

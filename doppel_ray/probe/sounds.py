@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from doppel_ray.audio import files
-from doppel_ray.cache import cache_folder
+from doppel_ray.core.files import cache_folder
+from doppel_ray.data import audio_files
 from doppel_ray.probe.task import Sounds
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Recorded:
         return len(self.paths)
 
     def read(self, item: int) -> Tensor:
-        return files.read(self.paths[item], self.sample_rate)
+        return audio_files.read(self.paths[item], self.sample_rate)
 
 
 class Cached(Recorded):
@@ -129,7 +129,7 @@ class Cached(Recorded):
                 return os.path.abspath(path), -1, -1
             return os.path.abspath(path), found.st_size, found.st_mtime_ns
 
-        described = json.dumps([_LAYOUT, files.VERSION, self.sample_rate, *map(identity, self.paths)])
+        described = json.dumps([_LAYOUT, audio_files.VERSION, self.sample_rate, *map(identity, self.paths)])
         return hashlib.sha256(described.encode()).hexdigest()[:24]
 
     def _need(self) -> int:
@@ -137,8 +137,8 @@ class Cached(Recorded):
 
         def seconds(path: Path) -> float:
             try:
-                return files.length(path)
-            except files.UnreadableAudioError:
+                return audio_files.length(path)
+            except audio_files.UnreadableAudioError:
                 return 0.0
 
         with ThreadPoolExecutor(THREADS) as pool:
@@ -202,7 +202,7 @@ def stream(sounds: Sounds, items: Iterable[int]) -> Iterator[Tensor | None]:
     def read(item: int) -> Tensor | None:
         try:
             return sounds.read(item)
-        except files.UnreadableAudioError as error:
+        except audio_files.UnreadableAudioError as error:
             sounds.failed[item] = str(error)
             return None
 

@@ -4,7 +4,7 @@ Importing this is cheap: what draws and renders is loaded when a report is writt
 """
 
 from doppel_ray.report.leaderboard import show
-from doppel_ray.report.runs import ENDED, OVER, RUN, TRIALS, Run, Trial, about, read
 from doppel_ray.report.writer import publish
+from doppel_ray.runs.reader import ENDED, OVER, RUN, TRIALS, Run, Trial, about, read
 
 __all__ = ["ENDED", "OVER", "RUN", "TRIALS", "Run", "Trial", "about", "publish", "read", "show"]

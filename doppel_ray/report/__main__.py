@@ -7,17 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from doppel_ray import command
-from doppel_ray.report import read
+from doppel_ray.core import cli
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.object_storage import Place, is_place
 from doppel_ray.report.writer import COMPARISON, make, place
-from doppel_ray.section import ConfigError
-from doppel_ray.storage import Place, is_place
+from doppel_ray.runs.reader import read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command.Parser(
-        "report", "Page, leaderboard and figures of a run, finished or not, or of several compared."
-    )
+    parser = cli.Parser("report", "Page, leaderboard and figures of a run, finished or not, or of several compared.")
     parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a run, or s3://BUCKET/PREFIX/NAME")
     parser.add_argument(
         "--out",
@@ -29,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse(argv)
     if args.out is None and any(map(is_place, args.runs)):
         raise ConfigError("a run that is in object storage has no folder here for its report: say where, --out PATH")
-    console = command.screen()
+    console = cli.screen()
     with tempfile.TemporaryDirectory() as scratch:
         runs = [read(_folder(run, Path(scratch, str(number)), console)) for number, run in enumerate(args.runs)]
         if len({run.folder.resolve() for run in runs}) < len(runs):
@@ -42,8 +40,11 @@ def _folder(run: str, scratch: Path, console: Console) -> Path:
     """A run's folder; of one in object storage what a report needs of it, for the moment."""
     if not is_place(run):
         return Path(run)
-    from doppel_ray.checkpoint import RESUME, WEIGHTS  # with torch, which a report of a folder need not load
-    from doppel_ray.mirror import download
+    from doppel_ray.models.checkpoint import (
+        RESUME,
+        WEIGHTS,  # with torch, which a report of a folder need not load
+    )
+    from doppel_ray.runs.mirror import download
 
     there = Place.parse(run)
     download(there, scratch / there.name, partial(console.print, markup=False), without=(WEIGHTS, RESUME))
@@ -51,4 +52,4 @@ def _folder(run: str, scratch: Path, console: Console) -> Path:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -9,14 +9,14 @@ import jinja2
 import yaml
 
 import doppel_ray
-from doppel_ray import tree
-from doppel_ray.points import SEED
+from doppel_ray.config.search import label
+from doppel_ray.config.variants import SEED
+from doppel_ray.core import dotted_keys
 from doppel_ray.report.figures import Figure
 from doppel_ray.report.leaderboard import latest, show, singles
-from doppel_ray.report.runs import Run, Trial
 from doppel_ray.report.study import BASELINES, Score, Setting, Study, chosen_on_test, short, title
-from doppel_ray.rows import VALID, Row, checkpoint_name, number, reported
-from doppel_ray.search import label
+from doppel_ray.runs.metrics_log import VALID, Row, checkpoint_name, number, reported
+from doppel_ray.runs.reader import Run, Trial
 
 HERE = Path(__file__).parent
 GENERATOR = "doppel_ray.report"
@@ -469,7 +469,7 @@ def _origin(run: Run) -> Origin:
         ("commit", str(run.about.get("commit") or "–")),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items()) or "–"),
         ("machine", ", ".join(f"{name}: {value}" for name, value in machine.items()) or "–"),
-        ("seed", str(tree.lookup(run.experiment, SEED))),
+        ("seed", str(dotted_keys.lookup(run.experiment, SEED))),
         ("chosen by", f"{run.metric} ({run.mode})"),
     ]
     shrunk = None
@@ -486,10 +486,10 @@ def _differences(study: Study) -> Board | None:
     """What the runs were asked for differently; None for a single run."""
     if len(study.runs) == 1:
         return None
-    keys = dict.fromkeys(key for run in study.runs for key in tree.flatten(run.experiment))
+    keys = dict.fromkeys(key for run in study.runs for key in dotted_keys.flatten(run.experiment))
     lines = []
     for key in keys:
-        values = [tree.lookup(run.experiment, key) for run in study.runs]
+        values = [dotted_keys.lookup(run.experiment, key) for run in study.runs]
         is_branch = all(isinstance(value, dict) for value in values) and not key.startswith("search.")
         if not is_branch and key not in ("run.name", "run.dir") and any(value != values[0] for value in values):
             lines.append(Line([Cell(key), *(Cell(_short(value)) for value in values)]))

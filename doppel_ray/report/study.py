@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from doppel_ray import tree
-from doppel_ray.points import SEED
-from doppel_ray.report.runs import Run, Trial
-from doppel_ray.rows import VALID, Row, is_test, number, reported
-from doppel_ray.search import label
+from doppel_ray.config.search import label
+from doppel_ray.config.variants import SEED
+from doppel_ray.core import dotted_keys
+from doppel_ray.runs.metrics_log import VALID, Row, is_test, number, reported
+from doppel_ray.runs.reader import Run, Trial
 
 RUN_KEY = "run"
 """The key that tells several runs apart."""
@@ -249,9 +249,9 @@ def study(runs: Sequence[Run]) -> Study:
     for run in runs:
         for trial in run.trials:
             given = trial.values_at(trial.best(chosen_by[run.folder], mode) or {})
-            values = {key: given[key] if key in given else tree.lookup(run.experiment, key) for key in searched}
+            values = {key: given[key] if key in given else dotted_keys.lookup(run.experiment, key) for key in searched}
             values = ({RUN_KEY: run.name} if len(runs) > 1 else {}) | values
-            seed = trial.values.get(SEED, tree.lookup(run.experiment, SEED))
+            seed = trial.values.get(SEED, dotted_keys.lookup(run.experiment, SEED))
             # Two trials of a population that have come to the same values are not repeats.
             group = _plain([str(run.folder), values, trial.name if run.is_population else None])
             known = groups[group].repeats if group in groups else ()

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from doppel_ray.output import written
+from doppel_ray.config.search import label
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.files import written
 from doppel_ray.report.leaderboard import rows_table, settings_table, show, table, trials_table, write_csv
-from doppel_ray.report.runs import Run, read
 from doppel_ray.report.study import Study, chosen_on_test, study
-from doppel_ray.search import label
-from doppel_ray.section import ConfigError
+from doppel_ray.runs.reader import Run, read
 
 PAGE = "report.html"
 COMPARISON = "comparison"

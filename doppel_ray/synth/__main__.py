@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from doppel_ray.analyze.distances import log_mel_distance
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.synth.sampling import check_delta
 from doppel_ray.synth.synth import Synth, SynthConfig
 

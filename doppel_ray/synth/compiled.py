@@ -26,8 +26,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from doppel_ray.cache import cache_folder
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.files import cache_folder
 from doppel_ray.synth import maths
 
 log = logging.getLogger(__name__)

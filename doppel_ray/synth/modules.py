@@ -17,19 +17,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from doppel_ray.synth import counter
-from doppel_ray.synth.maths import (
-    cosine,
-    exp2m1,
-    hold,
-    midi_to_hz,
-    power,
-    running_sum,
-    sine,
-    tanh,
-    to_phase,
-    to_turns,
-)
+from doppel_ray.core import rng
+from doppel_ray.synth.maths import cosine, exp2m1, hold, midi_to_hz, power, running_sum, sine, tanh, to_phase, to_turns
 from doppel_ray.synth.parameters import Group, Range
 from doppel_ray.synth.timing import Tables, Timing
 
@@ -360,7 +349,7 @@ class Noise(Module):
         """The noise, `(samples, 1, 1 or sounds)`."""
         if isinstance(source, Tensor):
             return source[:, None]
-        return 2.0 * counter.to_uniform(counter.bits(source, panel.tables.sample)) - 1.0
+        return 2.0 * rng.to_uniform(rng.bits(source, panel.tables.sample)) - 1.0
 
 
 class Rack:

@@ -8,7 +8,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.synth.architecture import Architecture
 from doppel_ray.synth.modules import (
     ADSR,

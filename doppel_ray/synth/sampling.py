@@ -11,9 +11,9 @@ import torch
 from pydantic import AfterValidator
 from torch import Tensor
 
-from doppel_ray.section import ConfigError
-from doppel_ray.synth import counter
-from doppel_ray.synth.counter import Stream
+from doppel_ray.core import rng
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.rng import Stream
 from doppel_ray.synth.parameters import GROUPS, Parameter
 
 SMALLEST = 1e-6
@@ -67,7 +67,7 @@ class Ranges:
 
     def prior(self, seed: int, indices: Tensor) -> Tensor:
         """Knobs `(n, P)`, float32: each parameter uniform over its range in human units."""
-        return self._bend(counter.uniform(seed, indices, Stream.PARAMETERS, len(self.parameters)).to(torch.float64))
+        return self._bend(rng.uniform(seed, indices, Stream.PARAMETERS, len(self.parameters)).to(torch.float64))
 
     def views(self, theta: Tensor, seed: int, indices: Tensor, delta: Spread) -> list[Tensor]:
         """Two perturbations of `theta`: clip(θ + δ·N(0, 1)), their draws independent of each other and of θ's.
@@ -81,9 +81,7 @@ class Ranges:
             for p in self.parameters
         ]
         scale = torch.stack(columns, dim=1)
-        draws = (
-            counter.normal(seed, indices, stream, len(columns)) for stream in (Stream.FIRST_VIEW, Stream.SECOND_VIEW)
-        )
+        draws = (rng.normal(seed, indices, stream, len(columns)) for stream in (Stream.FIRST_VIEW, Stream.SECOND_VIEW))
         return [(theta + scale * draw).clamp(SMALLEST, 1.0) for draw in draws]
 
     def _bend(self, uniform: Tensor) -> Tensor:

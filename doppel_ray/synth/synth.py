@@ -12,10 +12,12 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from doppel_ray.section import ConfigError, Section
-from doppel_ray.synth import compiled, counter
+from doppel_ray.core import rng
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.rng import Stream
+from doppel_ray.core.schema import Section
+from doppel_ray.synth import compiled
 from doppel_ray.synth.architecture import Architecture
-from doppel_ray.synth.counter import Stream
 from doppel_ray.synth.modules import Rack
 from doppel_ray.synth.parameters import Parameter
 from doppel_ray.synth.parametric import Parametric
@@ -117,7 +119,7 @@ class Synth:
             keys = torch.stack(_shared_keys(seed, theta.device)).expand(-1, 2 * len(indices))
         else:
             streams = (Stream.NOISE, Stream.SECOND_VIEW_NOISE)
-            keys = torch.cat([torch.stack(counter.keys(seed, indices, stream)) for stream in streams], dim=1)
+            keys = torch.cat([torch.stack(rng.keys(seed, indices, stream)) for stream in streams], dim=1)
         flat = theta.flatten(0, 1)
         self._check(flat)
         return self._render(flat.detach(), keys).unflatten(0, (2, len(indices)))
@@ -144,7 +146,7 @@ class Synth:
         own = _as_indices(indices)
         if len(own) != len(theta):
             raise ConfigError(f"indices has {len(own)} entries: theta has {len(theta)} rows, and they must match")
-        return self._render(theta, torch.stack(counter.keys(seed, own.to(theta.device), Stream.NOISE)))
+        return self._render(theta, torch.stack(rng.keys(seed, own.to(theta.device), Stream.NOISE)))
 
     def _render(self, theta: Tensor, noise: Tensor) -> Tensor:
         """Sounds `(n, samples)` of parameters `(n, P)`, in chunks; `noise` is as `_patch` takes it, a column each."""
@@ -257,7 +259,7 @@ def _fill(columns: Tensor, chunk: int) -> Tensor:
 
 def _shared_keys(seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The noise keys of a seed that all sounds may share, each `(1,)`."""
-    return counter.keys(seed, torch.zeros(1, dtype=torch.int64, device=device), Stream.NOISE)
+    return rng.keys(seed, torch.zeros(1, dtype=torch.int64, device=device), Stream.NOISE)
 
 
 def _as_indices(indices: Indices) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
 
 LONGEST_STRETCH = 64
 """Samples in a stretch at most: the phase inside a stretch is a float32, and 64 samples keep it near 1e-6 turns."""

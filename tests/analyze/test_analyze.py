@@ -10,9 +10,9 @@ import torch
 
 from doppel_ray.analyze.__main__ import COMMANDS, main
 from doppel_ray.analyze.sources import Sources, SourcesConfig
-from doppel_ray.audio import FrontendConfig
-from doppel_ray.pairs import PairMaker, PairsConfig
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data.frontends import FrontendConfig
+from doppel_ray.data.pairs import PairMaker, PairsConfig
 from doppel_ray.synth import SynthConfig
 from tests.recordings import write_esc50
 from tests.test_hear import KINDS, write_checkpoint

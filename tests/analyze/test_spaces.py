@@ -9,8 +9,8 @@ import torch
 from doppel_ray.analyze import pretrained
 from doppel_ray.analyze.classifiers import Pretrained
 from doppel_ray.analyze.spaces import Checkpoint, Clap, Mel, SpacesConfig
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.hear import get_scene_embeddings, load_model
-from doppel_ray.section import ConfigError
 from tests.test_hear import KINDS, noise, write_checkpoint
 
 CPU = torch.device("cpu")

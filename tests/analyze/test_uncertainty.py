@@ -8,7 +8,7 @@ import torch
 
 from doppel_ray.analyze.classifiers import ClassifierConfig, Probe, likeliest, tempered
 from doppel_ray.analyze.uncertainty import entropy
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.synth import SynthConfig
 from tests.recordings import write_esc50
 from tests.test_hear import KINDS, noise, write_checkpoint

@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from doppel_ray.audio import Augment, check_chain, read_chain
-from doppel_ray.audio.augment import KINDS, Gain, ImpulseResponse
-from doppel_ray.audio.augment.vocoder import fast, vocode
-from doppel_ray.config import validate
-from doppel_ray.section import ConfigError
+from doppel_ray.config.experiment import validate_experiment
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data.augment import KINDS, Augment, Gain, ImpulseResponse, check_chain, read_chain
+from doppel_ray.data.augment.vocoder import fast, vocode
 
 RATE = 16000
 SPECTRAL = ("spec_augment", "spec_mask")
@@ -304,7 +303,7 @@ def test_rates_fill_their_range(kind: str, fields: dict[str, float], monkeypatch
         seen.append(12 * pitch.log2() if kind == "pitch_shift" else speed)
         return sound
 
-    monkeypatch.setattr("doppel_ray.audio.augment.waveform.vocode", spy)
+    monkeypatch.setattr("doppel_ray.data.augment.waveform.vocode", spy)
     augmented(kind, torch.zeros(2000, 4), **fields)
     low, high = (
         (0.5, 1.5) if kind == "time_stretch" else (-fields.get("semitones", 15.0), fields.get("semitones", 15.0))
@@ -412,7 +411,7 @@ def test_masks_hold_the_mean_of_their_channel() -> None:
 
 def test_a_chain_in_yaml_is_the_chain_that_is_applied() -> None:
     links = [{"kind": kind, "p": 0.25} for kind in (*WAVEFORM, *SPECTRAL)]
-    experiment = validate({"augment": links})
+    experiment = validate_experiment({"augment": links})
     assert [(link.kind, link.p) for link in experiment.augment] == [(link["kind"], link["p"]) for link in links]
     assert read_chain(experiment.plain()["augment"]) == experiment.augment
 
@@ -425,13 +424,13 @@ def test_folders_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: 
         {"kind": "noise", "source": "mixed", "recordings": "noise"},
         {"kind": "impulse_response", "responses": "noise"},
     ]
-    noise, room = validate({"augment": links}).located().augment
+    noise, room = validate_experiment({"augment": links}).located().augment
     assert (noise.recordings, room.responses) == (tmp_path / "noise", tmp_path / "noise")
 
 
 def refusal(*links: Any) -> str:
     with pytest.raises(ConfigError) as refused:
-        validate({"augment": list(links)}, {"augment": "mine.yaml"})
+        validate_experiment({"augment": list(links)}, {"augment": "mine.yaml"})
     return str(refused.value)
 
 

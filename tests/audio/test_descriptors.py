@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from doppel_ray.audio.descriptors import DESCRIPTORS, audible, describe
+from doppel_ray.analyze.descriptors import DESCRIPTORS, audible, describe
 
 RATE = 16000
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from doppel_ray.audio import files
+from doppel_ray.data import audio_files
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg"])
@@ -16,8 +16,8 @@ def test_a_stereo_file_at_another_rate_becomes_mono_at_ours(tmp_path: Path, kind
     tone = 0.5 * np.sin(2 * np.pi * 440 * time)
     path = tmp_path / f"tone.{kind}"
     soundfile.write(path, np.stack([tone, 0.5 * tone], axis=1), 22050)
-    assert files.length(path) == pytest.approx(1.0)
-    sound = files.read(path, 16000).numpy()
+    assert audio_files.length(path) == pytest.approx(1.0)
+    sound = audio_files.read(path, 16000).numpy()
     assert sound.shape == (16000,)
     expected = 0.375 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     assert np.abs(sound - expected)[200:-200].max() < 0.02
@@ -27,7 +27,7 @@ def converted_level(folder: Path, hz: float, rate: int, to: int) -> float:
     """Level in dB of a tone of 1 s after conversion, over its level before."""
     path = folder / "tone.wav"
     soundfile.write(path, 0.5 * np.sin(2 * np.pi * hz * np.arange(rate) / rate), rate, subtype="FLOAT")
-    middle = files.read(path, to)[to // 4 : -to // 4].numpy()
+    middle = audio_files.read(path, to)[to // 4 : -to // 4].numpy()
     return float(20 * np.log10(np.sqrt(2 * np.mean(middle**2)) / 0.5 + 1e-12))
 
 
@@ -49,8 +49,8 @@ def test_conversion_keeps_what_the_lower_rate_holds_and_nothing_else(tmp_path: P
 def test_a_part_is_what_it_is_of_the_whole(tmp_path: Path, kind: str, rate: int) -> None:
     path = tmp_path / f"noise.{kind}"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal((2 * rate + 17, 2)), rate)
-    whole = files.read(path, 16000)
-    with files.opened(path, 16000) as clip:
+    whole = audio_files.read(path, 16000)
+    with audio_files.opened(path, 16000) as clip:
         assert clip.samples == len(whole)
         for start in (0, clip.step, 50 * clip.step, (clip.samples - 100) // clip.step * clip.step):
             expected = whole[start : start + 8000]
@@ -60,7 +60,7 @@ def test_a_part_is_what_it_is_of_the_whole(tmp_path: Path, kind: str, rate: int)
 def test_a_rate_without_a_small_ratio_to_ours_is_converted_too(tmp_path: Path) -> None:
     """The exact ratio of 44,101 to 16,000 asks torchaudio for a filter of almost 3 GB."""
     soundfile.write(tmp_path / "odd.wav", 0.5 * np.sin(2 * np.pi * 440 * np.arange(44101) / 44101), 44101)
-    sound = files.read(tmp_path / "odd.wav", 16000).numpy()
+    sound = audio_files.read(tmp_path / "odd.wav", 16000).numpy()
     assert len(sound) == pytest.approx(16000, abs=2)
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(sound)) / 16000)
     assert np.abs(sound - expected)[200:-200].max() < 0.01
@@ -75,16 +75,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
     path = tmp_path / "broken.wav"
     if content is not None:
         path.write_bytes(content)
-    for attempt in (lambda: files.length(path), lambda: files.read(path, 16000)):
-        with pytest.raises(files.UnreadableAudioError, match=r"broken\.wav: \w"):
+    for attempt in (lambda: audio_files.length(path), lambda: audio_files.read(path, 16000)):
+        with pytest.raises(audio_files.UnreadableAudioError, match=r"broken\.wav: \w"):
             attempt()
 
 
 def test_a_file_without_a_sample_is_named(tmp_path: Path) -> None:
     path = tmp_path / "silent.wav"
     soundfile.write(path, np.zeros(0), 16000)
-    for attempt in (lambda: files.length(path), lambda: files.read(path, 16000)):
-        with pytest.raises(files.UnreadableAudioError, match=r"silent\.wav: zero-length audio"):
+    for attempt in (lambda: audio_files.length(path), lambda: audio_files.read(path, 16000)):
+        with pytest.raises(audio_files.UnreadableAudioError, match=r"silent\.wav: zero-length audio"):
             attempt()
 
 
@@ -102,14 +102,14 @@ def test_a_scan_names_what_cannot_be_used_and_one_that_decodes_finds_more(tmp_pa
     (tmp_path / "streamed.flac").write_bytes(streamed)
 
     paths = [tmp_path / "gone.wav", *sorted(tmp_path.iterdir())]
-    headers = {path.name: reason for path, reason in files.scan(paths).items()}
+    headers = {path.name: reason for path, reason in audio_files.scan(paths).items()}
     assert headers == {
         "gone.wav": "no such file",
         "empty.wav": "an empty file",
         "short.wav": "zero-length audio",
         "streamed.flac": "its header does not say how long it is; write the file again",
     }
-    decoded = {path.name: reason for path, reason in files.scan(paths, decode=True).items()}
+    decoded = {path.name: reason for path, reason in audio_files.scan(paths, decode=True).items()}
     assert decoded.keys() == {*headers, "cut.flac", "silent.flac", "nan.wav"}
     assert decoded["silent.flac"] == "silent"
     assert "no finite numbers" in decoded["nan.wav"]

@@ -19,11 +19,10 @@ import soundfile
 import torch
 from torch import Tensor
 
-from doppel_ray.audio import Augment, read_chain
-from doppel_ray.audio.augment import KINDS, TimeMask
-from doppel_ray.audio.augment.augmentation import Draws
-from doppel_ray.audio.frontend import VGGish
-from doppel_ray.recordings import Recordings, RecordingsConfig
+from doppel_ray.data.augment import KINDS, Augment, TimeMask, read_chain
+from doppel_ray.data.augment.augmentation import Draws
+from doppel_ray.data.frontends import VGGish
+from doppel_ray.data.recordings import Recordings, RecordingsConfig
 
 RATE = 16000
 SAMPLES = RATE // 4

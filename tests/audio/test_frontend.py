@@ -7,8 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from doppel_ray.audio import FrontendConfig
-from doppel_ray.audio.frontend import Frontend
+from doppel_ray.data.frontends import Frontend, FrontendConfig
 
 RATE = 16000
 EDGES_HZ = 700.0 * (np.exp(np.linspace(1127 * math.log(1 + 125 / 700), 1127 * math.log(1 + 7500 / 700), 66) / 1127) - 1)

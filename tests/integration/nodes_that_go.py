@@ -4,7 +4,7 @@ Three nodes of a CPU each: two train workers and a generator of 0.9 fill them. A
 trains is killed with -9; after the second there is another. Prints the trial's rows as JSON.
 """
 
-import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
+import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
 
 import json
 import sys
@@ -13,8 +13,8 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from doppel_ray import trial
-from doppel_ray.data.generators import train_nodes
+from doppel_ray.train.stream.generators import train_nodes
+from doppel_ray.tune import trial
 from tests.integration.test_trial import Row, experiment
 
 EPOCHS = 12

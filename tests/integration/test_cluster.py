@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from doppel_ray.rows import read_rows
+from doppel_ray.runs.metrics_log import read_rows
 from tests.conftest import REPOSITORY
 from tests.integration.hosts import Host, Hosts, missing
 from tests.integration.processes import eventually, title

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from doppel_ray import checkpoint
-from doppel_ray.checkpoint import Position, Recipe
-from doppel_ray.config import Experiment
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.models import checkpoint
+from doppel_ray.models.checkpoint import Position, Recipe
 from doppel_ray.probe import ProbesConfig
 from doppel_ray.probe.evaluate import Encoder, evaluate
-from doppel_ray.probe.pool import Pool
+from doppel_ray.tune.probe_pool import Pool
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 

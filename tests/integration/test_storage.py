@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from doppel_ray import hear, report
-from doppel_ray.mirror import HOLDER
-from doppel_ray.storage import Place
+from doppel_ray import hear
+from doppel_ray.core.object_storage import Place
+from doppel_ray.runs import reader
+from doppel_ray.runs.mirror import HOLDER
 from tests.integration.processes import eventually
 from tests.integration.test_sweep import PATIENCE, Sweep
 from tests.s3 import Server
@@ -69,11 +70,11 @@ def test_a_sweep_goes_on_from_its_copy_in_another_folder_as_if_it_had_never_stop
     shutil.rmtree(first.folder)
 
     second.go_on("--resume", storage / "mine")
-    run = report.read(second.run)
+    run = reader.read(second.run)
     (trial,) = run.trials
     assert trial.status == "finished"
     assert [row["epoch"] for row in trial.rows] == [*range(1, EPOCHS + 1)], "every epoch once"
-    (left,) = report.read(peaceful.run).trials
+    (left,) = reader.read(peaceful.run).trials
     losses = [row["loss"] for row in trial.rows]
     assert losses == pytest.approx([row["loss"] for row in left.rows], abs=1e-4)
 

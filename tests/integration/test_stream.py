@@ -16,10 +16,11 @@ from ray._private.state import actors
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from doppel_ray.config import Experiment
-from doppel_ray.data import DataConfig, GeneratorConfig, Stream
-from doppel_ray.data.demand import Demand
-from doppel_ray.pairs import PairMaker
+from doppel_ray.config.data import DataConfig, GeneratorConfig
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.data.pairs import PairMaker
+from doppel_ray.train.stream.dataset import Stream
+from doppel_ray.train.stream.pool_scaling import Demand
 from tests.integration.processes import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]

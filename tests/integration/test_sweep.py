@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from doppel_ray import board
-from doppel_ray.rows import read_rows
+from doppel_ray.report import tensorboard
+from doppel_ray.runs.metrics_log import read_rows
 from tests.conftest import REPOSITORY
 from tests.integration.processes import eventually, marked
 
@@ -147,11 +147,11 @@ def test_a_sweep_ends_with_a_leaderboard_a_picture_and_tensorboard_and_its_folde
     assert (sweep.run / "figures" / "score_against_pairs.delta.png").stat().st_size > 1000
     assert "factors score" in (sweep.run / "report.html").read_text()
     runs = {file.parent for file in sweep.run.rglob("*tfevents*")}
-    assert runs == {sweep.run / "trials" / name for name in (*sweep.rows(), board.SWEEP)}, "TensorBoard's runs"
+    assert runs == {sweep.run / "trials" / name for name in (*sweep.rows(), tensorboard.SWEEP)}, "TensorBoard's runs"
     for trial in sweep.trials():
         assert sweep.curve(trial["name"], "train/loss") == [8, 16]
         assert (sweep.run / "trials" / trial["name"] / "projector_config.pbtxt").is_file()
-    assert sweep.curve(board.SWEEP, "all_trials/best") == [1, 2]
+    assert sweep.curve(tensorboard.SWEEP, "all_trials/best") == [1, 2]
     for part in ("trials into", "a trial needs", "best checkpoint:", "tensorboard --logdir", "done in"):
         assert part in output
     assert len(output.splitlines()) < 80, "quiet: no flood of Ray's own lines"
@@ -186,7 +186,7 @@ def test_ctrl_c_ends_a_sweep_in_order_and_it_goes_on(sweep: Sweep) -> None:
     for trial in sweep.trials():
         assert sweep.curve(trial["name"], "train/loss") == [8, 16, 24]
         assert sweep.curve(trial["name"], "train-steps/loss") == [10, 20]
-    assert sweep.curve(board.SWEEP, "all_trials/best") == [1, 2]
+    assert sweep.curve(tensorboard.SWEEP, "all_trials/best") == [1, 2]
 
 
 def test_a_sweep_killed_three_times_ends_as_one_left_in_peace(sweep: Sweep, tmp_path: Path) -> None:

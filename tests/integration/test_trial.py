@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import ray.train
 
-from doppel_ray import checkpoint, trial
-from doppel_ray.config import Experiment
-from doppel_ray.learner import DivergedError
-from doppel_ray.registry import SNAPSHOT
-from doppel_ray.rows import STEPS, read_rows
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.models import checkpoint
+from doppel_ray.models.learner import DivergedError
+from doppel_ray.runs.metrics_log import STEPS, read_rows
+from doppel_ray.train.ray_snapshot import SNAPSHOT
+from doppel_ray.tune import trial
 from tests.integration.processes import descendants, eventually
 from tests.metadata import Metadata
 

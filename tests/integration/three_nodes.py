@@ -4,7 +4,7 @@ A head without CPUs and two nodes of two; on one of them a place is held, as Ray
 Prints, for two streams of two and of three generators, how many are beside that place and how many are not, as JSON.
 """
 
-import doppel_ray.environment  # isort: skip  # noqa: F401  # before anything of Ray's
+import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
 
 import json
 
@@ -13,9 +13,10 @@ from ray._private.state import actors
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group
 
-from doppel_ray.config import Experiment
-from doppel_ray.data import DataConfig, GeneratorConfig, Stream
-from doppel_ray.data.generators import train_nodes
+from doppel_ray.config.data import DataConfig, GeneratorConfig
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.train.stream.dataset import Stream
+from doppel_ray.train.stream.generators import train_nodes
 
 
 def places(generators: int, trains: str) -> tuple[int, int]:

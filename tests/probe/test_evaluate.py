@@ -10,16 +10,16 @@ import pytest
 import torch
 
 import doppel_ray
-from doppel_ray import checkpoint
-from doppel_ray.checkpoint import Position, Recipe
-from doppel_ray.config import Experiment
-from doppel_ray.pairs import PairMaker
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data.pairs import PairMaker
+from doppel_ray.models import checkpoint
+from doppel_ray.models.checkpoint import Position, Recipe
 from doppel_ray.probe import ProbesConfig, baselines
 from doppel_ray.probe.evaluate import BASELINES, Encoder, _file, evaluate, score
 from doppel_ray.probe.protocols import ProtocolConfig
 from doppel_ray.probe.task import Questions, Split
 from doppel_ray.probe.tasks import Factors, Native
-from doppel_ray.section import ConfigError
 
 SMALL = {"kind": "cnn", "width": 8}
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data.recordings import catalogue
 from doppel_ray.probe import __main__ as probe
-from doppel_ray.probe import download, fetch, sources
-from doppel_ray.recordings import catalogue
-from doppel_ray.section import ConfigError
+from doppel_ray.probe.datasets import download, fetch, sources
 from tests.recordings import write_esc50, write_nsynth, write_speech_commands
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.probe.metrics import METRICS, Metric, check, interval, r2
-from doppel_ray.section import ConfigError
 
 NOTES = ("60", "61", "72", "85")
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from doppel_ray import preflight, run_folder
-from doppel_ray.config import Experiment, validate
+from doppel_ray.cluster import preflight
+from doppel_ray.config.experiment import Experiment, validate_experiment
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.probe.overlap import shared
-from doppel_ray.report import read
-from doppel_ray.section import ConfigError
+from doppel_ray.runs import folder as run_folder
+from doppel_ray.runs.reader import read
 from tests.recordings import write_noise
 
 
@@ -25,7 +26,7 @@ def experiment(source: dict[str, Any], objective: str = "cross_entropy", **more:
         "objective": {"kind": objective},
         **more,
     }
-    return validate(plain)
+    return validate_experiment(plain)
 
 
 def esc50(root: Path, **more: Any) -> dict[str, Any]:
@@ -98,7 +99,9 @@ def test_what_a_search_may_draw_counts(esc50_folder: Path) -> None:
     search = {"objective.kind": {"grid": ["nt_xent", "joint"]}, "source.mix.recordings": {"grid": [0.0, 0.5]}}
     source = {"mix": {"synthetic": 1.0, "recordings": 0.0}, "recordings": esc50(esc50_folder)}
     with pytest.raises(ConfigError, match=r"objective\.kind is joint"):
-        preflight.check_overlap(validate({"source": source, "probes": probes(esc50_folder), "search": search}))
+        preflight.check_overlap(
+            validate_experiment({"source": source, "probes": probes(esc50_folder), "search": search})
+        )
 
 
 def test_real_recordings_are_compared_in_seconds(esc10: Path, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.probe import protocols, validation
 from doppel_ray.probe.protocols import ProtocolConfig, evaluate
 from doppel_ray.probe.task import Kind, Questions, Split
-from doppel_ray.section import ConfigError
 
 LINEAR = ProtocolConfig()
 MLP = ProtocolConfig(kind="mlp", grid_points=1, max_epochs=15, seed=1)

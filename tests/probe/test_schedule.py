@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from doppel_ray.probe.evaluate import ProbesConfig
-from doppel_ray.probe.schedule import Rows
+from doppel_ray.tune.probing import Rows
 
 
 def sent(folder: Path, *precisions: str, first: int = 1) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from doppel_ray.audio import files
+from doppel_ray.data import audio_files
 from doppel_ray.probe import sounds as module
 from doppel_ray.probe.sounds import Cached, Recorded, Rendered, stream
 from tests.recordings import write_noise
@@ -31,7 +31,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that have been decoded."""
     done: list[Path] = []
-    read = files.read
+    read = audio_files.read
 
     def counted(path: Path, sample_rate: int) -> torch.Tensor:
         done.append(path)
@@ -79,7 +79,7 @@ def test_sounds_that_another_version_has_decoded_are_not_used(
 ) -> None:
     paths = recordings("a")
     read_all(Cached(paths, RATE, 10 * SECOND))
-    monkeypatch.setattr(files, "VERSION", files.VERSION - 1)
+    monkeypatch.setattr(files, "VERSION", audio_files.VERSION - 1)
     read_all(Cached(paths, RATE, 10 * SECOND))
     assert len(decoded) == 10
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_read_is_remembered_with_its_reason(
         assert [item for item, sound in enumerate(found) if sound is None] == [1, 3]
         assert sounds.failed.keys() == {1, 3}
         assert sounds.failed[3] == f"{paths[3]}: no such file"
-        with pytest.raises(files.UnreadableAudioError, match=r"1\.wav"):
+        with pytest.raises(audio_files.UnreadableAudioError, match=r"1\.wav"):
             sounds.read(1)
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from doppel_ray.audio import files
-from doppel_ray.config import Experiment, read
+from doppel_ray.config.experiment import Experiment, read_experiment
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.probe import ProbesConfig, protocols
 from doppel_ray.probe.embed import by_mel_statistics, embed
 from doppel_ray.probe.protocols import ProtocolConfig
@@ -22,7 +22,6 @@ from doppel_ray.probe.sounds import Recorded
 from doppel_ray.probe.task import Examples
 from doppel_ray.probe.tasks import FACTORS, TASKS, Factors, Hear, Manifest, Native, Task
 from doppel_ray.probe.tasks.listing import rotated
-from doppel_ray.section import ConfigError
 from tests.recordings import (
     COLUMNS,
     write_esc50,
@@ -508,11 +507,11 @@ def test_loading_opens_no_file(esc50_folder: Path, monkeypatch: pytest.MonkeyPat
 
 def test_tasks_are_kinds_or_mappings_typed_or_in_yaml(tmp_path: Path) -> None:
     for text in ("[esc10, factors]", "esc10,factors", "[{kind: esc10}, {kind: factors, sounds: 1024}]"):
-        tasks = read(None, {"probes.tasks": text}).probes.tasks
+        tasks = read_experiment(None, {"probes.tasks": text}).probes.tasks
         assert tasks == (Native(kind="esc10"), Factors()), text
-    assert read(None, {"probes.tasks": "[]"}).probes.tasks == ()
+    assert read_experiment(None, {"probes.tasks": "[]"}).probes.tasks == ()
     text = f"[{{kind: hear, root: {tmp_path}/libricount-v1.0.0, test_folds: [1]}}, {{kind: manifest, root: my.csv}}]"
-    hear, manifest = read(None, {"probes.tasks": text}).probes.tasks
+    hear, manifest = read_experiment(None, {"probes.tasks": text}).probes.tasks
     assert (hear.name, manifest.name) == ("libricount-v1.0.0", "my")
 
 
@@ -552,7 +551,7 @@ def test_an_entry_has_what_probes_has_where_it_says_nothing(tmp_path: Path) -> N
 )
 def test_a_faulty_entry_is_refused_by_its_place(tasks: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        read(None, {"probes.tasks": tasks})
+        read_experiment(None, {"probes.tasks": tasks})
     assert message in str(refused.value)
 
 

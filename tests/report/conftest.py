@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from doppel_ray import tree
-from doppel_ray.config import Experiment
+from doppel_ray.config.experiment import Experiment
+from doppel_ray.core import dotted_keys
 
 BASELINES = {"probe/factors/score_mel": 0.45, "probe/factors/score_untrained": 0.5}
 
@@ -51,7 +51,7 @@ def make_run(folder: Path, trials: Mapping[str, MadeTrial], **about: Any) -> Pat
     for name, (values, _, rows) in trials.items():
         own = json.loads(json.dumps(experiment))
         for key, value in values.items():
-            tree.assign(own, key, value)
+            dotted_keys.assign(own, key, value)
         (folder / "trials" / name).mkdir(parents=True)
         (folder / "trials" / name / "experiment.json").write_text(json.dumps(own))
         for entry in rows:

@@ -10,9 +10,9 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from doppel_ray import report
-from doppel_ray.report import leaderboard, study
-from doppel_ray.search import label
+from doppel_ray.config.search import label
+from doppel_ray.report import leaderboard, study, writer
+from doppel_ray.runs import reader
 from tests.report.conftest import make_run, row
 
 VALID_SCORE = "probe/factors/score_valid"
@@ -20,7 +20,7 @@ VALID_SCORE = "probe/factors/score_valid"
 
 def board(folder: Path) -> list[dict[str, str]]:
     """leaderboard.csv, read back."""
-    table = leaderboard.settings_table(study.study([report.read(folder)]))
+    table = leaderboard.settings_table(study.study([reader.read(folder)]))
     with leaderboard.write_csv(folder / "leaderboard.csv", table).open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -33,7 +33,7 @@ def repeated(tmp_path: Path, scores: dict[int, float], **more: Any) -> study.Stu
         "finished",
         [row(1, 0.55, **{"probe/factors/score_low": 0.5, "probe/factors/score_high": 0.6})],
     )
-    return study.study([report.read(make_run(tmp_path / "repeated", trials))])
+    return study.study([reader.read(make_run(tmp_path / "repeated", trials))])
 
 
 def test_trials_are_ranked_by_their_best_row(folder: Path) -> None:
@@ -83,7 +83,7 @@ def test_seeds_of_a_setting_are_one_row_with_students_interval(tmp_path: Path) -
 
 def test_a_seed_that_was_run_twice_is_not_two_seeds(tmp_path: Path) -> None:
     trials = {f"00{n}": ({"run.seed": 0}, "finished", [row(1, 0.6)]) for n in range(2)}
-    (setting,) = study.study([report.read(make_run(tmp_path / "twice", trials))]).settings
+    (setting,) = study.study([reader.read(make_run(tmp_path / "twice", trials))]).settings
     assert (len(setting.trials), setting.seeds, setting.score("probe/factors/score")) == (2, 1, study.Score(0.6))
 
 
@@ -107,7 +107,7 @@ def test_two_trials_of_a_population_with_the_same_values_are_not_repeats(tmp_pat
     about = json.loads((folder / "run.json").read_text())
     about["experiment"]["tune"]["scheduler"] = "pbt"
     (folder / "run.json").write_text(json.dumps(about))
-    settings = study.study([report.read(folder)]).settings
+    settings = study.study([reader.read(folder)]).settings
     assert [setting.values for setting in settings] == [{"optim.lr": 0.2}] * 2, "the values in force at the best row"
 
 
@@ -133,12 +133,12 @@ def test_a_run_from_before_validation_is_read_and_said_once_to_be_chosen_on_test
         file.write(json.dumps(row(4, 0.6)) + "\n")
     assert board(old)[0]["best_epoch"] == "2"
     console = Console(record=True, width=200, file=(folder.parent / "out.txt").open("w"))
-    report.publish(old, console)
+    writer.publish(old, console)
     assert console.export_text().count("chosen by the test scores") == 1
     assert (old / "report.html").read_text().count("chosen by the test scores") == 1
-    both = study.study([report.read(old), report.read(new)])
+    both = study.study([reader.read(old), reader.read(new)])
     assert (both.metric, both.chosen_on_test) == (VALID_SCORE, ["sweep"])
-    report.publish(new, console)
+    writer.publish(new, console)
     assert "chosen by the test scores" not in (new / "report.html").read_text()
 
 
@@ -155,7 +155,7 @@ def test_the_test_score_of_what_validation_has_chosen_is_reported(tmp_path: Path
     assert float(first["probe/factors/score_gain"]) == 0.0
     assert second["probe/factors/score"] == "0.8"
     console = Console(record=True, width=160, file=(tmp_path / "out.txt").open("w"))
-    report.publish(folder, console)
+    writer.publish(folder, console)
     text = console.export_text()
     assert "validation" in text
     assert "best: 000, epoch 1: probe/factors/score 0.500, chosen by probe/factors/score_valid 0.700" in text
@@ -164,7 +164,7 @@ def test_the_test_score_of_what_validation_has_chosen_is_reported(tmp_path: Path
 def test_several_runs_share_one_leaderboard(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one", {"000": ({"pairs.delta": 0.1}, "finished", [row(1, 0.6)])})
     two = make_run(tmp_path / "two", {"000": ({"encoder.kind": "cnn"}, "finished", [row(1, 0.7)])})
-    subject = study.study([report.read(one), report.read(two)])
+    subject = study.study([reader.read(one), reader.read(two)])
     assert subject.keys == ("run", "pairs.delta", "encoder.kind")
     assert [list(setting.values.values()) for setting in subject.settings] == [
         ["two", 0.25, "cnn"],
@@ -175,7 +175,7 @@ def test_several_runs_share_one_leaderboard(tmp_path: Path) -> None:
 def test_values_that_look_alike_keep_names_of_their_own(tmp_path: Path) -> None:
     soft, loud = [{"kind": "gain", "low": -6}], [{"kind": "gain", "low": -12}]
     trials = {f"00{n}": ({"augment": chain}, "finished", [row(1, 0.6)]) for n, chain in enumerate((soft, loud, []))}
-    subject = study.study([report.read(make_run(tmp_path / "alike", trials))])
+    subject = study.study([reader.read(make_run(tmp_path / "alike", trials))])
     assert len(set(subject.labels["augment"].values())) == 3
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from doppel_ray import report
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.report import writer
 from doppel_ray.report.__main__ import main
-from doppel_ray.section import ConfigError
 from tests.report.conftest import MadeTrial, make_run, row
 
 CHAIN = [{"kind": "high_pass"}, {"kind": "pitch_shift"}]
@@ -45,7 +45,7 @@ class Page(HTMLParser):
 def published(folder: Path) -> tuple[Page, str]:
     """The page, and what the terminal shows."""
     console = Console(record=True, width=160, file=(folder / "out.txt").open("w"))
-    report.publish(folder, console)
+    writer.publish(folder, console)
     return Page(folder / "report.html"), console.export_text()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.synth import Synth, compiled
 
 RATES = {"sample_rate": 8000, "duration": 0.25, "control_rate": 480}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from doppel_ray.section import ConfigError
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.synth import ARCHITECTURES, Synth, SynthConfig, check_delta
 from doppel_ray.synth.__main__ import main
 

@@ -8,8 +8,8 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from doppel_ray.audio import files
-from doppel_ray.audio.augment.augmentation import Augmentation, Draws, ascending
+from doppel_ray.data import audio_files
+from doppel_ray.data.augment.augmentation import Augmentation, Draws, ascending
 
 WHITE_SHARE = 0.25
 """Share of the views that get white noise where it is mixed with recordings: one in four, as in CLAR's code."""
@@ -73,12 +73,12 @@ def _recorded(folder: Path, place: Tensor, samples: int, sample_rate: int) -> Te
     parts = torch.stack(
         [_part(paths[int(which * len(paths))], at, samples, sample_rate) for which, at in place.tolist()]
     )
-    return parts / parts.square().mean(dim=1, keepdim=True).sqrt().clamp(min=files.SILENCE)
+    return parts / parts.square().mean(dim=1, keepdim=True).sqrt().clamp(min=audio_files.SILENCE)
 
 
 def _part(path: Path, at: float, samples: int, sample_rate: int) -> Tensor:
     """Return `samples` of a recording, which begins again where it ends too early."""
-    with files.opened(path, sample_rate) as clip:
+    with audio_files.opened(path, sample_rate) as clip:
         if clip.samples <= samples:
             return clip.read(0, clip.samples).roll(int(at * clip.samples)).repeat(-(-samples // clip.samples))[:samples]
         places = (clip.samples - samples) // clip.step + 1
@@ -92,10 +92,10 @@ def _listed(folder: Path) -> tuple[Path, ...]:
     Raises:
         ValueError: there is none, or one cannot be read.
     """
-    paths = files.below(folder)
+    paths = audio_files.below(folder)
     if not paths:
         raise ValueError(f"recordings is {folder}; expected a folder with audio files in or below it")
-    if broken := files.scan(paths):
+    if broken := audio_files.scan(paths):
         path, reason = next(iter(broken.items()))
         raise ValueError(f"{len(broken)} of {len(paths)} recordings in {folder} cannot be read, first {path}: {reason}")
     return tuple(paths)

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag
 
-from doppel_ray import tree
+from doppel_ray.core import dotted_keys
+from doppel_ray.core.schema import kind_of
 from doppel_ray.probe.tasks.entry import RecordedTask, Task, Unreadable
 from doppel_ray.probe.tasks.factors import FACTORS, Factors
 from doppel_ray.probe.tasks.hear import Hear
 from doppel_ray.probe.tasks.manifest import Manifest
 from doppel_ray.probe.tasks.native import SOURCES, Native
-from doppel_ray.section import kind_of
 
 TASKS: dict[str, str] = {
     "factors": "parameters of unseen synthetic sounds; built in",
@@ -31,7 +31,7 @@ def _entry(value: Any) -> Any:
     kind = kind_of(value)
     if kind not in TASKS:
         raise ValueError(
-            f"there is no task {kind!r}; expected one of {', '.join(TASKS)}{tree.suggestion(str(kind), TASKS)}"
+            f"there is no task {kind!r}; expected one of {', '.join(TASKS)}{dotted_keys.suggestion(str(kind), TASKS)}"
         )
     return value
 

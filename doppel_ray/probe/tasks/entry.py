@@ -10,12 +10,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from doppel_ray.audio import files
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.schema import Names, Section
+from doppel_ray.data import audio_files
 from doppel_ray.probe.protocols import NamedProtocol
 from doppel_ray.probe.sounds import Cached, Recorded
 from doppel_ray.probe.task import Examples, Questions
 from doppel_ray.probe.tasks.listing import Listing, gaps
-from doppel_ray.section import ConfigError, Names, Section
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class RecordedTask(Task):
     def check(self, sample_rate: int = 16000) -> None:
         with naming(self.name):
             listing = self._listed(sample_rate)
-            broken = files.scan(listing.paths)
+            broken = audio_files.scan(listing.paths)
             named = [f"{path}: {reason}" for path, reason in broken.items()]
             rest = listing.without(broken)
             if not len(rest):

@@ -7,12 +7,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from doppel_ray.core import rng
 from doppel_ray.probe.metrics import check
 from doppel_ray.probe.sounds import Rendered
 from doppel_ray.probe.task import Examples, Questions
 from doppel_ray.probe.tasks.entry import Task, naming
 from doppel_ray.probe.tasks.listing import rotated
-from doppel_ray.synth import Synth, SynthConfig, counter
+from doppel_ray.synth import Synth, SynthConfig
 
 FACTOR_SEED = 0x5EED_FAC7
 """Seed of the sounds: another stream than any run's, so that none of them was trained on."""
@@ -82,7 +83,7 @@ class Factors(Task):
 
 def _factors(count: int) -> dict[str, Tensor]:
     """Of each sound: name -> (count,) float64, in the parameter's own unit."""
-    draws = counter.uniform(FACTOR_SEED, torch.arange(count), counter.Stream.PARAMETERS, len(FACTORS))
+    draws = rng.uniform(FACTOR_SEED, torch.arange(count), rng.Stream.PARAMETERS, len(FACTORS))
     return {
         name: low + (high - low) * draw
         for (name, (_, low, high)), draw in zip(FACTORS.items(), draws.double().unbind(1), strict=True)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from doppel_ray import tree
+from doppel_ray.core import dotted_keys
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data.recordings.tables import count, first, need_columns, need_folder, need_known, read_table, text
 from doppel_ray.probe.tasks.entry import RecordedTask
 from doppel_ray.probe.tasks.listing import SPLITS, Listing
-from doppel_ray.recordings.tables import count, first, need_columns, need_folder, need_known, read_table, text
-from doppel_ray.section import ConfigError
 
 EXPECTED = "a task of HEAR's: task_metadata.json, labelvocabulary.csv, a JSON for each split, and audio by sample rate"
 
@@ -82,7 +82,7 @@ def _metadata(file: Path) -> Metadata:
     try:
         found = Metadata.model_validate(_json(file, dict))
     except ValidationError as error:
-        raise ConfigError(f"{file}: {tree.explain(error, Metadata)}") from None
+        raise ConfigError(f"{file}: {dotted_keys.explain(error, Metadata)}") from None
     if found.embedding_type == "event":
         raise ConfigError(f"{file}: embedding_type is event (labels in time); expected scene, one answer for a file")
     if not found.parts():

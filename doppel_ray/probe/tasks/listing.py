@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data.recordings.tables import count, first, in_order
 from doppel_ray.probe.metrics import check
 from doppel_ray.probe.task import Kind, Questions, Split
 from doppel_ray.probe.validation import FEWEST, measurable, parts
-from doppel_ray.recordings.tables import count, first, in_order
-from doppel_ray.section import ConfigError
 
 SPLITS = ("train", "valid", "test")
 

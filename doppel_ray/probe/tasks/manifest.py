@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.data.recordings.tables import count, first, in_order, need_columns, read_table, text
 from doppel_ray.probe.task import Kind
 from doppel_ray.probe.tasks.entry import RecordedTask
 from doppel_ray.probe.tasks.listing import SPLITS, Listing, divided
-from doppel_ray.recordings.tables import count, first, in_order, need_columns, read_table, text
-from doppel_ray.section import ConfigError
 
 ALIASES = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid", "testing": "test"}
 """Other names that splits go by."""

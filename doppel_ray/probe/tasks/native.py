@@ -7,10 +7,10 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from doppel_ray.data.recordings import catalogue
+from doppel_ray.data.recordings.catalogue import Catalogue
 from doppel_ray.probe.tasks.entry import RecordedTask
 from doppel_ray.probe.tasks.listing import Listing
-from doppel_ray.recordings import catalogue
-from doppel_ray.recordings.catalogue import Catalogue
 
 NativeKind = Literal[
     "esc10", "esc50", "urbansound8k", "vivae", "speech_commands", "sc09", "nsynth_family", "nsynth_pitch"

@@ -5,8 +5,8 @@ from typing import Any
 
 from doppel_ray.report.figures.style import COLOURS, Figure, Style, baselines, legend, panels, shade, styles, text
 from doppel_ray.report.leaderboard import singles
-from doppel_ray.report.runs import number
 from doppel_ray.report.study import Setting, Study, title
+from doppel_ray.runs.metrics_log import number
 
 
 def curves(study: Study) -> Figure | None:

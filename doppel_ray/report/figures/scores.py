@@ -24,7 +24,7 @@ from doppel_ray.report.figures.style import (
     text,
 )
 from doppel_ray.report.study import Setting, Study, short, title
-from doppel_ray.rows import number
+from doppel_ray.runs.metrics_log import number
 
 MOST_WORDS = 16
 """Values of a key that can stand side by side."""

@@ -22,10 +22,10 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import LogLocator, NullLocator
 
-from doppel_ray.figure import COLOURS
+from doppel_ray.core.plotting import COLOURS
 from doppel_ray.report.leaderboard import write_csv
-from doppel_ray.report.runs import number
 from doppel_ray.report.study import BASELINES, Setting, Study, short, title
+from doppel_ray.runs.metrics_log import number
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = (

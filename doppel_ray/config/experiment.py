@@ -1,0 +1,207 @@
+"""The experiment: every section put together, read from YAML and dotted overrides, with errors a person can act on."""
+
+import json
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from doppel_ray.config.data import DataConfig, GeneratorConfig
+from doppel_ray.config.run import RunConfig
+from doppel_ray.config.search import Space
+from doppel_ray.config.train import TrainConfig
+from doppel_ray.config.tune import TuneConfig
+from doppel_ray.core import dotted_keys
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.schema import Section
+from doppel_ray.data.augment import AugmentConfig, check_chain
+from doppel_ray.data.frontends import FrontendConfig
+from doppel_ray.data.pairs import PairsConfig
+from doppel_ray.data.recordings import SourceConfig
+from doppel_ray.models import EncoderConfig, HeadConfig
+from doppel_ray.models.objectives import ObjectiveConfig
+from doppel_ray.models.optimizers import OptimConfig
+from doppel_ray.probe import ProbesConfig
+from doppel_ray.synth import SynthConfig
+
+
+class Experiment(Section):
+    """One experiment. A file in tune_configs/ is this tree."""
+
+    run: RunConfig = RunConfig()
+    synth: SynthConfig = SynthConfig()
+    pairs: PairsConfig = PairsConfig()
+    source: SourceConfig = SourceConfig()
+    frontend: FrontendConfig = FrontendConfig()
+    augment: tuple[AugmentConfig, ...] = ()
+    """Augmentations of each view, in order."""
+    encoder: EncoderConfig = EncoderConfig()
+    head: HeadConfig = HeadConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    data: DataConfig = DataConfig()
+    generators: tuple[GeneratorConfig, ...] = (GeneratorConfig(),)
+    """Pools of generators, on CPUs and on GPUs; blocks go to whichever generator is free."""
+    probes: ProbesConfig = ProbesConfig()
+    tune: TuneConfig = TuneConfig()
+    search: dict[str, Space] = Field(default={})
+    """What a sweep varies: dotted keys, each with one of grid, choice, uniform, loguniform, randint."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Experiment":
+        if sum(pool.actors[0] for pool in self.generators) < 1:
+            raise ValueError(
+                "generators: no pool has a generator at its least; at least one is needed, such as actors: 1"
+            )
+        frontend = self.frontend.build(self.synth.sample_rate)
+        if frontend.domain != self.encoder.domain:
+            raise ValueError(
+                f"encoder.kind is {self.encoder.kind}, which reads a {self.encoder.domain}, but frontend.kind is "
+                f"{self.frontend.kind}, which gives a {frontend.domain}"
+            )
+        self.tune.check(self.search)
+        check_chain(self.augment, self.synth.sample_rate, frontend.domain)
+        if self.objective.needs_labels and self.source.share == 0.0:
+            raise ValueError(
+                f"objective.kind is {self.objective.kind}, which needs labels, and synthetic pairs have none; "
+                "add recordings to source.mix, or choose another objective"
+            )
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """The experiment as plain JSON data, which `Experiment.model_validate` reads back."""
+        return self.model_dump(mode="json")
+
+    def located(self) -> "Experiment":
+        """A copy whose paths to read from are absolute: generators and workers may run in other folders.
+
+        Raises:
+            ConfigError: as `read`.
+        """
+        plain = self.plain()
+        for section, key in (
+            (plain["source"]["recordings"], "root"),
+            (plain["train"], "init"),
+            (plain["probes"], "root"),
+            *((task, "root") for task in plain["probes"]["tasks"]),
+            *((link, key) for link in plain["augment"] for key in ("recordings", "responses")),
+        ):
+            if section.get(key) is not None:
+                section[key] = str(Path(section[key]).expanduser().absolute())
+        return validate(plain)
+
+    def with_values(self, values: Mapping[str, Any]) -> "Experiment":
+        """A copy with dotted keys replaced and everything checked again.
+
+        Raises:
+            ConfigError: a key does not exist, or a value is not allowed.
+        """
+        plain = self.plain()
+        for key, value in values.items():
+            dotted_keys.assign(plain, key, value)
+        return validate(plain, dict.fromkeys(values, "search"))
+
+
+Scale = Literal["full", "small"]
+SMALL = "small"
+"""Section of a file that says what `--scale small` changes: dotted keys and values."""
+
+
+def read(
+    file: Path | None, overrides: Mapping[str, str] = types.MappingProxyType({}), scale: Scale = "full"
+) -> Experiment:
+    """An experiment from a YAML file (or the defaults) and dotted overrides.
+
+    Args:
+        file: YAML, or None.
+        overrides: dotted key -> text as typed, which is read as YAML.
+        scale: "small": with what the file's own `small` section changes.
+
+    Raises:
+        ConfigError: the file cannot be read, has no `small` section where one is needed, a key does not exist, or a
+            value is not allowed.
+    """
+    plain, small = _read(file)
+    origins = dict.fromkeys(dotted_keys.flatten(plain), str(file))
+    if scale == "small":
+        if not small:
+            raise ConfigError(f"--scale small: {file} has no section `{SMALL}`, which would say what to shrink")
+        for key, value in small.items():
+            dotted_keys.assign(plain, key, value)
+            origins[key] = f"{file}, {SMALL}"
+    for key, text in overrides.items():
+        dotted_keys.assign(plain, key, dotted_keys.typed(text))
+        origins[key] = f"--{key}"
+    return validate(plain, origins)
+
+
+def shrunk(file: Path) -> dict[str, tuple[Any, Any]]:
+    """What `--scale small` changes: dotted key -> (full, small)."""
+    full, small = (read(file, scale=scale).plain() for scale in ("full", "small"))
+    return {key: (dotted_keys.lookup(full, key), dotted_keys.lookup(small, key)) for key in _read(file)[1]}
+
+
+def _read(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A file's tree, YAML or JSON, and its `small` section apart."""
+    if file is None:
+        return {}, {}
+    try:
+        text = file.read_text()
+        found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)  # YAML takes JSON's 1e-05 for text
+    except OSError as error:
+        raise ConfigError(f"--config {file}: {error.strerror or error}{_known_configs(file)}") from None
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        kind = "JSON" if file.suffix == ".json" else "YAML"
+        raise ConfigError(f"--config {file} is not {kind}: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(f"--config {file}: expected sections such as pairs: and train:, found {type(found).__name__}")
+    small = found.pop(SMALL, {})
+    if not isinstance(small, dict):
+        raise ConfigError(f"--config {file}: {SMALL} is {small!r}; expected dotted keys with values")
+    return found, small
+
+
+def _known_configs(file: Path) -> str:
+    folder = file.parent
+    known = sorted(path.name for path in folder.glob("*.yaml")) if folder.is_dir() else []
+    return f"; {folder} has {', '.join(known)}" if known else ""
+
+
+def validate(plain: dict[str, Any], origins: Mapping[str, str] = types.MappingProxyType({})) -> Experiment:
+    """Check plain nested data.
+
+    Args:
+        plain: the tree.
+        origins: dotted key -> where it came from, for the message.
+
+    Raises:
+        ConfigError: one line for every fault.
+    """
+    try:
+        experiment = Experiment.model_validate(plain)
+    except ValidationError as error:
+        raise ConfigError(dotted_keys.explain(error, Experiment, origins)) from None
+    _check_search(experiment)
+    return experiment
+
+
+def _check_search(experiment: Experiment) -> None:
+    """Every searched key exists and takes every value that the search may draw."""
+    known = [key for key, _, _ in dotted_keys.leaves(Experiment)]
+    for key, space in experiment.search.items():
+        if key.startswith(("run.dir", "run.storage", "run.name", "search", "tune.")):
+            raise ConfigError(f"search.{key}: {key} belongs to the sweep as a whole and cannot be searched")
+        if key not in known and not any(key.startswith(f"{leaf}.") for leaf in known):
+            raise ConfigError(f"search.{key}: there is no key {key}{dotted_keys.suggestion(key, known)}")
+        for value in space.examples():
+            plain = experiment.model_copy(update={"search": {}}).plain()
+            dotted_keys.assign(plain, key, value)
+            try:
+                Experiment.model_validate(plain)
+            except ValidationError as error:
+                faults = dotted_keys.explain(error, Experiment, {key: f"search.{key}"})
+                raise ConfigError(f"search.{key} holds a value that is not allowed: {faults}") from None

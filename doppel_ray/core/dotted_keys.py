@@ -1,0 +1,155 @@
+"""The tree of keys that configuration sections make: listing it, assigning into it, saying what is wrong with it."""
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from doppel_ray.core.errors import ConfigError
+
+SECRET = re.compile(
+    r"(?<=://)[^/@\s]+(?=@)|(?<=access_key=)[^&'\s]+|(?<=secret_key=)[^&'\s]+|(?<=session_token=)[^&'\s]+"
+)
+"""What a refused URL may hold that is not to be repeated: a terminal may be recorded."""
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, FieldInfo]]:
+    """Every dotted key of a tree of sections: (key, annotation, pydantic's FieldInfo)."""
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from leaves(annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", annotation, field
+
+
+def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """`; did you mean ...?`, or nothing if no known word is near."""
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not near:  # a right last name under a wrong section
+        near = [key for key in known if key.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:1]
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key of plain nested data, making the branches that lead to it."""
+    if key.startswith("search."):  # the keys of `search` are dotted themselves
+        tree.setdefault("search", {})[key.removeprefix("search.")] = value
+        return
+    *sections, name = parts = key.split(".")
+    for position, section in enumerate(sections, start=1):
+        fresh: Any = [] if parts[position].isdigit() else {}
+        tree = _enter(tree, section, fresh, key)
+    if isinstance(tree, list):
+        _enter(tree, name, value, key)
+        tree[int(name)] = value
+    else:
+        tree[name] = value
+
+
+def lookup(tree: Any, key: str) -> Any:
+    """The value at a dotted key of plain nested data; None where there is none."""
+    if key.startswith("search."):
+        return tree.get("search", {}).get(key.removeprefix("search."))
+    for part in key.split("."):
+        try:
+            tree = tree[int(part)] if isinstance(tree, list) else tree[part]
+        except (LookupError, TypeError, ValueError):
+            return None
+    return tree
+
+
+def _enter(tree: Any, part: str, fresh: Any, key: str) -> Any:
+    """The branch `part` of a tree, made if it is missing; one that is no branch is replaced.
+
+    `pairs.delta.pitch` replaces a `pairs.delta` that was one number; `generators.0.num_cpus` reaches into a list.
+    """
+    if isinstance(tree, list):
+        if int(part) > len(tree):
+            raise ConfigError(f"{key}: the list has {len(tree)} entries; expected a position from 0 to {len(tree)}")
+        if int(part) == len(tree):
+            tree.append(fresh)
+        return tree[int(part)]
+    if not isinstance(tree.get(part), type(fresh)):
+        tree[part] = fresh
+    return tree[part]
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Every dotted key of plain nested data, branches too."""
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+
+
+def typed(text: str) -> Any:
+    """A value as typed on a command line, read as YAML; what is not YAML is text."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    origins: Mapping[str, str] = types.MappingProxyType({}),
+    prefix: str = "",
+) -> str:
+    """What is wrong, a line for each fault: the key, the value found, what is allowed, and where it came from.
+
+    Args:
+        error: pydantic's.
+        model: the section, or the whole tree, that refused.
+        origins: dotted key -> the file or option that it came from.
+        prefix: where the section stands in the tree, such as "probes.".
+    """
+    known = [key for key, _, _ in leaves(model, prefix)]
+    return "\n".join(_explain(fault, known, origins, prefix) for fault in error.errors())
+
+
+def _explain(fault: Any, known: list[str], origins: Mapping[str, str], prefix: str) -> str:
+    # pydantic puts the tags of unions into the path; only names of the tree and list positions are the user's.
+    path = [str(part) for part in fault["loc"] if isinstance(part, int) or part.isidentifier() or "." in part]
+    key = prefix + ".".join(path)
+    origin = next((origins[k] for k in (key, *_parents(key)) if k in origins), None)
+    where = f" (from {origin})" if origin and origin != f"--{key}" else ""
+    if fault["type"] == "extra_forbidden":
+        sections = {section for name in known for section in _parents(name)}
+        return f"{key}: unknown key{suggestion(key, [*sorted(sections), *known])}{where}"
+    message = fault["msg"].removeprefix("Value error, ")
+    found = fault.get("input")
+    value = f" is {SECRET.sub('***', repr(found))}" if key and not isinstance(found, (dict, BaseModel)) else ""
+    return f"{key or 'experiment'}{value}: {message[0].lower()}{message[1:]}{where}"
+
+
+def _parents(key: str) -> Iterator[str]:
+    while "." in key:
+        key = key.rpartition(".")[0]
+        yield key
+
+
+def annotation_name(annotation: Any) -> str:
+    """A type as `--help` shows it."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is typing.Literal:
+        return "|".join(str(arg) for arg in args)
+    if origin is typing.Annotated:
+        return annotation_name(args[0])
+    if origin in (typing.Union, types.UnionType):
+        return "|".join("null" if arg is type(None) else annotation_name(arg) for arg in args)
+    if origin in (tuple, list):
+        return "RANGE" if args == (int, int) else "LIST"
+    if origin is dict:
+        return "MAPPING"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "MAPPING"
+    return getattr(annotation, "__name__", str(annotation)).upper()

@@ -1,0 +1,55 @@
+"""The base of every configuration section, and the one error a user can mend.
+
+A section is defined beside the code that reads it; `doppel_ray.config` only puts the sections together.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+
+def _as_text(value: Any) -> Any:
+    return [str(name) for name in value] if isinstance(value, (list, tuple)) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_text)]
+"""Names such as those of folds, which YAML may take for numbers: `[1, 2]` is `["1", "2"]`."""
+
+
+def _as_range(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value, value)
+    if isinstance(value, str):
+        low, dots, high = value.partition("..")
+        if dots and low.strip().isdigit() and high.strip().isdigit():
+            return (int(low), int(high))
+        if not dots and low.strip().isdigit():
+            return (int(low), int(low))
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return tuple(value)
+    raise ValueError("expected a number such as 2, or a range such as 1..4")
+
+
+Range = Annotated[tuple[int, int], BeforeValidator(_as_range)]
+"""The least and the most of something: `4` is 4..4, `1..4` from 1 to 4."""
+
+
+class Section(BaseModel):
+    """A frozen, typed group of settings.
+
+    Unknown keys are refused. The docstring under a field is its description: it becomes the field's `--help` text.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+
+def kind_of(value: Any) -> Any:
+    """The `kind` of a section that is one of several, or of the plain data of one."""
+    return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)

@@ -1,0 +1,337 @@
+"""Two views of a recording for each index: which recording, and which of its seconds."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from doppel_ray.core import rng
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.schema import Names, Section
+from doppel_ray.data import audio_files
+from doppel_ray.data.recordings import catalogue
+from doppel_ray.data.recordings.catalogue import Catalogue
+from doppel_ray.data.recordings.order import permuted
+from doppel_ray.synth.timing import length
+
+SEGMENT_STREAM = 2**20 + 3
+"""Stream of the draws of where segments begin: a column for each view and layer."""
+
+_LARGEST_CACHED = 1 / 16
+"""Of the cache, the most that one recording may take: a few long ones would leave no room for all the others."""
+
+
+class RecordingsConfig(Section):
+    """Recordings as a source of pairs."""
+
+    layout: Literal["folder", "manifest", "esc50", "urbansound8k", "vivae", "speech_commands", "nsynth"] = "folder"
+    """folder: every audio file below root, unlabelled. manifest: a CSV or Parquet file that lists them. Or a data set's
+    own layout, with its labels and splits: ESC-50, UrbanSound8K, VIVAE, Speech Commands v2, NSynth."""
+    root: Path | None = None
+    """Folder of the recordings; of a manifest, the file itself."""
+    subset: Literal["esc10", "sc09"] | None = None
+    """esc10: the ten classes of ESC-10 (esc50). sc09: the ten digits (speech_commands). null: everything."""
+    label: str | None = None
+    """manifest: column of the labels; null: `label`, if there is one. nsynth: family (null) or pitch."""
+    path_column: str = "path"
+    """manifest: column of the paths, which are absolute or relative to the manifest."""
+    fold_column: str | None = None
+    """manifest: column of the folds or splits; null: `fold` or `split`, if there is one."""
+    classes: tuple[str, ...] | None = None
+    """manifest: the labels that may occur, in the order of their numbers; null: those that do."""
+    folds: Names | None = Field(default=None, min_length=1)
+    """Folds or splits to train on, such as [1, 2, 3, 4] (esc50) or [train] (speech_commands, nsynth: train, valid,
+    test); null: all."""
+    labelled: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Fraction of the recordings of each class that keep their label, at least one if it is above 0; CLAR's are 0.01,
+    0.1, 0.2 and 1."""
+    views: Literal["same", "jitter"] = "jitter"
+    """same: both views are one segment, for augmentations to tell apart, as CLAR's. jitter: two segments of one
+    recording, as the paper's temporal jitter."""
+    segment: Literal["random", "start"] = "random"
+    """random: begins anywhere; one that is silent gives way to one with the recording's loudest moment. start: begins
+    with the recording, as CLAR's. What is shorter than a segment is followed by zeros."""
+    mixture: int = Field(default=1, ge=1, le=64)
+    """Segments of one recording that are summed into each view, at the level of the loudest: the paper's dense
+    mixtures."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """A recording that cannot be read, or is silent, ends the run (fail), or the next of the pass takes its place and
+    it is named and counted (skip)."""
+    cache_mb: int = Field(default=256, ge=0)
+    """Decoded recordings held in memory, for each process, in MB."""
+    threads: int = Field(default=4, ge=1, le=64)
+    """Recordings decoded at once, for each process; more help where storage is slow to answer."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RecordingsConfig":
+        layout = {"esc10": "esc50", "sc09": "speech_commands"}.get(self.subset or "")
+        if layout is not None and layout != self.layout:
+            raise ValueError(f"subset is {self.subset}, which is of layout {layout}, but layout is {self.layout}")
+        if self.layout == "nsynth" and self.label not in (None, "family", "pitch"):
+            raise ValueError(f"label is {self.label!r}; expected family or pitch for layout nsynth")
+        for name in ("label", "fold_column", "classes"):
+            layouts = ("manifest", "nsynth") if name == "label" else ("manifest",)
+            if getattr(self, name) is not None and self.layout not in layouts:
+                raise ValueError(f"{name} is set, but layout {self.layout} has its own; it is for {layouts[0]}")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes names a class twice")
+        if self.segment == "start" and (self.views == "jitter" or self.mixture > 1):
+            raise ValueError("segment is start, which is one segment; expected views same and mixture 1 with it")
+        return self
+
+    def catalogue(self) -> Catalogue:
+        """The recordings to train on, with all their labels.
+
+        Raises:
+            ConfigError: they are not there, or not as the layout has them.
+        """
+        if self.root is None:
+            raise ConfigError("source.recordings.root is not set: give the folder that the recordings are in")
+        try:
+            found = self._load(self.root)
+            if self.folds is not None:
+                found = found.of_folds(self.folds)
+        except ConfigError as error:
+            raise ConfigError(f"source.recordings: {error}") from None
+        absent = found.absent() if self.on_error == "fail" else []
+        if absent:
+            raise ConfigError(
+                f"source.recordings: {len(absent)} of {len(found)} files are not there, first "
+                f"{', '.join(absent[:3])} (below {found.root}); mend the list, or leave them out with "
+                "source.recordings.on_error skip"
+            )
+        return found
+
+    def _load(self, root: Path) -> Catalogue:
+        if self.layout == "manifest":
+            return catalogue.manifest(root, self.path_column, self.label, self.fold_column, self.classes)
+        if self.layout == "esc50":
+            return catalogue.esc50(root, "esc10" if self.subset == "esc10" else None)
+        if self.layout == "urbansound8k":
+            return catalogue.urbansound8k(root)
+        if self.layout == "vivae":
+            return catalogue.vivae(root)
+        if self.layout == "speech_commands":
+            return catalogue.speech_commands(root, "sc09" if self.subset == "sc09" else None)
+        if self.layout == "nsynth":
+            return catalogue.nsynth(root, "pitch" if self.label == "pitch" else "family", self.folds)
+        return catalogue.folder(root)
+
+
+class Recordings:
+    """Views of recordings, each a function of (seed, index) and the files.
+
+    In each pass over the catalogue every recording comes once, in another order. Drawn one by one instead, two of a
+    batch would often be the same recording (of 320, in four of five batches of 32), and a contrastive objective would
+    push them apart; and a third of the recordings would not be heard in a pass. Here it takes a batch that spans two
+    passes, and the objective masks those (`PairMaker.labelled` returns what identifies a pair).
+
+    Args:
+        config: what to read and how.
+        sample_rate: of the views, in Hz.
+        duration: of the views, in seconds.
+        seed: the run's seed.
+        catalogue: the recordings, where they are known already; None: those that `config` names.
+
+    Attributes:
+        catalogue: the recordings, with the labels that are left after `labelled`.
+        labels: (recordings,) int64 of the catalogue's positions, -1 where there is no label.
+        broken: what could not be used so far, by path, with the reason (`on_error: skip`).
+
+    Raises:
+        ConfigError: the recordings are not there, or not as the layout has them.
+    """
+
+    def __init__(
+        self,
+        config: RecordingsConfig,
+        sample_rate: int,
+        duration: float,
+        seed: int,
+        catalogue: Catalogue | None = None,
+    ) -> None:
+        self.config = config
+        self.sample_rate, self.samples, self.seed = sample_rate, length(duration, sample_rate), seed
+        self.catalogue = (catalogue or config.catalogue()).partly_labelled(config.labelled, seed)
+        self.broken: dict[str, str] = {}
+        self.labels = torch.tensor(self.catalogue.labels)
+        self._cache = _Cache(config.cache_mb * 2**20)
+        self._threads = ThreadPoolExecutor(config.threads, thread_name_prefix="decode")
+
+    def __len__(self) -> int:
+        return len(self.catalogue)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.catalogue.classes
+
+    def check(self, decode: bool = False) -> dict[str, str]:
+        """Look at every file before training.
+
+        Args:
+            decode: decode them, which also finds damage inside and silence; otherwise read headers alone.
+
+        Returns:
+            What will be skipped, by path, with the reason.
+
+        Raises:
+            ConfigError: a file cannot be used and `on_error` is fail, or none can be used.
+        """
+        paths = [self.catalogue.path(item) for item in range(len(self))]
+        faults = {str(path): reason for path, reason in audio_files.scan(paths, decode).items()}
+        if faults and (self.config.on_error == "fail" or len(faults) == len(self)):
+            named = [f"{path}: {reason}" for path, reason in faults.items()]
+            more = f"\n  and {len(named) - 10} more" if len(named) > 10 else ""
+            mend = "" if len(faults) == len(self) else ", or leave them out with source.recordings.on_error skip"
+            raise ConfigError(
+                f"source.recordings: {len(faults)} of {len(self)} recordings cannot be used:\n  "
+                + "\n  ".join(named[:10])
+                + f"{more}\nmend them{mend}"
+            )
+        return faults
+
+    def views(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Both views of the pairs `indices` (n,), and the labels of their recordings.
+
+        Returns:
+            (2, n, samples) float32; (n,) int64, -1 where there is no label.
+
+        Raises:
+            UnreadableAudioError: a recording cannot be used, and `on_error` is fail, or none can.
+        """
+        sounds, items = self.heard(indices)
+        return sounds, self.labels[items]
+
+    def heard(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """As `views`, but with the recordings' positions in the catalogue, (n,) int64, in place of their labels."""
+        indices = indices.cpu().to(torch.int64)
+        passes, positions = indices // len(self), indices % len(self)
+        items = permuted(len(self), self.seed, passes, positions)
+        draws = self._draws(indices)
+        jobs = [(row, passes[row : row + 1], positions[row : row + 1]) for row in range(len(indices))]
+
+        def make(job: tuple[int, Tensor, Tensor]) -> tuple[int, Tensor]:
+            row, turn, position = job
+            item = int(items[row])
+            for step in range(1, len(self) + 1):
+                # What is known to be broken is tried again: a cut file may be whole where an index reads it, and an
+                # index must not depend on what was read before it.
+                try:
+                    return item, self._pair(self.catalogue.path(item), draws[row]).expand(2, -1)
+                except audio_files.UnreadableAudioError as error:
+                    if self.config.on_error == "fail":
+                        raise
+                    self.broken[str(error.path)] = error.reason
+                item = int(permuted(len(self), self.seed, turn, (position + step) % len(self)))
+            raise audio_files.UnreadableAudioError(
+                self.catalogue.root, f"none of the {len(self)} recordings can be used"
+            )
+
+        used, sounds = zip(*self._threads.map(make, jobs), strict=True)
+        return torch.stack(sounds, dim=1), torch.tensor(used)
+
+    def _draws(self, indices: Tensor) -> list[list[list[int]]]:
+        """32 random bits for each index, view and layer, from 0 to 2**32 - 1."""
+        views, layers = 1 if self.config.views == "same" else 2, self.config.mixture
+        first, second = rng.keys(self.seed, indices, SEGMENT_STREAM)
+        columns = torch.arange(views * layers, dtype=torch.int32)
+        bits = rng.bits((first[:, None], second[:, None]), columns).to(torch.int64) & 0xFFFFFFFF
+        return bits.unflatten(1, (views, layers)).tolist()
+
+    def _pair(self, path: Path, draws: Sequence[Sequence[int]]) -> Tensor:
+        """Views of one recording, (1 or 2, samples)."""
+        with self._cache.opened(path, self.sample_rate) as clip:
+            if sum(map(len, draws)) * self.samples > clip.samples:  # then decoding it once is less work
+                clip = audio_files.Decoded(clip.read(0, clip.samples), clip.step)
+            return torch.stack([self._view(path, clip, layers) for layers in draws])
+
+    def _view(self, path: Path, clip: audio_files.Clip, draws: Sequence[int]) -> Tensor:
+        layers = torch.stack([self._segment(path, clip, draw) for draw in draws])
+        if len(layers) == 1:
+            return layers[0]
+        # Summed layers are brought back to the level of the loudest, so that mixtures are as loud as recordings.
+        mixture = layers.sum(dim=0)
+        return mixture * (layers.abs().amax() / mixture.abs().amax().clamp(min=audio_files.SILENCE))
+
+    def _segment(self, path: Path, clip: audio_files.Clip, draw: int) -> Tensor:
+        """`samples` of a clip, from where 32 random bits say."""
+        spare = max(0, clip.samples - self.samples)
+        start = _scaled(draw, spare // clip.step + 1) * clip.step if self.config.segment == "random" else 0
+        sound = clip.read(start, self.samples)
+        if sound.abs().amax() < audio_files.SILENCE:
+            sound = self._loudest(path, clip, draw)
+        return torch.nn.functional.pad(sound, (0, self.samples - len(sound)))
+
+    def _loudest(self, path: Path, clip: audio_files.Clip, draw: int) -> Tensor:
+        """In place of a silent segment: one that holds the clip's loudest moment.
+
+        Clips are often a short sound and then nothing: of the random seconds of ESC-10, 8 in 100 are digital silence,
+        in which every recording is alike.
+        """
+        whole = clip.read(0, clip.samples)
+        peak, at = whole.abs().max(dim=0)
+        if peak < audio_files.SILENCE:
+            raise audio_files.UnreadableAudioError(path, "silent")
+        if self.config.segment == "start":
+            return whole[: self.samples]
+        first = max(0, int(at) - self.samples + 1)
+        last = min(int(at), max(0, len(whole) - self.samples))
+        start = first + _scaled(draw, last - first + 1)
+        return whole[start : start + self.samples]
+
+
+def _scaled(draw: int, count: int) -> int:
+    """One of `count` numbers from 0 on, from 32 random bits."""
+    return draw * count >> 32
+
+
+class _Cache:
+    """Decoded recordings, kept until the cache is full; then the others are read from their files each time.
+
+    Nothing is thrown out to make room: a pass touches every recording once, so what was touched last is what is needed
+    again last, and a cache that keeps the most recent would hardly ever hold what is asked for.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.held = size, 0
+        self.clips: dict[Path, audio_files.Decoded] = {}
+        self.lock = threading.Lock()
+
+    @contextmanager
+    def opened(self, path: Path, sample_rate: int) -> Iterator[audio_files.Clip]:
+        """A recording: from memory, now or from now on, if there is room for it; else from its file."""
+        if path in self.clips:
+            yield self.clips[path]
+            return
+        with audio_files.opened(path, sample_rate) as clip:
+            if not self._has_room(clip):
+                yield clip
+                return
+            decoded = self._decoded(path, clip)
+        if decoded is not None:
+            yield decoded
+            return
+        # Damaged somewhere, but perhaps whole where it is to be read; a decoder that met damage cannot go on.
+        with audio_files.opened(path, sample_rate) as clip:
+            yield clip
+
+    def _has_room(self, clip: audio_files.Clip) -> bool:
+        need = 4 * clip.samples
+        return need <= self.size * _LARGEST_CACHED and self.held + need <= self.size
+
+    def _decoded(self, path: Path, clip: audio_files.Clip) -> audio_files.Decoded | None:
+        try:
+            decoded = audio_files.Decoded(clip.read(0, clip.samples), clip.step)
+        except audio_files.UnreadableAudioError:
+            return None
+        with self.lock:  # other threads have been decoding too, perhaps the same file
+            if path not in self.clips and self._has_room(clip):
+                self.clips[path] = decoded
+                self.held += 4 * clip.samples
+        return decoded

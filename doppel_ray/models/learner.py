@@ -1,0 +1,247 @@
+"""Everything that learns: model, objective, optimizer, running average. One step at a time, without Ray."""
+
+import copy
+import math
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import update_bn
+
+from doppel_ray.data.augment import Augment
+from doppel_ray.models import checkpoint
+from doppel_ray.models.batchnorm import synchronise
+from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.models.objectives import collapsed, effective_rank, gather
+from doppel_ray.models.optimizers import average_state, averaged
+
+if TYPE_CHECKING:
+    from doppel_ray.config.experiment import Experiment
+
+SLOWER = 0.5
+"""What the learning rate is multiplied by at each return to the last checkpoint."""
+STATISTICS_PAIRS = 1024
+"""Most recent pairs, over all workers, from which a running average's batch-norm statistics are computed; at least one
+batch."""
+
+
+class DivergedError(ArithmeticError):
+    """Loss, gradient, embedding or weights are NaN or infinite, or the embedding has collapsed."""
+
+
+def agreed_precision(
+    asked: Literal["auto", "fp32", "bf16"], device: torch.device, workers: int
+) -> Literal["fp32", "bf16"]:
+    """Return the precision that all train workers compute in; with more than one, all must take part.
+
+    Args:
+        asked: `train.precision`; auto is bf16 if every worker's device has units for it, else fp32.
+        device: this worker's.
+        workers: how many there are.
+    """
+    if asked != "auto":
+        return asked
+    able = torch.tensor(int(has_bf16_units(device)), device=device)
+    if workers > 1:
+        torch.distributed.all_reduce(able, torch.distributed.ReduceOp.MIN)
+    return "bf16" if able.item() else "fp32"
+
+
+def has_bf16_units(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices in bfloat16 itself, faster than in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+class Learner:
+    """One worker's part of training.
+
+    Args:
+        experiment: the point.
+        classes: names of the classes that the pairs' labels count; empty: no classifier.
+        device: where to train.
+        workers: train workers; with more than one, a process group must be up.
+    """
+
+    def __init__(
+        self,
+        experiment: "Experiment",
+        classes: Sequence[str] = (),
+        device: str | torch.device = "cpu",
+        workers: int = 1,
+    ) -> None:
+        self.experiment = experiment
+        self.classes = tuple(classes)
+        self.device = torch.device(device)
+        train = experiment.train
+        frontend = experiment.frontend.build(experiment.synth.sample_rate)
+        # Features that the generators have not made are made here, on the trainer's device.
+        self.frontend = frontend.to(self.device) if experiment.frontend.where == "trainer" else None
+        self.augment = Augment(experiment.augment, experiment.run.seed, experiment.synth.sample_rate)
+
+        model = Recipe.of(experiment.plain(), self.classes).untrained()
+        if train.init is not None:
+            checkpoint.load_encoder(train.init, model)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if workers > 1:
+            synchronise(self.model, self.device)
+        ema = experiment.optim.ema
+        self.ema = averaged(self.model, ema) if ema is not None else None
+        self.recent: deque[Tensor] = deque(maxlen=max(1, STATISTICS_PAIRS // train.batch_size))
+        """What the model has last read, float16, for the average's batch-norm statistics."""
+        self.network: nn.Module = self.model
+        if workers > 1:
+            self.network = DistributedDataParallel(self.model, broadcast_buffers=False)
+        self.optimizer = experiment.optim.build(self.model.parameters(), train.batch_size)
+        self.objective = experiment.objective.build()
+        self.precision = agreed_precision(train.precision, self.device, workers)
+        """What this and every other worker computes in."""
+        self.embeddings: Tensor | None = None
+        """Of the last step, (2 · local batch, size); None before the first, and after a return to the checkpoint."""
+        self.returns = 0
+        """Times that training has gone back to the last checkpoint."""
+        self.network.train()
+        self._good: dict[str, Any] | None = None
+
+    def step(self, features: Tensor, labels: Tensor, ids: Tensor, indices: np.ndarray, step: int) -> dict[str, float]:
+        """One step of the optimizer.
+
+        Args:
+            features: (local batch, 2, channels, frames, bins) or waveforms (local batch, 2, 1, samples), on the device.
+            labels: (local batch,) int64, -1 where there is none, on the device.
+            ids: (local batch,) int64 identities of the pairs, on the device: those of one identity are no negatives of
+                each other.
+            indices: (local batch,) int64, the pairs'.
+            step: its number in the run.
+
+        Returns:
+            The loss and what else telemetry wants of it.
+
+        Raises:
+            DivergedError: loss, gradient or embedding is NaN or infinite, and the weights are as they were; or the step
+                made the weights NaN or infinite. All workers raise it alike.
+        """
+        experiment = self.experiment
+        lr = self._set_lr(experiment.optim.factor(step, experiment.train.steps) * SLOWER**self.returns)
+        # Both views as one batch, (2 · local batch, ...), the first views first.
+        views = features.transpose(0, 1).flatten(0, 1).float()
+        if self.frontend is not None:
+            views = self._features(views.squeeze(1), indices)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            embeddings, logits = self.network(views)
+        first, second = embeddings.chunk(2)
+        loss, terms = self.objective(first, second, logits, labels, ids)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), experiment.train.clip or float("inf"))
+        found = {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr}
+        # Both are of the whole batch, so that workers decide alike. The gradient is NaN wherever an embedding is NaN or
+        # infinite, also of a pair without a label, which cross-entropy leaves out of the loss.
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(found[name]):
+                raise DivergedError(f"{name} is {found[name]} at step {step}")
+        self.optimizer.step()
+        if not math.isfinite(size := self._size()):
+            raise DivergedError(f"norm of the weights is {size} after step {step}")
+        self.embeddings = embeddings.detach()
+        if self.ema is not None:
+            self.ema.update_parameters(self.model)
+            self.recent.append(views.half())
+        return found | {name: term.item() for name, term in terms.items()}
+
+    def spread(self) -> float | None:
+        """Effective rank of the last step's embeddings, None where there are none; every worker must take part."""
+        if self.embeddings is None:
+            return None
+        return effective_rank(gather(self.embeddings.float()).cpu()).item()
+
+    def check(self, uniformity: float, rank: float) -> None:
+        """Raise DivergedError if a contrastive objective's embedding has collapsed."""
+        if self.experiment.objective.kind != "cross_entropy" and (reason := collapsed(uniformity, rank)):
+            raise DivergedError(f"the embedding has collapsed: {reason}")
+
+    def settle(self) -> None:
+        """Compute the running average's batch-norm statistics from the last batches, before it is saved.
+
+        Every worker must take part. Without an average, or without a batch since training was resumed, nothing happens.
+        """
+        if self.ema is not None and self.recent:
+            update_bn((views.float() for views in self.recent), self.ema)
+
+    def go_back(self) -> None:
+        """Take the weights and the optimizer that were last kept again, and halve the learning rate."""
+        assert self._good is not None, "nothing has been kept"
+        self._load_state(self._good)
+        self.returns += 1
+
+    def save(self, folder: Path, position: Position, metrics: dict[str, Any]) -> None:
+        """Write a checkpoint. Its model is the running average where there is one, as `settle` has left it."""
+        resume = {"rng": torch.get_rng_state(), "returns": self.returns, "optimizer": self.optimizer.state_dict()}
+        model = self.model
+        if self.ema is not None:
+            resume |= {"model": self.model.state_dict(), "ema": self.ema.state_dict()}
+            model = self.ema.module
+        metrics = metrics | {"precision": self.precision}
+        checkpoint.save(folder, model, self.experiment.plain(), position, metrics, resume, self.classes)
+
+    def keep(self) -> None:
+        """Weights and optimizer as they are now are what `go_back` returns to: a copy, so only if it may be called."""
+        self._good = self._state()
+
+    def load(self, folder: Path) -> Position:
+        """Go on from a checkpoint."""
+        checkpoint.load_weights(folder, self.model)
+        resume = checkpoint.load_resume(folder)
+        if "model" in resume:
+            self.model.load_state_dict(resume["model"])
+        # The settings stay the experiment's: a trial that goes on from another's checkpoint may have other ones.
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(resume["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.pop("initial_lr", None)
+            group.update(own)
+        if self.ema is not None:
+            self.ema.load_state_dict(average_state(resume["ema"]))
+        torch.set_rng_state(resume["rng"])
+        self.returns = resume["returns"]
+        return checkpoint.position(folder)
+
+    @torch.no_grad()
+    def _features(self, sound: Tensor, indices: np.ndarray) -> Tensor:
+        """Features of both views, the first views first, with their spectral augmentations."""
+        drawn = self.experiment.pairs.drawn(torch.from_numpy(indices)).to(self.device)
+        assert self.frontend is not None
+        views = self.frontend(sound).unflatten(0, (2, -1))
+        return self.augment.both_features(views, drawn).flatten(0, 1)
+
+    def _state(self) -> dict[str, Any]:
+        parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.ema is not None:
+            parts["ema"] = self.ema.state_dict()
+        return copy.deepcopy(parts)
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.embeddings = None
+
+    def _size(self) -> float:
+        """Norm of all weights and batch-norm statistics: NaN or infinite if one of them is."""
+        state = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        return nn.utils.get_total_norm(state).item()
+
+    def _set_lr(self, factor: float) -> float:
+        """Set every group's learning rate to `factor` times what it was built with; returns the first group's."""
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+            group["lr"] = group["initial_lr"] * factor
+        return self.optimizer.param_groups[0]["lr"]
