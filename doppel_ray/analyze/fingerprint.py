@@ -1,9 +1,8 @@
 """Whether the views of a pair share something that has nothing to do with their sound.
 
-A positive pair shares its parameters. If something else that is drawn (a noise, a level, a mask) is in both of its views
-and in no other pair, the contrastive objective finds it, is content, and learns nothing about sound. The check renders
-views of *unrelated* parameters under one index: whatever then still leads from one view to the other is such a
-fingerprint.
+A positive pair shares its parameters. If something else that is drawn (a noise, a level, a mask) is in both of its
+views and in no other pair, the contrastive objective finds it and learns nothing about sound. The check renders views
+of *unrelated* parameters under one index: whatever then still leads from one view to the other is such a fingerprint.
 """
 
 import torch

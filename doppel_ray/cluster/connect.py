@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from doppel_ray.cluster.nodes import check_versions, growth, local_node, nodes
+from doppel_ray.cluster.nodes import check_versions, growth, living_nodes, local_node
 from doppel_ray.cluster.plan import Node
 from doppel_ray.cluster.ray_env import address
 from doppel_ray.core.errors import ConfigError
@@ -61,7 +61,7 @@ def connect() -> tuple[tuple[Node, ...], str]:
                 "start it again, or unset RAY_ADDRESS (and run `ray stop`) to use this machine alone"
             ) from None
         check_versions()
-        living = nodes()
+        living = living_nodes()
         more = growth(living)
         grows = f", which may grow by {len(more)} node{'s'[: len(more) != 1]}" if more else ""
         return (*living, *more), f"joined the Ray cluster at {joined}{grows}"
@@ -78,7 +78,7 @@ def connect() -> tuple[tuple[Node, ...], str]:
         )
     except Exception as error:  # Ray raises a plain Exception where its daemons do not come up in time
         raise ConfigError(f"Ray did not start on this machine: {str(error).splitlines()[0]}") from error
-    return nodes(), "started Ray on this machine"
+    return living_nodes(), "started Ray on this machine"
 
 
 def disconnect() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from doppel_ray.cluster.plan import Node
+from doppel_ray.cluster.ray_compat import available_resources_per_node
 from doppel_ray.cluster.ray_env import answers
 from doppel_ray.core.errors import ConfigError
 
@@ -89,7 +89,7 @@ def check_seen(file: Path) -> None:
     Raises:
         ConfigError: names the nodes.
     """
-    if len(nodes()) == 1:
+    if len(living_nodes()) == 1:
         return
     blind = [node for node, seen in ask_nodes(Path.is_file, file) if seen is False]
     if blind:
@@ -123,12 +123,12 @@ def _answer(reference: Any) -> Any:
         return error
 
 
-def nodes() -> tuple[Node, ...]:
+def living_nodes() -> tuple[Node, ...]:
     """The living nodes of the connected cluster, with all that each has."""
     return tuple(_described(node, node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
-def answering() -> tuple[Node, ...]:
+def answering_nodes() -> tuple[Node, ...]:
     """The nodes whose Ray takes a connection now: that one is gone Ray itself notices after half a minute."""
     return tuple(
         _described(node, node["Resources"])
@@ -137,7 +137,7 @@ def answering() -> tuple[Node, ...]:
     )
 
 
-def free() -> tuple[Node, ...]:
+def free_nodes() -> tuple[Node, ...]:
     """The living nodes, with what each has left."""
     left = available_resources_per_node()
     return tuple(

@@ -119,7 +119,7 @@ def shares(experiment: "Experiment", workers: int) -> tuple[Share, ...]:
     return tuple(asked)
 
 
-def plan(experiment: "Experiment", nodes: tuple[Node, ...], trials: int = 1) -> Plan:
+def plan_trial(experiment: "Experiment", nodes: tuple[Node, ...], trials: int = 1) -> Plan:
     """Hold a trial against the nodes: with the most train workers of those allowed that leave room for the others.
 
     Args:

@@ -1,5 +1,6 @@
 """What is refused before anything starts, because it would fail in the middle."""
 
+import importlib.util
 import itertools
 import logging
 import shutil
@@ -9,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from doppel_ray.cluster import ray_env
 from doppel_ray.config import variants
+from doppel_ray.config.tune import OPTUNA, PAUSING
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.object_storage import Place
+from doppel_ray.core.score_names import VALID
 from doppel_ray.models.checkpoint import Recipe
-from doppel_ray.runs import columns, mirror
 from doppel_ray.runs import folder as run_folder
-from doppel_ray.runs.metrics_log import VALID
-from doppel_ray.tune import schedulers
+from doppel_ray.runs import mirror
+from doppel_ray.runs.columns import TRAIN, USAGE
 
 if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment
@@ -51,7 +53,7 @@ def check(experiment: "Experiment", folder: Path | None = None) -> list[str]:
     concurrent = None
     if ray_env.address() is None:
         concurrent = plan_trial(experiment, local_node()).concurrent
-    schedulers.check(experiment, concurrent)
+    check_tune(experiment, concurrent)
     check_folder(experiment, folder)
     check_storage(experiment, folder)
     return warnings
@@ -122,7 +124,7 @@ def check_metric(experiment: "Experiment", is_new: bool = True) -> None:
 
     metric, several = experiment.tune.metric, variants.trial_count(experiment) > 1
     if not metric.startswith("probe/"):
-        told = [*columns.TRAIN, *columns.USAGE]
+        told = [*TRAIN, *USAGE]
         if several and metric not in told:
             raise ConfigError(
                 f"tune.metric is {metric!r}; expected probe/TASK/METRIC{VALID} or one of {', '.join(told)}"
@@ -144,7 +146,8 @@ def check_metric(experiment: "Experiment", is_new: bool = True) -> None:
         return
     if not _is_test_score(metric.removeprefix(f"probe/{task}/"), questions):
         raise ConfigError(
-            f"tune.metric is {metric!r}, but {task} is chosen by {', '.join(known)}{dotted_keys.suggestion(metric, known)}"
+            f"tune.metric is {metric!r}, but {task} is chosen by {', '.join(known)}"
+            f"{dotted_keys.suggestion(metric, known)}"
         )
     if is_new:
         use = f"{metric}{VALID}" if f"{metric}{VALID}" in known else " or ".join(known)
@@ -260,3 +263,34 @@ def _overlap(experiment: "Experiment") -> tuple[int, str]:
         f"(same file or same content, first {path}{same})"
     )
     return sum(label[path] != UNLABELLED for path in both), told
+
+
+def check_tune(experiment: "Experiment", concurrent: int | None) -> None:
+    """Refuse what is not installed, and trials that would wait for others that have no room.
+
+    Args:
+        experiment: what is swept.
+        concurrent: trials that run side by side; None: not known yet.
+
+    Raises:
+        ConfigError: says what is missing, and how to mend it.
+    """
+    scheduler, trials = experiment.tune.scheduler, variants.trial_count(experiment)
+    if scheduler in PAUSING and concurrent is not None and trials > concurrent:
+        raise ConfigError(
+            f"tune.scheduler is {scheduler!r}, whose trials wait for each other: all {trials} must run side by side, "
+            f"and {concurrent} fit; lower tune.samples or the trials' CPUs (train.cpus_per_worker, "
+            "generators.0.num_cpus, probes.cpus), or raise tune.concurrent"
+        )
+    if scheduler == "pbt" and experiment.train.keep is not None:
+        raise ConfigError(
+            "train.keep is set, and tune.scheduler is 'pbt', which lets a trial go on from any checkpoint of another: "
+            "leave train.keep null, which keeps them all"
+        )
+    if scheduler == "pbt" and not experiment.search:
+        raise ConfigError("tune.scheduler is 'pbt', and search: is empty: there is nothing to change")
+    if experiment.tune.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
+        raise ConfigError(f"tune.searcher is 'optuna', which is not installed: pip install '{OPTUNA}'")
+    for name in experiment.tune.log_to:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"tune.log_to has {name!r}, which is not installed: pip install 'doppel_ray[{name}]'")

@@ -92,7 +92,7 @@ class Experiment(Section):
         ):
             if section.get(key) is not None:
                 section[key] = str(Path(section[key]).expanduser().absolute())
-        return validate(plain)
+        return validate_experiment(plain)
 
     def with_values(self, values: Mapping[str, Any]) -> "Experiment":
         """A copy with dotted keys replaced and everything checked again.
@@ -103,7 +103,7 @@ class Experiment(Section):
         plain = self.plain()
         for key, value in values.items():
             dotted_keys.assign(plain, key, value)
-        return validate(plain, dict.fromkeys(values, "search"))
+        return validate_experiment(plain, dict.fromkeys(values, "search"))
 
 
 Scale = Literal["full", "small"]
@@ -111,7 +111,7 @@ SMALL = "small"
 """Section of a file that says what `--scale small` changes: dotted keys and values."""
 
 
-def read(
+def read_experiment(
     file: Path | None, overrides: Mapping[str, str] = types.MappingProxyType({}), scale: Scale = "full"
 ) -> Experiment:
     """An experiment from a YAML file (or the defaults) and dotted overrides.
@@ -136,12 +136,12 @@ def read(
     for key, text in overrides.items():
         dotted_keys.assign(plain, key, dotted_keys.typed(text))
         origins[key] = f"--{key}"
-    return validate(plain, origins)
+    return validate_experiment(plain, origins)
 
 
 def shrunk(file: Path) -> dict[str, tuple[Any, Any]]:
     """What `--scale small` changes: dotted key -> (full, small)."""
-    full, small = (read(file, scale=scale).plain() for scale in ("full", "small"))
+    full, small = (read_experiment(file, scale=scale).plain() for scale in ("full", "small"))
     return {key: (dotted_keys.lookup(full, key), dotted_keys.lookup(small, key)) for key in _read(file)[1]}
 
 
@@ -171,7 +171,7 @@ def _known_configs(file: Path) -> str:
     return f"; {folder} has {', '.join(known)}" if known else ""
 
 
-def validate(plain: dict[str, Any], origins: Mapping[str, str] = types.MappingProxyType({})) -> Experiment:
+def validate_experiment(plain: dict[str, Any], origins: Mapping[str, str] = types.MappingProxyType({})) -> Experiment:
     """Check plain nested data.
 
     Args:

@@ -1,21 +1,42 @@
 """`train`: how long, how wide and on what the model is trained, and which checkpoints are kept."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from doppel_ray.config.train import Keep
 from doppel_ray.core.schema import Range, Section
-from doppel_ray.runs.metrics_log import Row, number
 
 if TYPE_CHECKING:
     pass
 
 START_ATTEMPTS = 5
 """Times that a worker group may fail to start; each waits RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S for its resources."""
+
+
+class KeepConfig(Section):
+    """A policy: the best and the newest are kept, the others deleted once their rows are out."""
+
+    best: int = Field(default=0, ge=0)
+    """Checkpoints that are best by tune.metric; those that no probe has judged are not among them."""
+    last: int = Field(default=1, ge=1)
+    """Newest checkpoints; the very newest is what a trial goes on from."""
+
+    def most(self, epochs: int) -> int:
+        """Checkpoints of a trial of so many epochs that are kept at most, once all is over."""
+        return min(epochs, self.best + self.last)
+
+
+def _plain(value: Any) -> Any:
+    """`3`, and `best 2, last 1`, as the mapping that they stand for."""
+    if isinstance(value, str) and re.fullmatch(r"\w+ \d+(, *\w+ \d+)*", value):
+        return {name: int(count) for name, count in re.findall(r"(\w+) (\d+)", value)}
+    return {"last": value} if isinstance(value, int) else value
+
+
+Keep = Annotated[KeepConfig, BeforeValidator(_plain)]
+"""`{best: 2, last: 1}`, or `best 2, last 1`; `3` is `{last: 3}`."""
 
 
 class TrainConfig(Section):
@@ -101,39 +122,3 @@ class TrainConfig(Section):
     @property
     def steps(self) -> int:
         return self.epochs * self.steps_per_epoch
-
-
-class KeepConfig(Section):
-    """A policy: the best and the newest are kept, the others deleted once their rows are out."""
-
-    best: int = Field(default=0, ge=0)
-    """Checkpoints that are best by tune.metric; those that no probe has judged are not among them."""
-    last: int = Field(default=1, ge=1)
-    """Newest checkpoints; the very newest is what a trial goes on from."""
-
-    def most(self, epochs: int) -> int:
-        """Checkpoints of a trial of so many epochs that are kept at most, once all is over."""
-        return min(epochs, self.best + self.last)
-
-    def dropped(self, rows: Sequence[Row], metric: str, mode: str) -> list[Row]:
-        """The rows whose checkpoints are not kept.
-
-        Args:
-            rows: that a trial has sent, oldest first. A checkpoint whose probe is pending has no row yet, and is safe.
-            metric, mode: by which rows are compared.
-        """
-        judged = [row for row in rows if number(row.get(metric)) is not None]
-        best = sorted(judged, key=lambda row: row[metric], reverse=mode == "max")[: self.best]
-        kept = {row["epoch"] for row in (*best, *rows[-self.last :])}
-        return [row for row in rows if row["epoch"] not in kept]
-
-
-def _plain(value: Any) -> Any:
-    """`3`, and `best 2, last 1`, as the mapping that they stand for."""
-    if isinstance(value, str) and re.fullmatch(r"\w+ \d+(, *\w+ \d+)*", value):
-        return {name: int(count) for name, count in re.findall(r"(\w+) (\d+)", value)}
-    return {"last": value} if isinstance(value, int) else value
-
-
-Keep = Annotated[KeepConfig, BeforeValidator(_plain)]
-"""`{best: 2, last: 1}`, or `best 2, last 1`; `3` is `{last: 3}`."""

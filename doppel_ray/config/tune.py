@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from doppel_ray.config.search import Space
 from doppel_ray.core.schema import Section
 
 PAUSING = ("hyperband", "pbt")

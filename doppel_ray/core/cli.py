@@ -47,10 +47,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n{self.prog} --help lists every option")
 
-    def add_experiment(self, default: Path | None = None) -> None:
+    def add_experiment(self, model: type[BaseModel], default: Path | None = None) -> None:
         """Add --config and one option for every key of the experiment."""
-        from doppel_ray.config.experiment import Experiment
-
         self.add_argument(
             "--config",
             type=Path,
@@ -58,7 +56,7 @@ class Parser(argparse.ArgumentParser):
             metavar="FILE",
             help=f"YAML file of the experiment (default: {default})",
         )
-        self.add_keys(Experiment)
+        self.add_keys(model)
 
     def add_keys(self, model: type[BaseModel], prefix: str = "") -> None:
         """Add one option for every key of a section, or of the whole tree."""

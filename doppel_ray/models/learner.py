@@ -5,7 +5,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,21 +14,43 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
 
-from doppel_ray.data.augment import Augment
+from doppel_ray.data.augment import Augment, AugmentConfig
+from doppel_ray.data.frontends import FrontendConfig
+from doppel_ray.data.pairs import PairsConfig
 from doppel_ray.models import checkpoint
 from doppel_ray.models.batchnorm import synchronise
 from doppel_ray.models.checkpoint import Position, Recipe
-from doppel_ray.models.objectives import collapsed, effective_rank, gather
-from doppel_ray.models.optimizers import average_state, averaged
-
-if TYPE_CHECKING:
-    from doppel_ray.config.experiment import Experiment
+from doppel_ray.models.objectives import ObjectiveConfig, collapsed, effective_rank, gather
+from doppel_ray.models.optimizers import OptimConfig, average_state, averaged
+from doppel_ray.synth import SynthConfig
 
 SLOWER = 0.5
 """What the learning rate is multiplied by at each return to the last checkpoint."""
 STATISTICS_PAIRS = 1024
 """Most recent pairs, over all workers, from which a running average's batch-norm statistics are computed; at least one
 batch."""
+
+
+class Settings(Protocol):
+    """The sections of an experiment that a learner reads."""
+
+    @property
+    def run(self) -> Any: ...
+    @property
+    def synth(self) -> SynthConfig: ...
+    @property
+    def pairs(self) -> PairsConfig: ...
+    @property
+    def frontend(self) -> FrontendConfig: ...
+    @property
+    def augment(self) -> tuple[AugmentConfig, ...]: ...
+    @property
+    def objective(self) -> ObjectiveConfig: ...
+    @property
+    def optim(self) -> OptimConfig: ...
+    @property
+    def train(self) -> Any: ...
+    def plain(self) -> dict[str, Any]: ...
 
 
 class DivergedError(ArithmeticError):
@@ -72,7 +94,7 @@ class Learner:
 
     def __init__(
         self,
-        experiment: "Experiment",
+        experiment: Settings,
         classes: Sequence[str] = (),
         device: str | torch.device = "cpu",
         workers: int = 1,

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.score_names import VALID
 from doppel_ray.models import checkpoint
 from doppel_ray.probe.evaluate import BASELINES, UNTRAINED_PAIRS, ProbesConfig, evaluate
 from doppel_ray.report.leaderboard import show
-from doppel_ray.runs.metrics_log import VALID
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -29,10 +29,10 @@ from torch import Tensor, nn
 
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.schema import Section
+from doppel_ray.core.score_names import VALID
 from doppel_ray.probe.metrics import METRICS, Metric, check, interval, r2
 from doppel_ray.probe.task import Kind, Questions, Split
 from doppel_ray.probe.validation import parts
-from doppel_ray.runs.metrics_log import VALID
 
 
 class ProtocolConfig(Section):

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from doppel_ray.config.variants import SEED
+from doppel_ray.core.score_names import VALID
 from doppel_ray.report.study import BASELINES, Score, Setting, Study, title
-from doppel_ray.runs.metrics_log import VALID
 
 COSTS = ("train_seconds", "probe/seconds", "energy_joules")
 """Columns whose sum over its rows is what a trial has cost."""

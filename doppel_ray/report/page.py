@@ -12,10 +12,11 @@ import doppel_ray
 from doppel_ray.config.search import label
 from doppel_ray.config.variants import SEED
 from doppel_ray.core import dotted_keys
+from doppel_ray.core.score_names import VALID, reported
 from doppel_ray.report.figures import Figure
 from doppel_ray.report.leaderboard import latest, show, singles
 from doppel_ray.report.study import BASELINES, Score, Setting, Study, chosen_on_test, short, title
-from doppel_ray.runs.metrics_log import VALID, Row, checkpoint_name, number, reported
+from doppel_ray.runs.metrics_log import Row, checkpoint_name, number
 from doppel_ray.runs.reader import Run, Trial
 
 HERE = Path(__file__).parent

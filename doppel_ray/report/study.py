@@ -17,7 +17,8 @@ from typing import Any, Literal
 from doppel_ray.config.search import label
 from doppel_ray.config.variants import SEED
 from doppel_ray.core import dotted_keys
-from doppel_ray.runs.metrics_log import VALID, Row, is_test, number, reported
+from doppel_ray.core.score_names import VALID, is_test, reported
+from doppel_ray.runs.metrics_log import Row, number
 from doppel_ray.runs.reader import Run, Trial
 
 RUN_KEY = "run"

@@ -32,12 +32,13 @@ from torch.utils.tensorboard import summary
 
 from doppel_ray.config.search import Space, label
 from doppel_ray.config.variants import searched
+from doppel_ray.core.score_names import VALID, reported
 from doppel_ray.report.leaderboard import table
 from doppel_ray.report.study import study
 from doppel_ray.report.writer import FIGURES
 from doppel_ray.runs import reader
-from doppel_ray.runs.columns import BESIDE, TRAIN, USAGE, firsts
-from doppel_ray.runs.metrics_log import STEPS, VALID, Row, Tail, best, numbers, reported
+from doppel_ray.runs.columns import BESIDE, TRAIN, USAGE, about, firsts
+from doppel_ray.runs.metrics_log import STEPS, Row, Tail, best, numbers
 
 if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from doppel_ray.runs.metrics_log import POPULATION, VALID, Row, reported
+from doppel_ray.core.score_names import VALID, reported
+from doppel_ray.runs.metrics_log import POPULATION, Row
 
 if TYPE_CHECKING:
     pass

@@ -27,19 +27,6 @@ AXES = ("epoch", "step", "pairs", "pairs_from")
 """Columns of a row that say when, not what. A row's means are of the pairs from `pairs_from` on: those of the epoch, or
 of what was left of it when training went on from a checkpoint within it."""
 
-VALID = "_valid"
-"""Suffix of a validation score, which chooses; the column without it is the test score, which is reported."""
-
-
-def reported(metric: str) -> str:
-    """Return the column that is reported of what `metric` has chosen: of a validation score, the test score."""
-    return metric.removesuffix(VALID)
-
-
-def is_test(metric: str) -> bool:
-    """Return whether a column is a score of test examples."""
-    return metric.startswith("probe/") and metric.count("/") > 1 and not metric.endswith(VALID)
-
 
 def best(rows: Iterable[Row], metric: str, mode: str) -> Row | None:
     """Return the row that is best by `metric`, of equals the first; None if no row has it."""

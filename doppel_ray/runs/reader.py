@@ -11,19 +11,8 @@ from typing import Any
 from doppel_ray.config.variants import SEED
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.runs.metrics_log import (
-    POPULATION,
-    ROWS,
-    VALID,
-    Row,
-    best,
-    checkpoint_name,
-    checkpoint_of,
-    is_test,
-    number,
-    reported,
-    sound_rows,
-)
+from doppel_ray.core.score_names import VALID, is_test, reported
+from doppel_ray.runs.metrics_log import POPULATION, ROWS, Row, best, checkpoint_name, checkpoint_of, number, sound_rows
 
 RUN = "run.json"
 """What a run is: the resolved experiment, command, versions, commit, machine."""

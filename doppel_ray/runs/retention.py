@@ -4,8 +4,23 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from doppel_ray.config.train import KeepConfig
 from doppel_ray.models.checkpoint import WITHIN
-from doppel_ray.runs.metrics_log import Row, checkpoint_of
+from doppel_ray.runs.metrics_log import Row, checkpoint_of, number
+
+
+def dropped(keep: KeepConfig, rows: Sequence[Row], metric: str, mode: str) -> list[Row]:
+    """The rows whose checkpoints are not kept.
+
+    Args:
+        keep: the policy.
+        rows: that a trial has sent, oldest first. A checkpoint whose probe is pending has no row yet, and is safe.
+        metric, mode: by which rows are compared.
+    """
+    judged = [row for row in rows if number(row.get(metric)) is not None]
+    best = sorted(judged, key=lambda row: row[metric], reverse=mode == "max")[: keep.best]
+    kept = {row["epoch"] for row in (*best, *rows[-keep.last :])}
+    return [row for row in rows if row["epoch"] not in kept]
 
 
 def within_epochs(run: Path, step: int) -> list[Path]:

@@ -7,12 +7,12 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray.train
+import ray.train.torch
 import torch
 from ray.train import Checkpoint
 
@@ -209,17 +209,3 @@ def _report(learner: Learner, position: Position, metrics: dict[str, Any], rank:
 
 
 # --- the trainer ------------------------------------------------------------------------------------------------------
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    from doppel_ray.tune import sweep
-
-    return sweep.start(
-        "train", "Train and probe one experiment; a search: section in the file is left out.", None, argv
-    )
-
-
-if __name__ == "__main__":
-    from doppel_ray.core import cli
-
-    cli.run(main)

@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from doppel_ray.core.score_names import reported
 from doppel_ray.report import leaderboard
 from doppel_ray.runs import reader
-from doppel_ray.runs.metrics_log import Row, reported, waits_for
+from doppel_ray.runs.metrics_log import Row, waits_for
 
 
 class Standing:

@@ -4,9 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from doppel_ray.config.tune import OPTUNA, PAUSING
 from doppel_ray.config.variants import left, trial_count
-from doppel_ray.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment
@@ -143,36 +141,3 @@ def optuna(experiment: "Experiment", past: "Sequence[Trial]" = ()) -> Any:
         if trial.rows and metric in trial.rows[-1]:
             found.add_evaluated_point(trial.point, trial.rows[-1][metric])
     return found
-
-
-def check(experiment: "Experiment", concurrent: int | None) -> None:
-    """Refuse what is not installed, and trials that would wait for others that have no room.
-
-    Args:
-        experiment: what is swept.
-        concurrent: trials that run side by side; None: not known yet.
-
-    Raises:
-        ConfigError: says what is missing, and how to mend it.
-    """
-    import importlib.util
-
-    scheduler, trials = experiment.tune.scheduler, trial_count(experiment)
-    if scheduler in PAUSING and concurrent is not None and trials > concurrent:
-        raise ConfigError(
-            f"tune.scheduler is {scheduler!r}, whose trials wait for each other: all {trials} must run side by side, "
-            f"and {concurrent} fit; lower tune.samples or the trials' CPUs (train.cpus_per_worker, "
-            "generators.0.num_cpus, probes.cpus), or raise tune.concurrent"
-        )
-    if scheduler == "pbt" and experiment.train.keep is not None:
-        raise ConfigError(
-            "train.keep is set, and tune.scheduler is 'pbt', which lets a trial go on from any checkpoint of another: "
-            "leave train.keep null, which keeps them all"
-        )
-    if scheduler == "pbt" and not experiment.search:
-        raise ConfigError("tune.scheduler is 'pbt', and search: is empty: there is nothing to change")
-    if experiment.tune.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
-        raise ConfigError(f"tune.searcher is 'optuna', which is not installed: pip install '{OPTUNA}'")
-    for name in experiment.tune.log_to:
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"tune.log_to has {name!r}, which is not installed: pip install 'doppel_ray[{name}]'")

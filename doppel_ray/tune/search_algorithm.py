@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.experiment import Trial
-from ray.tune.experiment.config_parser import _create_trial_from_spec, _make_parser
 from ray.tune.search import SearchAlgorithm, Searcher
 
+from doppel_ray.cluster.ray_compat import _create_trial_from_spec, _make_parser
 from doppel_ray.config.search import label
 from doppel_ray.config.variants import Point
 from doppel_ray.runs import reader

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console
 
-import doppel_ray.cluster.ray_env  # before anything of Ray's
 from doppel_ray.cluster import preflight, ray_env
 from doppel_ray.config.experiment import Experiment, Scale, read_experiment, shrunk
 from doppel_ray.config.run import RunConfig
@@ -35,13 +34,6 @@ if TYPE_CHECKING:
     from doppel_ray.train.elastic import Room
 
 log = logging.getLogger(__name__)
-
-# Beside the installed package, also where `ray submit` has copied this file elsewhere.
-DEFAULT_CONFIG = Path(doppel_ray.__file__).parent.parent / "tune_configs" / "quickstart.yaml"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return start("tune", "Train and probe a sweep of experiments.", DEFAULT_CONFIG, argv)
 
 
 def start(module: str, description: str, default: Path | None, argv: Sequence[str] | None) -> int:
@@ -74,7 +66,7 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         default="full",
         help="small: as the file's `small` section shrinks it, to what two cores finish in minutes",
     )
-    parser.add_experiment(default)
+    parser.add_experiment(Experiment, default)
     args = parser.parse(argv)
     console = cli.screen(args.plain, sys.__stdout__)
     if args.resume is None and args.extend is None:
@@ -82,8 +74,8 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         if module == "train":
             experiment = one_trial(experiment)
         warnings = preflight.check(experiment)
-        shrunk = shrunk(args.config) if args.scale == "small" else {}
-        folder = run_folder.make(experiment, args.config, shrunk, warnings)
+        small = shrunk(args.config) if args.scale == "small" else {}
+        folder = run_folder.make(experiment, args.config, small, warnings)
         with hold(folder):
             return mirrored(experiment, folder, console, args.plain)
     given: str = args.resume or args.extend
@@ -162,7 +154,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
             cli.stop_on_sigterm()
             check_seen(folder.resolve() / reader.RUN)
             plan = plan_trial(experiment, nodes)
-            schedulers.check(experiment, plan.concurrent)
+            preflight.check_tune(experiment, plan.concurrent)
             run_folder.note(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])
             scheduler = schedulers.scheduler(experiment)
             agenda = schedulers.agenda(experiment, name, past, plan.concurrent, scheduler, budget)
@@ -264,7 +256,3 @@ def _fit(
         ),
     )
     tuner.fit()
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.air.integrations.mlflow import MLflowLoggerCallback
-from ray.air.integrations.wandb import WandbLoggerCallback, _WandbLoggingActor
+from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune import Callback
 from ray.tune.result import AUTO_RESULT_KEYS, TRAINING_ITERATION
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from doppel_ray.cluster.ray_compat import _WandbLoggingActor
 from doppel_ray.config.search import label
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.runs.metrics_log import Row, numbers

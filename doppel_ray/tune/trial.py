@@ -19,7 +19,7 @@ from doppel_ray.report import tensorboard
 from doppel_ray.runs import lineage
 from doppel_ray.runs.lock import ORPHANS, hold
 from doppel_ray.runs.metrics_log import POPULATION, RESIZE, Row, best, read_rows
-from doppel_ray.runs.retention import delete, drop, within_epochs
+from doppel_ray.runs.retention import delete, drop, dropped, within_epochs
 from doppel_ray.train import ray_snapshot
 from doppel_ray.train.elastic import ALONE, Room
 from doppel_ray.train.trainer import next_index, snapshot, trainer
@@ -70,7 +70,7 @@ def run(
         sent, tune = read_rows(folder), experiment.tune
         shown.row(row, best(sent, tune.metric, tune.mode), tune.metric)
         if (keep := experiment.train.keep) is not None:
-            drop(folder, keep.dropped(sent, tune.metric, tune.mode))
+            drop(folder, dropped(keep, sent, tune.metric, tune.mode))
         delete(within_epochs(folder / lineage.train_run(folder), row["step"]))
         send(row)
 

@@ -189,7 +189,9 @@ def test_a_folder_that_the_hosts_do_not_share_is_refused(hosts: Hosts, cluster: 
     """Every host has a /tmp of its own."""
     settings = {**SWEEP, "run.dir": "/tmp/runs"}
     arguments = [shlex.quote(str(part)) for key, value in settings.items() for part in (f"--{key}", value)]
-    code, output = hosts.run("ray", "submit", cluster, "doppel_ray/tune.py", "--", *arguments, timeout=PATIENCE)
+    code, output = hosts.run(
+        "ray", "submit", cluster, "doppel_ray/tune/__main__.py", "--", *arguments, timeout=PATIENCE
+    )
     _, *others = hosts.addresses
     assert code != 0, output
     assert f"run.dir: /tmp/runs/mine is not seen by {', '.join(sorted(others))}; choose a --run.dir" in output
@@ -216,7 +218,7 @@ def test_a_sweep_ends_well_although_a_host_is_lost(hosts: Hosts, cluster: Path) 
     run = hosts.folder / "runs" / "mine"
     settings = {"run.dir": run.parent, **SWEEP}
     arguments = [shlex.quote(str(part)) for key, value in settings.items() for part in (f"--{key}", value)]
-    sweep = hosts.start("ray", "submit", cluster, "doppel_ray/tune.py", "--", *arguments)
+    sweep = hosts.start("ray", "submit", cluster, "doppel_ray/tune/__main__.py", "--", *arguments)
 
     def rows() -> list[list[int]]:
         return [[row["epoch"] for row in read_rows(trial)] for trial in sorted(run.glob("trials/0*"))]

@@ -138,7 +138,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr(download, "LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(fetch.command, "stop_on_sigterm", lambda: None)
+    monkeypatch.setattr(fetch.cli, "stop_on_sigterm", lambda: None)
 
 
 def packed(folder: Path, name: str, inside: str = "") -> bytes:

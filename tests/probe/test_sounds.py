@@ -37,7 +37,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         done.append(path)
         return read(path, sample_rate)
 
-    monkeypatch.setattr(files, "read", counted)
+    monkeypatch.setattr(audio_files, "read", counted)
     return done
 
 
@@ -79,7 +79,7 @@ def test_sounds_that_another_version_has_decoded_are_not_used(
 ) -> None:
     paths = recordings("a")
     read_all(Cached(paths, RATE, 10 * SECOND))
-    monkeypatch.setattr(files, "VERSION", audio_files.VERSION - 1)
+    monkeypatch.setattr(audio_files, "VERSION", audio_files.VERSION - 1)
     read_all(Cached(paths, RATE, 10 * SECOND))
     assert len(decoded) == 10
 

@@ -15,6 +15,7 @@ import yaml
 
 from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.core.errors import ConfigError
+from doppel_ray.data import audio_files
 from doppel_ray.probe import ProbesConfig, protocols
 from doppel_ray.probe.embed import by_mel_statistics, embed
 from doppel_ray.probe.protocols import ProtocolConfig
@@ -497,8 +498,8 @@ def test_skipping_all_that_there_is_or_a_whole_fold_of_two_is_refused(esc50_fold
 
 
 def test_loading_opens_no_file(esc50_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "opened", None)
-    monkeypatch.setattr(files, "length", None)
+    monkeypatch.setattr(audio_files, "opened", None)
+    monkeypatch.setattr(audio_files, "length", None)
     assert len(Native(kind="esc50", root=esc50_folder).load(16000, cache=1.0).sounds) == 24
 
 

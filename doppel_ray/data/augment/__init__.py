@@ -1,8 +1,8 @@
 """Augmentations of sounds and of their features, drawn by index."""
 
-from doppel_ray.audio.augment.noise import Noise
 from doppel_ray.data.augment.augmentation import Augmentation
 from doppel_ray.data.augment.chain import KINDS, Augment, AugmentConfig, check_chain, read_chain
+from doppel_ray.data.augment.noise import Noise
 from doppel_ray.data.augment.spectral import SpecAugment, SpecMask
 from doppel_ray.data.augment.waveform import (
     Fade,

@@ -10,9 +10,9 @@ import torch
 from pydantic import BeforeValidator, Discriminator, Tag, TypeAdapter
 from torch import Tensor
 
-from doppel_ray.audio.augment.noise import Noise
 from doppel_ray.core.schema import kind_of
 from doppel_ray.data.augment.augmentation import Augmentation, Draws
+from doppel_ray.data.augment.noise import Noise
 from doppel_ray.data.augment.spectral import SpecAugment, SpecMask
 from doppel_ray.data.augment.waveform import (
     Fade,

@@ -8,13 +8,17 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 from ray.data import ExecutionOptions, ExecutionResources
-from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.data._internal.execution.interfaces.ref_bundle import BlockEntry, BlockSlice, RefBundle
-from ray.data._internal.logical.interfaces import LogicalPlan
-from ray.data._internal.logical.operators import InputData
-from ray.data._internal.stats import DatasetStats
 from ray.data.block import BlockAccessor
 
+from doppel_ray.cluster.ray_compat import (
+    BlockEntry,
+    BlockSlice,
+    DatasetStats,
+    ExecutionCallback,
+    InputData,
+    LogicalPlan,
+    RefBundle,
+)
 from doppel_ray.config.data import DataConfig, Pools
 from doppel_ray.train.stream import pool_scaling
 from doppel_ray.train.stream.generators import Generator, Shares, strategy
@@ -53,10 +57,7 @@ class Rows(Sequence[RefBundle]):
         ]
         # `ray.put` works in this process. `ray.data.range` has read tasks and `from_arrow` has metadata tasks: these
         # ask for a CPU each, and wait for ever when train workers and generators hold them all.
-        self.blocks = [
-            (BlockEntry(ray.put(part), BlockAccessor.for_block(part).get_metadata()),)  # type: ignore[arg-type]
-            for part in parts
-        ]
+        self.blocks = [(BlockEntry(ray.put(part), BlockAccessor.for_block(part).get_metadata()),) for part in parts]
         self.schema = parts[0].schema
         self.slices = [(BlockSlice(row, row + 1),) for row in range(ROWS)]
 
@@ -76,7 +77,7 @@ class Rows(Sequence[RefBundle]):
 
     def dataset(self) -> ray.data.Dataset:
         context = ray.data.DataContext.get_current().copy()
-        plan = LogicalPlan(InputData(self), context)  # type: ignore[arg-type]  # says list, takes any sequence
+        plan = LogicalPlan(InputData(self), context)  # it says list, and takes any sequence
         return ray.data.Dataset(plan, context, DatasetStats(metadata={}, parent=None))
 
 

@@ -8,13 +8,14 @@ import time
 from typing import Any
 
 from ray.data import DataContext
-from ray.data._internal.actor_autoscaler import ActorPoolScalingRequest
-from ray.data._internal.execution.backpressure_policy import (
+
+from doppel_ray.cluster.ray_compat import (
     ENABLED_BACKPRESSURE_POLICIES,
     ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+    ActorPoolScalingRequest,
     BackpressurePolicy,
+    ExecutionCallback,
 )
-from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 
 class Cap(BackpressurePolicy):

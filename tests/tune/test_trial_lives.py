@@ -11,9 +11,10 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from doppel_ray.cluster.plan import Node
 from doppel_ray.config.experiment import Experiment
+from doppel_ray.train import elastic
 from doppel_ray.train.elastic import Room
 from doppel_ray.tune import trial
-from tests.test_elastic import experiment
+from tests.train.test_elastic import experiment
 
 ELASTIC, FIXED = "1..4", "4"
 
@@ -23,7 +24,7 @@ Train = Callable[[str, list[Exception | None]], tuple[list[int], list[Exception]
 @pytest.fixture
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
     """Train with lives that end as told: the workers of each, what it failed of in the end, and what was told."""
-    monkeypatch.setattr(cluster, "answering", lambda: (Node("here", 8.0, 0.0),))
+    monkeypatch.setattr(elastic, "answering_nodes", lambda: (Node("here", 8.0, 0.0),))
 
     def run(allowed: str, ends: list[Exception | None]) -> tuple[list[int], list[Exception], str]:
         counts: list[int] = []

@@ -12,6 +12,7 @@ from doppel_ray.cluster.preflight import check_metric
 from doppel_ray.config.experiment import Experiment, validate_experiment
 from doppel_ray.config.train import KeepConfig
 from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.score_names import is_test
 from doppel_ray.data.frontends import VGGish
 from doppel_ray.probe.embed import by_mel_statistics, embed
 from doppel_ray.probe.protocols import ProtocolConfig, choosing, evaluate
@@ -20,7 +21,7 @@ from doppel_ray.probe.tasks import Factors
 from doppel_ray.probe.tasks.listing import rotated
 from doppel_ray.report import leaderboard, study
 from doppel_ray.runs import reader
-from doppel_ray.runs.metrics_log import Row, is_test
+from doppel_ray.runs.metrics_log import Row
 from doppel_ray.tune import schedulers
 from doppel_ray.tune.progress import Standing
 from tests.report.conftest import make_run, row

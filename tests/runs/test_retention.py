@@ -8,14 +8,14 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from doppel_ray.cluster import preflight
 from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.config.train import KeepConfig
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.runs.metrics_log import Row, checkpoint_of
-from doppel_ray.runs.retention import drop, within_epochs
+from doppel_ray.runs.retention import drop, dropped, within_epochs
 from doppel_ray.train import ray_snapshot
 from doppel_ray.train.trainer import snapshot
-from doppel_ray.tune import schedulers
 
 
 def rows(*scores: float | None, folder: Path = Path("elsewhere")) -> list[Row]:
@@ -28,8 +28,8 @@ def rows(*scores: float | None, folder: Path = Path("elsewhere")) -> list[Row]:
 
 
 def kept(policy: KeepConfig, sent: list[Row], mode: str = "max") -> list[int]:
-    dropped = [row["epoch"] for row in policy.dropped(sent, "score", mode)]
-    return [row["epoch"] for row in sent if row["epoch"] not in dropped]
+    gone = [row["epoch"] for row in dropped(policy, sent, "score", mode)]
+    return [row["epoch"] for row in sent if row["epoch"] not in gone]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_best_so_far_is_never_missed_although_each_row_lets_some_go(
 ) -> None:
     policy, sent, there = KeepConfig(best=best, last=last), rows(*scores), set[int]()
     for count in range(1, len(sent) + 1):
-        there = {*there, count} - {row["epoch"] for row in policy.dropped(sent[:count], "score", "max")}
+        there = {*there, count} - {row["epoch"] for row in dropped(policy, sent[:count], "score", "max")}
         assert there == set(kept(policy, sent[:count])), "what is wanted now has not been deleted before"
         assert count in there
         assert len(there) <= best + last
@@ -127,4 +127,4 @@ def test_a_population_whose_trials_go_on_from_any_checkpoint_keeps_them_all() ->
     search = {"pairs.delta": {"grid": [0.1, 0.2]}}
     wanted = Experiment.model_validate({"tune": {"scheduler": "pbt"}, "train": {"keep": 3}, "search": search})
     with pytest.raises(ConfigError, match=r"train\.keep .*pbt.*null"):
-        schedulers.check(wanted, None)
+        preflight.check_tune(wanted, None)

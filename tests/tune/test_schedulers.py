@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
+from doppel_ray.cluster import preflight
 from doppel_ray.config.experiment import validate_experiment
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.tune import schedulers
@@ -58,14 +59,14 @@ def test_what_a_scheduler_cannot_do_is_refused(search: dict[str, Any], tune: dic
 
 
 def test_trials_that_wait_for_each_other_must_all_fit() -> None:
-    schedulers.check(experiment(scheduler="pbt", samples=2), concurrent=2)
+    preflight.check_tune(experiment(scheduler="pbt", samples=2), concurrent=2)
     with pytest.raises(ConfigError, match=r"all 3 must run side by side, and 2 fit; lower tune\.samples"):
-        schedulers.check(experiment(scheduler="pbt", samples=3), concurrent=2)
+        preflight.check_tune(experiment(scheduler="pbt", samples=3), concurrent=2)
 
 
 def test_a_population_that_has_nothing_to_change_is_refused() -> None:
     with pytest.raises(ConfigError, match="there is nothing to change"):
-        schedulers.check(experiment({}, scheduler="pbt"), concurrent=2)
+        preflight.check_tune(experiment({}, scheduler="pbt"), concurrent=2)
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
@@ -75,7 +76,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_instal
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == name else found(asked))
     with pytest.raises(ConfigError, match=rf"tune\.log_to has '{name}'.*pip install 'doppel_ray\[{name}\]'"):
-        schedulers.check(experiment(log_to=[name]), concurrent=2)
+        preflight.check_tune(experiment(log_to=[name]), concurrent=2)
 
 
 def test_a_tracker_that_there_is_not_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from doppel_ray.cluster import capacity
 from doppel_ray.cluster.capacity import Shortage
 from doppel_ray.cluster.plan import Node
 from doppel_ray.config.experiment import Experiment, read_experiment
@@ -12,9 +13,9 @@ HEAD, GONE = Node("10.9.0.2", 1.0, 0.0), Node("10.9.0.3", 1.0, 0.0)
 @pytest.fixture
 def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """A trial of it needs both nodes."""
-    monkeypatch.setattr(shortage, "EVERY", 0.0)
-    monkeypatch.setattr(shortage, "PATIENCE", 0.0)
-    monkeypatch.setattr(cluster, "growth", lambda living: ())
+    monkeypatch.setattr(capacity, "EVERY", 0.0)
+    monkeypatch.setattr(capacity, "PATIENCE", 0.0)
+    monkeypatch.setattr(capacity, "growth", lambda living: ())
     return read_experiment(
         None,
         {"train.cpus_per_worker": "0.7", "generators.0.num_cpus": "0.7", "probes.cpus": "0.1", "probes.every": "1"},
@@ -25,9 +26,9 @@ def test_a_node_that_is_gone_is_named_once_with_what_is_lacking_and_how_to_mend_
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Shortage(experiment)
-    monkeypatch.setattr(cluster, "nodes", lambda: (HEAD, GONE))
+    monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD, GONE))
     assert found.news(["000_delta=0.05"]) is None
-    monkeypatch.setattr(cluster, "nodes", lambda: (HEAD,))
+    monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD,))
     told = found.news(["000_delta=0.05"])
     assert told is not None
     for part in (
@@ -40,11 +41,11 @@ def test_a_node_that_is_gone_is_named_once_with_what_is_lacking_and_how_to_mend_
     ):
         assert part in told
     assert found.news(["000_delta=0.05"]) is None, "once"
-    monkeypatch.setattr(cluster, "nodes", lambda: (HEAD, GONE))
+    monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD, GONE))
     assert "room for the running trials again" in str(found.news(["000_delta=0.05"]))
 
 
 def test_fewer_places_than_running_trials_are_told_too(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Shortage(experiment)
-    monkeypatch.setattr(cluster, "nodes", lambda: (HEAD, GONE))
+    monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD, GONE))
     assert "of 2 running trials 1 fit" in str(found.news(["000_delta=0.05", "001_delta=0.25"]))

@@ -25,8 +25,8 @@ def of(*cpus: float) -> tuple[Node, ...]:
 def living(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Node, ...]]:
     """What the cluster has, and what of it is free."""
     nodes: dict[str, tuple[Node, ...]] = {"all": (), "free": ()}
-    monkeypatch.setattr(cluster, "answering", lambda: nodes["all"])
-    monkeypatch.setattr(cluster, "free", lambda: nodes["free"])
+    monkeypatch.setattr(elastic, "answering_nodes", lambda: nodes["all"])
+    monkeypatch.setattr(elastic, "free_nodes", lambda: nodes["free"])
     return nodes
 
 
