@@ -42,7 +42,7 @@ class Task(Section, ABC):
     protocol: NamedProtocol | None = None
     """How its embeddings are asked; null: probes.protocol."""
     metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """In place of the source's own; trials are judged by the first."""
+    """In place of the source's own; the first is the score of the task."""
 
     @model_validator(mode="before")
     @classmethod

@@ -29,7 +29,7 @@ class Listing:
         targets: as in `Questions`.
         labels: names of the classes, or of the values.
         parts: for each file "train", "valid" or "test", or the name of its fold.
-        metrics: of the source, the first of which trials are judged by.
+        metrics: of the source, the first of which is the score of the task.
     """
 
     paths: tuple[Path, ...]
