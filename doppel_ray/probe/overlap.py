@@ -43,8 +43,8 @@ def shared(trained: Iterable[Path], tested: Iterable[Path]) -> dict[Path, Path]:
     equal, in whatever format without loss. A copy that was resampled or encoded with loss is not found. Files that
     cannot be read, and silent ones, equal no other.
 
-    Samples are read only where sample rate and length agree, and all of them only where the middle agrees too: 2,000
-    recordings of ESC-50 take about 2 s.
+    Samples are read only where sample rate and length agree, and all of them only where the middle agrees too: 320
+    recordings of ESC-10 against the other 80, all of one length, take 0.5 s.
     """
     trained, tested = list(trained), list(tested)
     inodes = {_inode(path): path for path in tested}
