@@ -5,6 +5,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+# One thread for each process: several tests run at once, and threads of small operations mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
 import hypothesis
 import pytest
