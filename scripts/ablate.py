@@ -16,12 +16,12 @@ import torch
 
 from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.data.pairs import PairMaker
-from doppel_ray.models.checkpoint import Recipe
+from doppel_ray.models.checkpoint import ModelSpec
 from doppel_ray.models.learner import Learner
 from doppel_ray.probe import protocols
 from doppel_ray.probe.embed import by_model, embed
 from doppel_ray.probe.protocols import ProtocolConfig
-from doppel_ray.probe.task import Examples, Questions, Split
+from doppel_ray.probe.task import Split, TaskDataset, TaskSpec
 from doppel_ray.probe.tasks import Factors, Native
 
 READING = "recordings read in windows of a second"
@@ -55,7 +55,7 @@ def train(experiment: Experiment) -> tuple[Learner, float]:
     return learner, time.process_time() - began
 
 
-def within(questions: Questions, names: tuple[str, ...]) -> Questions:
+def within(questions: TaskSpec, names: tuple[str, ...]) -> TaskSpec:
     """Cross-validation among some folds only: the others take no part."""
     chosen = [split for split in questions.splits if split.name in names]
     splits = []
@@ -65,8 +65,8 @@ def within(questions: Questions, names: tuple[str, ...]) -> Questions:
     return replace(questions, splits=tuple(splits))
 
 
-def scores(learner: Learner, experiment: Experiment, esc10: Examples, factors: Examples) -> str:
-    recipe = Recipe.of(experiment.plain())
+def scores(learner: Learner, experiment: Experiment, esc10: TaskDataset, factors: TaskDataset) -> str:
+    recipe = ModelSpec.of(experiment.plain())
     embedder = by_model(recipe.waveform_encoder(learner.model))
     columns = []
     vectors = embed(esc10.sounds, range(len(esc10.sounds)), embedder)

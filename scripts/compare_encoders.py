@@ -16,7 +16,7 @@ from doppel_ray.data.augment import read_chain
 from doppel_ray.data.frontends import FrontendConfig
 from doppel_ray.data.pairs import PairMaker, PairsConfig
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
-from doppel_ray.models.checkpoint import Recipe
+from doppel_ray.models.checkpoint import ModelSpec
 from doppel_ray.models.encoders import ENCODERS
 from doppel_ray.models.objectives import ObjectiveConfig
 from doppel_ray.models.optimizers import OptimConfig
@@ -118,7 +118,7 @@ def main() -> None:
                 print(f"| mel statistics | | | | | | {' | '.join(scores)} |", flush=True)
         pairs = made[reads]
         for seed in range(options.seeds):
-            recipe = Recipe(synth, reads, config, HEAD, seed)
+            recipe = ModelSpec(synth, reads, config, HEAD, seed)
             model = Model(config, HEAD, seed, channels=pairs.shape[2]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             steps, loss = train(model, pairs, options.seconds, options.batch)
             embedder = by_model(recipe.waveform_encoder(model))

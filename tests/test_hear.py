@@ -18,7 +18,7 @@ from doppel_ray.data.audio_files import Decoded
 from doppel_ray.data.windows import centred, cut
 from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load_model
 from doppel_ray.models import checkpoint
-from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.models.clips import Reading
 from doppel_ray.probe.embed import by_model, embed
 from doppel_ray.probe.sounds import Recorded
@@ -37,7 +37,7 @@ def write_checkpoint(folder: Path, settings: dict[str, Any], classes: tuple[str,
     """An untrained model's."""
     plain = Experiment.model_validate(settings).plain()
     folder.mkdir(parents=True)
-    checkpoint.save(folder, Recipe.of(plain, classes).untrained(), plain, Position(), {}, {}, classes)
+    checkpoint.save(folder, ModelSpec.of(plain, classes).untrained(), plain, Position(), {}, {}, classes)
     return folder
 
 

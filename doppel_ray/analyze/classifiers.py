@@ -84,7 +84,7 @@ class Pretrained(Classifier):
         self.name, self.batch, self.device = name, batch, device
         model, extractor = pretrained.load("AutoModelForAudioClassification", name, "--classifier")
         self.model = model.to(device)
-        self.ears = pretrained.Ears(extractor, sample_rate)
+        self.ears = pretrained.FeatureExtractor(extractor, sample_rate)
         self.classes = tuple(self.model.config.id2label[k] for k in range(self.model.config.num_labels))
         if len(self.classes) < 2:
             raise ConfigError(f"--classifier {name} knows {len(self.classes)} label; expected 2 or more")

@@ -70,7 +70,7 @@ def _online() -> bool:
     return True
 
 
-class Ears:
+class FeatureExtractor:
     """What a pretrained model hears: sounds at its own rate, as its feature extractor makes them.
 
     Args:

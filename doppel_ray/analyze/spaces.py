@@ -149,7 +149,7 @@ class Clap(Space):
         super().__init__(batch)
         self.model, extractor = pretrained.load("ClapModel", name, "--clap")
         self.model, self.device = self.model.to(device), device
-        self.ears = pretrained.Ears(extractor, sample_rate)
+        self.ears = pretrained.FeatureExtractor(extractor, sample_rate)
 
     def embed(self, sounds: Tensor) -> Tensor:
         found = self.model.get_audio_features(**self.ears(sounds, self.device))

@@ -19,7 +19,7 @@ WAIT = START_ATTEMPTS * float(ray_env.SETTINGS["RAY_TRAIN_WORKER_GROUP_START_TIM
 """Seconds that a trial waits for room for its train workers before it fails."""
 
 
-class Shortage:
+class CapacityMonitor:
     """Looks now and then whether the running trials still fit the nodes that are there.
 
     Args:

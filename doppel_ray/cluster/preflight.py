@@ -13,16 +13,16 @@ from doppel_ray.config import variants
 from doppel_ray.config.tune import OPTUNA, PAUSING
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.object_storage import Place
+from doppel_ray.core.object_storage import S3Path
 from doppel_ray.core.score_names import VALID
-from doppel_ray.models.checkpoint import Recipe
+from doppel_ray.models.checkpoint import ModelSpec
 from doppel_ray.runs import folder as run_folder
 from doppel_ray.runs import mirror
 from doppel_ray.runs.columns import TRAIN, USAGE
 
 if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment
-    from doppel_ray.probe.task import Questions
+    from doppel_ray.probe.task import TaskSpec
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def check_folder(experiment: "Experiment", folder: Path | None) -> None:
         raise ConfigError(f"run.dir: {place} {why}; choose another --run.dir") from None
     train, tune = experiment.train, experiment.tune
     count = train.epochs if train.keep is None else train.keep.most(train.epochs)
-    size = COPIES * 4 * sum(weights.numel() for weights in Recipe.of(experiment.plain()).untrained().parameters())
+    size = COPIES * 4 * sum(weights.numel() for weights in ModelSpec.of(experiment.plain()).untrained().parameters())
     free = shutil.disk_usage(there).free
     room = free + sum(file.stat().st_size for file in place.glob("trials/*/checkpoints*/*/*") if folder is not None)
     told = (
@@ -104,7 +104,7 @@ def check_storage(experiment: "Experiment", folder: Path | None) -> None:
     """
     if experiment.run.storage is None:
         return
-    Place.parse(experiment.run.storage).check()
+    S3Path.parse(experiment.run.storage).check()
     if folder is not None and (place := run_folder.copy_of(experiment, folder)) is not None:
         mirror.check_free(place, folder)
 
@@ -155,7 +155,7 @@ def check_metric(experiment: "Experiment", is_new: bool = True) -> None:
     log.warning("tune.metric: %s is a test score, by which this run goes on choosing as it began", metric)
 
 
-def _is_test_score(name: str, questions: "Questions") -> bool:
+def _is_test_score(name: str, questions: "TaskSpec") -> bool:
     """Whether a task has a test score of this name, its own or a baseline's."""
     from doppel_ray.probe.evaluate import BASELINES
     from doppel_ray.probe.protocols import columns

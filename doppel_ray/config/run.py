@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from doppel_ray.core.object_storage import Place
+from doppel_ray.core.object_storage import S3Path
 from doppel_ray.core.schema import Section
 
 
@@ -23,4 +23,4 @@ class RunConfig(Section):
     @field_validator("storage")
     @classmethod
     def _is_a_place(cls, url: str | None) -> str | None:
-        return None if url is None else str(Place.parse(url))
+        return None if url is None else str(S3Path.parse(url))

@@ -41,7 +41,7 @@ REMEDIES = {
 """Part of an error of pyarrow's -> what it means, and how to mend it."""
 
 
-def is_place(text: object) -> bool:
+def is_s3(text: object) -> bool:
     """Whether this names a place in object storage, and not a folder."""
     return str(text).startswith(SCHEME)
 
@@ -60,7 +60,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Place:
+class S3Path:
     """A bucket, or what lies below a prefix in it.
 
     Attributes:
@@ -74,7 +74,7 @@ class Place:
     options: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def parse(cls, url: str) -> "Place":
+    def parse(cls, url: str) -> "S3Path":
         """From a URL.
 
         Raises:
@@ -82,7 +82,7 @@ class Place:
         """
         parts = urlsplit(url)
         options = tuple(parse_qsl(parts.query, keep_blank_values=True))
-        if not is_place(url) or not parts.netloc:
+        if not is_s3(url) or not parts.netloc:
             raise ConfigError(f"expected s3://BUCKET/PREFIX, found {url!r}")
         if "@" in parts.netloc or {name for name, _ in options} & {"access_key", "secret_key", "session_token"}:
             raise ConfigError(f"credentials do not belong into a URL, which is written down: {CREDENTIALS}")
@@ -91,11 +91,11 @@ class Place:
                 raise ConfigError(f"the URL has an unknown option {name}; expected {', '.join(OPTIONS)}")
         return cls(parts.netloc, parts.path.strip("/"), options)
 
-    def __truediv__(self, name: str) -> "Place":
+    def __truediv__(self, name: str) -> "S3Path":
         return replace(self, path=posixpath.join(self.path, name))
 
     @property
-    def parent(self) -> "Place":
+    def parent(self) -> "S3Path":
         return replace(self, path=posixpath.dirname(self.path))
 
     @property

@@ -155,7 +155,7 @@ def load_resume(folder: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelSpec:
     """The sections of an experiment that decide what a model is and reads."""
 
     synth: SynthConfig
@@ -166,7 +166,7 @@ class Recipe:
     classes: int = 0
 
     @classmethod
-    def of(cls, experiment: dict[str, Any], classes: Sequence[str] = ()) -> "Recipe":
+    def of(cls, experiment: dict[str, Any], classes: Sequence[str] = ()) -> "ModelSpec":
         """From an experiment as a plain dictionary, such as a checkpoint holds, and the classes of its labels.
 
         Raises:
@@ -217,7 +217,7 @@ def _section(experiment: dict[str, Any], name: str, model: type[S]) -> S:
         raise ConfigError(dotted_keys.explain(error, model, prefix=f"{name}.")) from None
 
 
-def recipe(folder: Path) -> Recipe:
+def recipe(folder: Path) -> ModelSpec:
     """What the model of a checkpoint is and reads.
 
     Raises:
@@ -225,7 +225,7 @@ def recipe(folder: Path) -> Recipe:
     """
     found = about(folder)
     with _naming(folder):
-        return Recipe.of(found["experiment"], found["classes"])
+        return ModelSpec.of(found["experiment"], found["classes"])
 
 
 @contextmanager
@@ -240,7 +240,7 @@ def _naming(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def load(folder: Path) -> tuple[Model, Recipe]:
+def load(folder: Path) -> tuple[Model, ModelSpec]:
     """The trained model of a checkpoint, in evaluation mode, and its recipe.
 
     Raises:

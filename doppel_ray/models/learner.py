@@ -19,7 +19,7 @@ from doppel_ray.data.frontends import FrontendConfig
 from doppel_ray.data.pairs import PairsConfig
 from doppel_ray.models import checkpoint
 from doppel_ray.models.batchnorm import synchronise
-from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.models.objectives import ObjectiveConfig, collapsed, effective_rank, gather
 from doppel_ray.models.optimizers import OptimConfig, average_state, averaged
 from doppel_ray.synth import SynthConfig
@@ -108,7 +108,7 @@ class Learner:
         self.frontend = frontend.to(self.device) if experiment.frontend.where == "trainer" else None
         self.augment = Augment(experiment.augment, experiment.run.seed, experiment.synth.sample_rate)
 
-        model = Recipe.of(experiment.plain(), self.classes).untrained()
+        model = ModelSpec.of(experiment.plain(), self.classes).untrained()
         if train.init is not None:
             checkpoint.load_encoder(train.init, model)
         self.model = model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -197,7 +197,7 @@ class Learner:
         if self.ema is not None and self.recent:
             update_bn((views.float() for views in self.recent), self.ema)
 
-    def go_back(self) -> None:
+    def rollback(self) -> None:
         """Take the weights and the optimizer that were last kept again, and halve the learning rate."""
         assert self._good is not None, "nothing has been kept"
         self._load_state(self._good)
@@ -214,7 +214,7 @@ class Learner:
         checkpoint.save(folder, model, self.experiment.plain(), position, metrics, resume, self.classes)
 
     def keep(self) -> None:
-        """Weights and optimizer as they are now are what `go_back` returns to: a copy, so only if it may be called."""
+        """Weights and optimizer as they are now are what `rollback` returns to: a copy, so only if it may be called."""
         self._good = self._state()
 
     def load(self, folder: Path) -> Position:

@@ -19,7 +19,7 @@ from doppel_ray.models import checkpoint
 from doppel_ray.probe import baselines, protocols
 from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
 from doppel_ray.probe.protocols import NamedProtocol, ProtocolConfig
-from doppel_ray.probe.task import Questions, Split
+from doppel_ray.probe.task import Split, TaskSpec
 from doppel_ray.probe.tasks import TASKS, Factors, Task, TaskConfigs, Unreadable
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def evaluate(
     probes: ProbesConfig,
     kept: Path | None = None,
     encoder: Callable[[Task, Encoding], Embedded] | None = None,
-    seen: Callable[[Task, Questions, np.ndarray], None] = lambda task, questions, vectors: None,
+    seen: Callable[[Task, TaskSpec, np.ndarray], None] = lambda task, questions, vectors: None,
 ) -> dict[str, float]:
     """Scores of one checkpoint.
 
@@ -166,7 +166,7 @@ def evaluate(
     return scores
 
 
-def score(task: Task, protocol: ProtocolConfig, questions: Questions, embedded: Embedded) -> dict[str, float]:
+def score(task: Task, protocol: ProtocolConfig, questions: TaskSpec, embedded: Embedded) -> dict[str, float]:
     """What embeddings score on a task, without the sounds that could not be read.
 
     Raises:
@@ -182,7 +182,7 @@ def score(task: Task, protocol: ProtocolConfig, questions: Questions, embedded: 
     return protocols.evaluate(protocol, vectors[kept], _without(questions, failed))
 
 
-def _without(questions: Questions, gone: Collection[int]) -> Questions:
+def _without(questions: TaskSpec, gone: Collection[int]) -> TaskSpec:
     """What is asked of the examples but these."""
     if not gone:
         return questions

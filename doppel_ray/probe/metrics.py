@@ -4,7 +4,7 @@ Every metric takes weighted examples. A score is the metric with all weights 1; 
 each example weighted by how often it was drawn, so that the answers are sorted once for all resamples.
 
 `answers` are (n, labels) scores, of which only the order matters and greater means likelier; for regression (n, values)
-predictions. `targets` and `labels` are those of `task.Questions`. Greater is better for every metric here.
+predictions. `targets` and `labels` are those of `task.TaskSpec`. Greater is better for every metric here.
 """
 
 import math

@@ -6,7 +6,7 @@ import numpy as np
 
 from doppel_ray.core import files
 from doppel_ray.probe.evaluate import ProbesConfig
-from doppel_ray.probe.task import Questions
+from doppel_ray.probe.task import TaskSpec
 from doppel_ray.probe.tasks import Task
 
 FOLDER = "projector"
@@ -20,7 +20,7 @@ ENTRY = """embeddings {{
 
 
 def project(
-    folder: Path, probes: ProbesConfig, name: str, task: Task, questions: Questions, vectors: np.ndarray
+    folder: Path, probes: ProbesConfig, name: str, task: Task, questions: TaskSpec, vectors: np.ndarray
 ) -> None:
     """Show embeddings of the first task, in place of those of an earlier checkpoint.
 
@@ -46,7 +46,7 @@ def project(
         files.replace(folder / file, "".join("\t".join(cells) + "\n" for cells in lines))
 
 
-def _labels(questions: Questions, shown: np.ndarray) -> list[list[str]]:
+def _labels(questions: TaskSpec, shown: np.ndarray) -> list[list[str]]:
     """A line for each example; of values, which are several columns, also their names as the first line."""
     targets = questions.targets[shown]
     if questions.kind == "regression":

@@ -31,7 +31,7 @@ from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.schema import Section
 from doppel_ray.core.score_names import VALID
 from doppel_ray.probe.metrics import METRICS, Metric, check, interval, r2
-from doppel_ray.probe.task import Kind, Questions, Split
+from doppel_ray.probe.task import Kind, Split, TaskSpec
 from doppel_ray.probe.validation import parts
 
 
@@ -61,7 +61,7 @@ NamedProtocol = Annotated[
 """A protocol's settings, or its kind alone."""
 
 
-def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> dict[str, float]:
+def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: TaskSpec) -> dict[str, float]:
     """Return what embeddings score on a task.
 
     A score is the mean over the splits; in regression, the metric over the predictions of all splits together.
@@ -112,7 +112,7 @@ def evaluate(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questi
     return scores | of_splits if len(questions.splits) > 1 else scores
 
 
-def ask(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list[np.ndarray]:
+def ask(protocol: ProtocolConfig, embeddings: np.ndarray, questions: TaskSpec) -> list[np.ndarray]:
     """Return what is answered about the test examples of each split, after fitting on its others.
 
     Returns:
@@ -125,7 +125,7 @@ def ask(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) 
     return [ask_once(protocol, embeddings, questions, _all_but_test(split), split.test) for split in questions.splits]
 
 
-def columns(questions: Questions) -> tuple[str, ...]:
+def columns(questions: TaskSpec) -> tuple[str, ...]:
     """Return the names of the scores that `evaluate` gives."""
     first, *_ = questions.metrics
     of_splits = tuple(split.name for split in questions.splits) if len(questions.splits) > 1 else ()
@@ -134,7 +134,7 @@ def columns(questions: Questions) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def choosing(questions: Questions) -> tuple[str, ...]:
+def choosing(questions: TaskSpec) -> tuple[str, ...]:
     """Return the names of the validation scores that `evaluate` gives: those by which something may be chosen."""
     named = (*questions.metrics, *(["score"] if questions.kind == "regression" else []))
     return tuple(f"{name}{VALID}" for name in dict.fromkeys(named))
@@ -155,7 +155,7 @@ class _Answers:
     rows: np.ndarray
 
 
-def _answers(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list[_Answers]:
+def _answers(protocol: ProtocolConfig, embeddings: np.ndarray, questions: TaskSpec) -> list[_Answers]:
     """Answers about the test and the validation examples of each split."""
     if protocol.kind == "mlp":
         return [network.answers for network in _mlp(protocol, embeddings, questions)]
@@ -167,7 +167,7 @@ def _answers(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questi
     return found
 
 
-def _validated(name: str, answers: Sequence[_Answers], questions: Questions) -> float:
+def _validated(name: str, answers: Sequence[_Answers], questions: TaskSpec) -> float:
     """A validation score: as the test score, the mean over the splits, or over all their predictions together."""
     metric = METRICS[name]
     if questions.kind == "regression":
@@ -183,7 +183,7 @@ def _validated(name: str, answers: Sequence[_Answers], questions: Questions) -> 
     )
 
 
-def _on_validation(metric: Metric, answers: np.ndarray, questions: Questions, rows: np.ndarray, split: str) -> float:
+def _on_validation(metric: Metric, answers: np.ndarray, questions: TaskSpec, rows: np.ndarray, split: str) -> float:
     """A metric on validation examples; labels that all of them have, or none, are left out."""
     targets, labels = questions.targets[rows], questions.labels
     if questions.kind == "multilabel":
@@ -198,7 +198,7 @@ def _all_but_test(split: Split) -> np.ndarray:
     return np.concatenate([split.train, split.valid])
 
 
-def _check(embeddings: np.ndarray, questions: Questions) -> None:
+def _check(embeddings: np.ndarray, questions: TaskSpec) -> None:
     check(questions.metrics, questions.kind, questions.labels)
     first = questions.metrics[0]
     names = questions.labels if questions.kind == "regression" else tuple(split.name for split in questions.splits)
@@ -249,7 +249,7 @@ LARGE = 10_000_000
 
 
 def _linear(
-    protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions, fit: np.ndarray, asked: np.ndarray
+    protocol: ProtocolConfig, embeddings: np.ndarray, questions: TaskSpec, fit: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
     """Answers about the examples `asked` by a linear model of the examples `fit`."""
     from threadpoolctl import threadpool_limits
@@ -346,7 +346,7 @@ TEMPERATURE = 0.07
 
 
 def _knn(
-    protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions, fit: np.ndarray, asked: np.ndarray
+    protocol: ProtocolConfig, embeddings: np.ndarray, questions: TaskSpec, fit: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
     """Weighted mean of the targets of the neighbours of the examples `asked` among the examples `fit`: of classes and
     labels, their share of the votes; of values, the prediction.
@@ -365,7 +365,7 @@ def _knn(
     return torch.cat(answers).numpy()
 
 
-def _columns(questions: Questions) -> np.ndarray:
+def _columns(questions: TaskSpec) -> np.ndarray:
     """Targets with a column for each label, classes as ones and zeros: (n, labels) float64."""
     if questions.kind == "multiclass":
         return np.eye(len(questions.labels))[questions.targets]
@@ -398,7 +398,7 @@ GRID = tuple(
 """The 16 combinations of hear-eval-kit's default grid."""
 
 
-def _mlp(protocol: ProtocolConfig, embeddings: np.ndarray, questions: Questions) -> list["_Fitted"]:
+def _mlp(protocol: ProtocolConfig, embeddings: np.ndarray, questions: TaskSpec) -> list["_Fitted"]:
     """HEAR's shallow networks, the best of each split. As in HEAR, the network that was fitted on the training examples
     alone answers about the test examples too.
 
@@ -439,7 +439,7 @@ class _Fitted:
 
 
 def _fit_network(
-    protocol: ProtocolConfig, point: _GridPoint, embeddings: np.ndarray, questions: Questions, split: Split
+    protocol: ProtocolConfig, point: _GridPoint, embeddings: np.ndarray, questions: TaskSpec, split: Split
 ) -> _Fitted:
     train, valid = parts(questions, split)
     fitted, checked, tested = (
@@ -514,7 +514,7 @@ _ACTIVATION: dict[Kind, Callable[[Tensor], Tensor]] = {
 }
 
 
-_ASK_ONCE: dict[str, Callable[[ProtocolConfig, np.ndarray, Questions, np.ndarray, np.ndarray], np.ndarray]] = {
+_ASK_ONCE: dict[str, Callable[[ProtocolConfig, np.ndarray, TaskSpec, np.ndarray, np.ndarray], np.ndarray]] = {
     "linear": _linear,
     "knn": _knn,
 }

@@ -49,7 +49,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Questions:
+class TaskSpec:
     """What a task asks of its sounds, and how the answers are scored; what a protocol needs beside embeddings.
 
     Attributes:
@@ -68,7 +68,7 @@ class Questions:
 
 
 @dataclass(frozen=True)
-class Examples:
+class TaskDataset:
     """A task, ready to be embedded and asked.
 
     Attributes:
@@ -77,4 +77,4 @@ class Examples:
     """
 
     sounds: Sounds
-    questions: Questions
+    questions: TaskSpec

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from doppel_ray.probe.task import Questions, Split
+from doppel_ray.probe.task import Split, TaskSpec
 
 SHARE = 0.1
 """Share of the training examples that validate, where a split has no others for it."""
@@ -10,7 +10,7 @@ FEWEST = 4
 """Training examples of which a part can validate, so that two or more are left to fit on."""
 
 
-def parts(questions: Questions, split: Split) -> tuple[np.ndarray, np.ndarray]:
+def parts(questions: TaskSpec, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Return the examples to fit on and those to validate on; no test example is among either.
 
     They are the split's own, `train` and `valid`. Where `valid` is empty, or nothing can be measured on it, a seeded,
@@ -33,13 +33,13 @@ def parts(questions: Questions, split: Split) -> tuple[np.ndarray, np.ndarray]:
     return rows[~held], rows[held]
 
 
-def measurable(questions: Questions, rows: np.ndarray) -> bool:
+def measurable(questions: TaskSpec, rows: np.ndarray) -> bool:
     """Return whether answers about some examples can differ in worth: their targets are not all the same."""
     targets = questions.targets[rows]
     return len(targets) > 0 and bool((targets != targets[0]).any())
 
 
-def _strata(questions: Questions, rows: np.ndarray) -> np.ndarray:
+def _strata(questions: TaskSpec, rows: np.ndarray) -> np.ndarray:
     """Return the stratum of each example: its class, or the rarest of its labels, or for values always the same."""
     targets = questions.targets[rows]
     if questions.kind == "multiclass":

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.object_storage import Place, is_place
+from doppel_ray.core.object_storage import S3Path, is_s3
 from doppel_ray.report.writer import COMPARISON, make, place
 from doppel_ray.runs.reader import read
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"runs, {COMPARISON}/ in that of the first)",
     )
     args = parser.parse(argv)
-    if args.out is None and any(map(is_place, args.runs)):
+    if args.out is None and any(map(is_s3, args.runs)):
         raise ConfigError("a run that is in object storage has no folder here for its report: say where, --out PATH")
     console = cli.screen()
     with tempfile.TemporaryDirectory() as scratch:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _folder(run: str, scratch: Path, console: Console) -> Path:
     """A run's folder; of one in object storage what a report needs of it, for the moment."""
-    if not is_place(run):
+    if not is_s3(run):
         return Path(run)
     from doppel_ray.models.checkpoint import (
         RESUME,
@@ -46,7 +46,7 @@ def _folder(run: str, scratch: Path, console: Console) -> Path:
     )
     from doppel_ray.runs.mirror import download
 
-    there = Place.parse(run)
+    there = S3Path.parse(run)
     download(there, scratch / there.name, partial(console.print, markup=False), without=(WEIGHTS, RESUME))
     return scratch / there.name
 

@@ -38,7 +38,7 @@ from doppel_ray.report.study import study
 from doppel_ray.report.writer import FIGURES
 from doppel_ray.runs import reader
 from doppel_ray.runs.columns import BESIDE, TRAIN, USAGE, about, firsts
-from doppel_ray.runs.metrics_log import STEPS, Row, Tail, best, numbers
+from doppel_ray.runs.metrics_log import STEPS, JsonlFollower, Row, best, numbers
 
 if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment
@@ -140,7 +140,7 @@ class Trial:
 
     def __init__(self, folder: Path) -> None:
         self.curves = Curves(folder)
-        self.points = Tail(folder / STEPS, at_end=True)
+        self.points = JsonlFollower(folder / STEPS, at_end=True)
 
     def steps(self) -> None:
         """Take up what the train worker has written since."""

@@ -10,7 +10,7 @@ from doppel_ray.config.experiment import Experiment, validate_experiment
 from doppel_ray.config.tune import PAUSING
 from doppel_ray.core import dotted_keys, files, provenance
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.object_storage import Place
+from doppel_ray.core.object_storage import S3Path
 from doppel_ray.runs import reader
 
 TUNE_STATE = "tune"
@@ -61,12 +61,12 @@ def make(
     return folder
 
 
-def copy_of(experiment: Experiment, folder: Path) -> Place | None:
+def copy_of(experiment: Experiment, folder: Path) -> S3Path | None:
     """Where object storage has the copy of a run's folder; None: there is to be none."""
-    return None if experiment.run.storage is None else Place.parse(experiment.run.storage) / folder.resolve().name
+    return None if experiment.run.storage is None else S3Path.parse(experiment.run.storage) / folder.resolve().name
 
 
-def moved(folder: Path, place: Place) -> None:
+def moved(folder: Path, place: S3Path) -> None:
     """Let a run's folder say that it is here now, and its copy at a place."""
     plain = recorded(folder).plain()
     plain["run"] |= {"dir": str(folder.parent), "storage": str(place.parent)}

@@ -20,7 +20,7 @@ ORPHANS = 180.0
 
 
 @contextlib.contextmanager
-def hold(folder: Path, lock: str = LOCK, patience: float = 0.0) -> Iterator[None]:
+def lock_folder(folder: Path, lock: str = LOCK, patience: float = 0.0) -> Iterator[None]:
     """Keep other processes out of a folder; the hold ends with this process, however it ends.
 
     Args:

@@ -36,13 +36,13 @@ def best(rows: Iterable[Row], metric: str, mode: str) -> Row | None:
 
 def read_rows(folder: Path) -> list[Row]:
     """The rows that a trial has sent, oldest first; a line that was cut short by a crash is left out."""
-    rows, damaged = sound_rows(folder)
+    rows, damaged = valid_rows(folder)
     if damaged:
         log.warning("%s: %d damaged %s left out", folder / ROWS, damaged, "line" if damaged == 1 else "lines")
     return rows
 
 
-def sound_rows(folder: Path) -> tuple[list[Row], int]:
+def valid_rows(folder: Path) -> tuple[list[Row], int]:
     """The rows that a trial has sent, oldest first, and how many lines are damaged and left out."""
     file = folder / ROWS
     rows, damaged = [], 0
@@ -108,7 +108,7 @@ def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{name}", float(value)
 
 
-class Tail:
+class JsonlFollower:
     """The lines of a file of JSON lines that another process writes, as they come.
 
     Args:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.object_storage import Place, explained
+from doppel_ray.core.object_storage import S3Path, explained
 from doppel_ray.models.checkpoint import EPOCH, WITHIN
 from doppel_ray.runs.folder import TUNE_STATE
 from doppel_ray.runs.lock import LOCK, WORKER_LOCK
@@ -63,7 +63,7 @@ class Holder:
         return cls(socket.gethostname(), os.getpid(), str(folder.resolve()), time.time())
 
     @classmethod
-    def of(cls, place: Place) -> "Holder | None":
+    def of(cls, place: S3Path) -> "Holder | None":
         found = place.read(HOLDER)
         return None if found is None else cls(**json.loads(found))
 
@@ -72,16 +72,16 @@ class Holder:
             return False
         return not self.ended and time.time() - self.seen < LEASE
 
-    def tell(self, place: Place) -> None:
+    def tell(self, place: S3Path) -> None:
         place.write(HOLDER, json.dumps(asdict(self)).encode())
 
 
-def check_free(place: Place, folder: Path, fetched: bool = False) -> None:
+def check_free(place: S3Path, folder: Path, fetched: bool = False) -> None:
     """Refuse to run what another process runs, or another folder has gone on with.
 
     Args:
         place: of a run.
-        folder: the run's, here; where another process holds that, `hold` tells.
+        folder: the run's, here; where another process holds that, `lock_folder` tells.
         fetched: it holds, or will hold, what the place does.
 
     Raises:
@@ -104,7 +104,7 @@ def check_free(place: Place, folder: Path, fetched: bool = False) -> None:
         )
 
 
-def claim(place: Place, folder: Path, fetched: bool = False) -> None:
+def claim(place: S3Path, folder: Path, fetched: bool = False) -> None:
     """Let a place say that this process runs what is there; arguments and errors as `check_free`."""
     check_free(place, folder, fetched)
     with _reaching(place):
@@ -112,7 +112,7 @@ def claim(place: Place, folder: Path, fetched: bool = False) -> None:
 
 
 @contextmanager
-def _reaching(place: Place) -> Iterator[None]:
+def _reaching(place: S3Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -136,7 +136,7 @@ class Mirror:
         ConfigError: as `claim`.
     """
 
-    def __init__(self, folder: Path, place: Place, say: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, place: S3Path, say: Callable[[str], None]) -> None:
         self.folder, self.place, self.say = folder, place, say
         claim(place, folder)
         self.known = self._known()
@@ -256,7 +256,7 @@ def _content(file: Path) -> bytes | None:
 # --- and back ---------------------------------------------------------------------------------------------------------
 
 
-def fetch(place: Place, runs: Path, say: Callable[[str], None]) -> Path:
+def fetch(place: S3Path, runs: Path, say: Callable[[str], None]) -> Path:
     """Bring a run into a folder of its own, to go on with it there.
 
     Args:
@@ -287,7 +287,7 @@ def fetch(place: Place, runs: Path, say: Callable[[str], None]) -> Path:
     return folder
 
 
-def download(place: Place, folder: Path, say: Callable[[str], None], without: Collection[str] = ()) -> None:
+def download(place: S3Path, folder: Path, say: Callable[[str], None], without: Collection[str] = ()) -> None:
     """Bring a run's files into a new folder.
 
     Args:

@@ -12,7 +12,7 @@ from doppel_ray.config.variants import SEED
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.score_names import VALID, is_test, reported
-from doppel_ray.runs.metrics_log import POPULATION, ROWS, Row, best, checkpoint_name, checkpoint_of, number, sound_rows
+from doppel_ray.runs.metrics_log import POPULATION, ROWS, Row, best, checkpoint_name, checkpoint_of, number, valid_rows
 
 RUN = "run.json"
 """What a run is: the resolved experiment, command, versions, commit, machine."""
@@ -241,7 +241,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _trial(folder: Path, values: dict[str, Any], point: dict[str, Any], status: str, missing: list[str]) -> Trial:
     """A trial from its folder; what that lacks is added to `missing`."""
-    rows, damaged = sound_rows(folder)
+    rows, damaged = valid_rows(folder)
     experiment = _experiment(folder)
     if damaged:
         missing.append(f"{folder / ROWS}: {damaged} damaged {'line' if damaged == 1 else 'lines'} left out")

@@ -117,14 +117,14 @@ def _compile(function: Callable[..., Tensor], inputs: Sequence[Tensor], saved: P
     # at its devices after that. So it looks now.
     torch.zeros((), requires_grad=True).backward()
 
-    hold = torch.ops.doppel_ray.hold.default
-    if hold not in lowerings:
+    materialize = torch.ops.doppel_ray.materialize.default
+    if materialize not in lowerings:
 
         def keep(signal: Any) -> Any:
             signal.realize()
             return signal
 
-        register_lowering(hold, type_promotion_kind=None)(keep)
+        register_lowering(materialize, type_promotion_kind=None)(keep)
 
     with maths.tracing():
         graph = make_fx(function)(*inputs)

@@ -104,18 +104,18 @@ def running_sum(steps: Tensor) -> Tensor:
     if points == 1:
         return steps
     if points % block:
-        steps = hold(torch.nn.functional.pad(steps, (0, 0) * (steps.ndim - 1) + (0, -points % block)))
+        steps = materialize(torch.nn.functional.pad(steps, (0, 0) * (steps.ndim - 1) + (0, -points % block)))
     blocks = steps.unflatten(0, (-1, block))
     place = torch.arange(block, dtype=torch.int32, device=steps.device)
     up_to = -(place <= place[:, None]).to(torch.int32)  # all bits set, or none
     inside = (blocks[:, None] & up_to.view(block, block, *[1] * (steps.ndim - 1))).sum(dim=2, dtype=torch.int32)
     if len(blocks) > 1:
-        totals = hold(blocks.sum(dim=1, dtype=torch.int32))
-        inside = inside + hold(running_sum(totals) - totals)[:, None]
+        totals = materialize(blocks.sum(dim=1, dtype=torch.int32))
+        inside = inside + materialize(running_sum(totals) - totals)[:, None]
     return inside.flatten(0, 1)[:points]
 
 
-def hold(signal: Tensor) -> Tensor:
+def materialize(signal: Tensor) -> Tensor:
     """The signal itself, worked out here and kept: what runs at a faster rate only looks it up.
 
     Means something to the compiler alone, which would otherwise fuse control-rate work into the audio-rate loop and do
@@ -129,7 +129,7 @@ _tracing = False
 
 @contextlib.contextmanager
 def tracing() -> Iterator[None]:
-    """While the compiler watches: `hold` leaves its mark, and sums are spelt out."""
+    """While the compiler watches: `materialize` leaves its mark, and sums are spelt out."""
     global _tracing
     _tracing = True
     try:

@@ -18,7 +18,18 @@ import torch
 from torch import Tensor
 
 from doppel_ray.core import rng
-from doppel_ray.synth.maths import cosine, exp2m1, hold, midi_to_hz, power, running_sum, sine, tanh, to_phase, to_turns
+from doppel_ray.synth.maths import (
+    cosine,
+    exp2m1,
+    materialize,
+    midi_to_hz,
+    power,
+    running_sum,
+    sine,
+    tanh,
+    to_phase,
+    to_turns,
+)
 from doppel_ray.synth.parameters import Group, Range
 from doppel_ray.synth.timing import Tables, Timing
 
@@ -69,7 +80,7 @@ class Panel:
 
     def upsample(self, control: Tensor) -> Tensor:
         """A control signal at audio rate, by straight lines between control points. SynthAX: `ControlRateUpsample`."""
-        control = hold(control)
+        control = materialize(control)
         before, after = control[self.tables.point], control[self.tables.next_point]
         return before + self.tables.weight * (after - before)
 
@@ -120,11 +131,11 @@ class ADSR(Module):
         attack = torch.minimum(panel["attack"], held)
         decay = torch.minimum((held - panel["attack"]).clamp(min=0.0), panel["decay"])
 
-        rising = _ramp(time, hold(attack * rate))
-        falling = _ramp_down(time - hold(attack * rate), hold(decay * rate))
-        released = _ramp_down(time - hold(held * rate), hold(panel["release"] * rate))
+        rising = _ramp(time, materialize(attack * rate))
+        falling = _ramp_down(time - materialize(attack * rate), materialize(decay * rate))
+        released = _ramp_down(time - materialize(held * rate), materialize(panel["release"] * rate))
         # rising**alpha * released**alpha, with one power instead of two
-        return hold(power(rising * released, alpha) * (sustain + (1.0 - sustain) * power(falling, alpha)))
+        return materialize(power(rising * released, alpha) * (sustain + (1.0 - sustain) * power(falling, alpha)))
 
 
 _EPSILON = 1e-6  # SynthAX's guard for ramps of length 0
@@ -161,7 +172,7 @@ class LFO(Module):
     def play(self, panel: Panel, rate_modulation: Tensor) -> Tensor:
         """The oscillations, `(controls, modules, sounds)`; `rate_modulation` times `mod_depth` adds to the rate."""
         frequency = (panel["frequency"] + panel["mod_depth"] * rate_modulation).clamp(min=0.0)
-        steps = hold(to_phase(frequency / panel.timing.control_rate))
+        steps = materialize(to_phase(frequency / panel.timing.control_rate))
         phase = running_sum(steps) + to_phase(panel["initial_phase"] / (2.0 * math.pi))
 
         wave = -cosine(phase)  # half a turn late, as in the original
@@ -173,11 +184,11 @@ class LFO(Module):
         knobs = [panel[name] for name in ("sin", "tri", "saw", "rsaw", "sqr")]
         highest = knobs[0]
         for knob in knobs[1:]:
-            highest = hold(torch.maximum(highest, knob))
-        shares = [hold(torch.where(highest > 0.0, knob / highest, 1.0)) for knob in knobs]
-        weights = [hold(power(share, math.e)) for share in shares]
-        total = hold(_sum(weights))
-        return hold(_sum([weight * shape for weight, shape in zip(weights, shapes, strict=True)]) / total)
+            highest = materialize(torch.maximum(highest, knob))
+        shares = [materialize(torch.where(highest > 0.0, knob / highest, 1.0)) for knob in knobs]
+        weights = [materialize(power(share, math.e)) for share in shares]
+        total = materialize(_sum(weights))
+        return materialize(_sum([weight * shape for weight, shape in zip(weights, shapes, strict=True)]) / total)
 
 
 @dataclass(frozen=True)
@@ -192,8 +203,8 @@ class ModulationMixer(Module):
 
     def play(self, panel: Panel, signals: Tensor) -> Tensor:
         """From `(controls, inputs, sounds)` to `(controls, outputs, sounds)`."""
-        signals, weights = hold(signals), panel.array("mod").unflatten(0, (self.outputs, self.inputs))
-        return hold(_sum([weights[:, i] * signals[:, i, None] for i in range(self.inputs)]))
+        signals, weights = materialize(signals), panel.array("mod").unflatten(0, (self.outputs, self.inputs))
+        return materialize(_sum([weights[:, i] * signals[:, i, None] for i in range(self.inputs)]))
 
 
 @dataclass(frozen=True)
@@ -217,8 +228,8 @@ class AudioMixer(Module):
         """The mix, `(samples, sounds)`, in [-1, 1], of banks `(samples, modules, sounds)`, their modules in order."""
         levels = panel.array("level").split([bank.shape[1] for bank in banks])
         parts = [level[i] * bank[:, i] for level, bank in zip(levels, banks, strict=True) for i in range(bank.shape[1])]
-        mixed = hold(_sum(parts))
-        return mixed * hold(1.0 / mixed.abs().amax(dim=0).clamp(min=1.0))
+        mixed = materialize(_sum(parts))
+        return mixed * materialize(1.0 / mixed.abs().amax(dim=0).clamp(min=1.0))
 
 
 class VCO(Module):
@@ -248,11 +259,11 @@ class VCO(Module):
         """The phase at every sample, int32 `(samples, modules, sounds)`, the sample's own step included."""
         timing, tables = panel.timing, panel.tables
         pitch = midi_f0 + panel.exact("tuning")
-        frequency = hold(midi_to_hz(pitch) / timing.sample_rate)  # turns per sample, float64
+        frequency = materialize(midi_to_hz(pitch) / timing.sample_rate)  # turns per sample, float64
         lowest, highest = (440.0 * 2.0 ** ((note - 69.0) / 12.0) / timing.sample_rate for note in (0.0, HIGHEST_NOTE))
         # Everything below is in octaves above `pitch`.
-        floor, ceiling = hold((-pitch / 12.0).float()), hold(((HIGHEST_NOTE - pitch) / 12.0).float())
-        depth, modulation = hold(panel["mod_depth"] / 12.0), hold(modulation)
+        floor, ceiling = materialize((-pitch / 12.0).float()), materialize(((HIGHEST_NOTE - pitch) / 12.0).float())
+        depth, modulation = materialize(panel["mod_depth"] / 12.0), materialize(modulation)
 
         before = depth * modulation[tables.stretch_point]
         rise = depth * modulation[tables.stretch_next_point] - before  # from one control point to the next
@@ -273,11 +284,11 @@ class VCO(Module):
         series = torch.where(level, first * inside, geometric * exp2m1(slope * inside))
         rising_turns = entered.double() * lowest + (count - left).double() * highest
         falling_turns = entered.double() * highest + (count - left).double() * lowest
-        steps = hold(to_phase(torch.where(rising, rising_turns, falling_turns) + series.double() * frequency))
-        begin = hold(running_sum(steps) - steps + to_phase(panel.exact("initial_phase") / (2.0 * math.pi)))
-        entered, left, slope = hold(entered), hold(left), hold(slope)
-        geometric = hold(geometric * frequency.float())
-        entry_frequency = hold(torch.where(rising, lowest, highest))
+        steps = materialize(to_phase(torch.where(rising, rising_turns, falling_turns) + series.double() * frequency))
+        begin = materialize(running_sum(steps) - steps + to_phase(panel.exact("initial_phase") / (2.0 * math.pi)))
+        entered, left, slope = materialize(entered), materialize(left), materialize(slope)
+        geometric = materialize(geometric * frequency.float())
+        entry_frequency = materialize(torch.where(rising, lowest, highest))
 
         # Audio rate.
         at, place = tables.stretch, tables.place
@@ -311,7 +322,7 @@ class SquareSawVCO(VCO):
     def shape(self, panel: Panel, midi_f0: Tensor, phase: Tensor) -> Tensor:
         top = midi_to_hz(midi_f0 + panel.exact("tuning") + panel.exact("mod_depth").clamp(min=0.0))
         partials = 12000.0 / (top * torch.log10(top))
-        drive, shape = hold((0.5 * math.pi * partials).float()), panel["shape"]
+        drive, shape = materialize((0.5 * math.pi * partials).float()), panel["shape"]
         return (1.0 - 0.5 * shape) * tanh(drive * sine(phase)) * (1.0 + shape * cosine(phase))
 
 
@@ -328,12 +339,14 @@ class FmVCO(VCO):
 
     def phase(self, panel: Panel, midi_f0: Tensor, modulation: Tensor) -> Tensor:
         """`modulation` is `(samples, modules, sounds)` here: it has no closed form, so this sum runs at audio rate."""
-        frequency = hold(midi_to_hz(midi_f0 + panel.exact("tuning")) / panel.timing.sample_rate)  # turns per sample
-        carrier, index = hold(frequency.float()), hold(panel["mod_depth"] * frequency.float())
+        frequency = materialize(
+            midi_to_hz(midi_f0 + panel.exact("tuning")) / panel.timing.sample_rate
+        )  # turns per sample
+        carrier, index = materialize(frequency.float()), materialize(panel["mod_depth"] * frequency.float())
         deviation = torch.minimum(torch.maximum(index * modulation, -carrier), 0.5 - carrier)
         # The carrier's own step is exact; only the deviation is a float32.
-        steps = hold(hold(to_phase(frequency)) + to_phase(deviation))
-        return running_sum(steps) + hold(to_phase(panel.exact("initial_phase") / (2.0 * math.pi)))
+        steps = materialize(materialize(to_phase(frequency)) + to_phase(deviation))
+        return running_sum(steps) + materialize(to_phase(panel.exact("initial_phase") / (2.0 * math.pi)))
 
     def shape(self, panel: Panel, midi_f0: Tensor, phase: Tensor) -> Tensor:
         return cosine(phase)
@@ -358,7 +371,7 @@ class Rack:
     def __init__(self, modules: Mapping[str, Module], human: Tensor, timing: Timing, tables: Tables) -> None:
         """`human`: all knobs in human units, float64 `(P, sounds)`, in the order of the modules' tables."""
         self._modules, self._timing, self._tables = modules, timing, tables
-        self._exact, self._values = human, hold(human.float())
+        self._exact, self._values = human, materialize(human.float())
         self._rows: dict[str, dict[str, int]] = {}
         first = 0
         for name, module in modules.items():

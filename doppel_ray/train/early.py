@@ -7,7 +7,7 @@ import ray.train
 import torch
 import torch.distributed
 
-from doppel_ray.train.notices import Aws, Watch
+from doppel_ray.train.notices import Ec2SpotNotices, Watch
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ EVERY = 10
 """Steps between two times that the workers ask each other whether one of them has a reason."""
 
 
-class Early:
+class CheckpointTrigger:
     """Whether a checkpoint is due: all train workers come to the same answer at the same step.
 
     Args:
@@ -25,7 +25,7 @@ class Early:
         device: where the workers' process group takes tensors.
     """
 
-    def __init__(self, minutes: float | None, cloud: Aws | None, drains: bool, device: torch.device) -> None:
+    def __init__(self, minutes: float | None, cloud: Ec2SpotNotices | None, drains: bool, device: torch.device) -> None:
         self.minutes, self.drains, self.device = minutes, drains, device
         context = ray.train.get_context()
         self.rank, self.workers = context.get_world_rank(), context.get_world_size()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Room:
+class WorkerScaling:
     """What a trial may count on.
 
     Attributes:
@@ -60,7 +60,7 @@ class Room:
         return most_workers(experiment, answering_nodes(), self.side_by_side, counts)
 
 
-ALONE = Room()
+ALONE = WorkerScaling()
 """What a trial on its own may count on."""
 
 

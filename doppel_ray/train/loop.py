@@ -20,13 +20,13 @@ from doppel_ray.config.train import TrainConfig
 from doppel_ray.core.logs import log_to
 from doppel_ray.models.checkpoint import Position
 from doppel_ray.models.learner import DivergedError, Learner
-from doppel_ray.runs.lock import ORPHANS, WORKER_LOCK, hold
+from doppel_ray.runs.lock import ORPHANS, WORKER_LOCK, lock_folder
 from doppel_ray.runs.metrics_log import EARLY, RESIZE, bound
-from doppel_ray.train.early import Early
-from doppel_ray.train.elastic import Room, agreed
+from doppel_ray.train.early import CheckpointTrigger
+from doppel_ray.train.elastic import WorkerScaling, agreed
 from doppel_ray.train.energy import Meter
-from doppel_ray.train.notices import Aws
-from doppel_ray.train.prefetch import Feed
+from doppel_ray.train.notices import Ec2SpotNotices
+from doppel_ray.train.prefetch import Prefetcher
 from doppel_ray.train.step_log import Means, StepLog, _memory_mb
 
 if TYPE_CHECKING:
@@ -54,12 +54,14 @@ def train_loop(config: dict[str, Any]) -> None:
     experiment, folder = Experiment.model_validate(config["experiment"]), Path(config["folder"])
     rank = ray.train.get_context().get_world_rank()
     log_to(folder / f"worker_{rank}.log")
-    alone = hold(folder, WORKER_LOCK, ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
+    alone = lock_folder(folder, WORKER_LOCK, ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()
     with alone:
-        _train(experiment, folder, rank, config["source"], config["drains"], Room(**config["room"]))
+        _train(experiment, folder, rank, config["source"], config["drains"], WorkerScaling(**config["room"]))
 
 
-def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None, drains: bool, room: Room) -> None:
+def _train(
+    experiment: "Experiment", folder: Path, rank: int, source: str | None, drains: bool, room: WorkerScaling
+) -> None:
     train, workers = experiment.train, ray.train.get_context().get_world_size()
     device = ray.train.torch.get_device()
     torch.set_num_threads(max(1, round(train.cpus_per_worker)))
@@ -85,9 +87,11 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
         prefetch_batches=experiment.data.prefetch_batches,
         drop_last=True,
     )
-    feed = Feed(iter(batches), device, train.data_timeout)
+    feed = Prefetcher(iter(batches), device, train.data_timeout)
     means, steps = Means(), StepLog(folder if rank == 0 else None, train.log_every, position.step)
-    early = Early(train.checkpoint_minutes, Aws(train.spot_address) if train.spot == "aws" else None, drains, device)
+    early = CheckpointTrigger(
+        train.checkpoint_minutes, Ec2SpotNotices(train.spot_address) if train.spot == "aws" else None, drains, device
+    )
     energy = Meter()  # the row is the first worker's
     restarts: set[int] = set()
     step, index, within = position.step, position.next_index, position.within
@@ -106,7 +110,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
                 try:
                     found = learner.step(features, labels, ids, columns["index"], step)
                 except DivergedError as error:
-                    _go_back(learner, error, index, train)
+                    _rollback(learner, error, index, train)
                     found = {}
                 step, index = step + 1, index + train.batch_size
                 found["generator_seconds_per_pair"] = float(columns["seconds"].mean())
@@ -125,7 +129,7 @@ def _train(experiment: "Experiment", folder: Path, rank: int, source: str | None
             try:
                 learner.check(metrics.get("uniformity", -math.inf), math.inf if spread is None else spread)
             except DivergedError as error:
-                _go_back(learner, error, index, train)
+                _rollback(learner, error, index, train)
         except DivergedError as error:  # to stop here was asked for
             log.error("%s", error)
             ray.train.report({"diverged": str(error), "epoch": epoch + 1, "step": step}, checkpoint=None)
@@ -169,11 +173,11 @@ def classes_of(experiment: "Experiment") -> tuple[str, ...]:
     return experiment.source.recordings.catalogue().classes
 
 
-def _go_back(learner: Learner, error: DivergedError, index: int, train: TrainConfig) -> None:
+def _rollback(learner: Learner, error: DivergedError, index: int, train: TrainConfig) -> None:
     """Return to the last checkpoint's weights, or raise `error` again if the run is to stop, or has returned often."""
     if train.on_divergence == "stop" or learner.returns >= MOST_RETURNS:
         raise DivergedError(f"{error} (batch from index {index} on)") from error
-    learner.go_back()
+    learner.rollback()
     log.warning(
         "%s (batch from index %d on); goes on from the last checkpoint's weights with half the learning rate",
         error,

@@ -13,7 +13,7 @@ POLL = 5.0
 """Seconds between two looks at the cloud's metadata, as AWS advises; its notices come two minutes ahead."""
 
 
-class Aws:
+class Ec2SpotNotices:
     """Asks EC2's metadata service, which only the instance itself reaches, whether the instance is about to be taken.
 
     As documented in "Spot Instance interruption notices" of the EC2 user guide: `spot/instance-action` is not found
@@ -59,7 +59,7 @@ class Watch:
         cloud: which to ask.
     """
 
-    def __init__(self, cloud: Aws) -> None:
+    def __init__(self, cloud: Ec2SpotNotices) -> None:
         self.cloud = cloud
         self.notice: str | None = None
         """What has been announced."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Feed:
+class Prefetcher:
     """Batches for one worker, in order, fetched and converted beside the training step.
 
     Args:

@@ -13,7 +13,7 @@ from doppel_ray.config.train import START_ATTEMPTS
 from doppel_ray.models import checkpoint
 from doppel_ray.runs import lineage
 from doppel_ray.train import ray_snapshot
-from doppel_ray.train.elastic import Room
+from doppel_ray.train.elastic import WorkerScaling
 from doppel_ray.train.loop import train_loop
 from doppel_ray.train.stream.dataset import Stream
 
@@ -55,7 +55,7 @@ def next_index(folder: Path) -> int:
 
 
 def trainer(
-    experiment: "Experiment", folder: Path, callbacks: list[ray.train.UserCallback], workers: int, room: Room
+    experiment: "Experiment", folder: Path, callbacks: list[ray.train.UserCallback], workers: int, room: WorkerScaling
 ) -> TorchTrainer:
     """Ray Train for one trial.
 

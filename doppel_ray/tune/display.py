@@ -12,17 +12,17 @@ from rich.console import Group
 from rich.live import Live as Screen
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from doppel_ray.cluster.capacity import Shortage
+from doppel_ray.cluster.capacity import CapacityMonitor
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.core import cli, files
 from doppel_ray.report import leaderboard, tensorboard
 from doppel_ray.runs import reader
 from doppel_ray.runs.metrics_log import bound
 from doppel_ray.tune.budget import Budget
-from doppel_ray.tune.progress import Standing
+from doppel_ray.tune.progress import SweepProgress
 
 
-class Live(Callback):
+class ProgressCallback(Callback):
     """Follows Ray Tune's trials.
 
     All that it knows of the past is in the run's folder. Ray Tune pickles it with the state that it keeps, so that
@@ -39,7 +39,7 @@ class Live(Callback):
     def __init__(self, folder: Path, experiment: dict[str, Any], total: int, budget: Budget, plain: bool) -> None:
         self.folder, self.experiment, self.budget, self.plain = folder, experiment, budget, plain
         self.scheduler: str = experiment["tune"]["scheduler"]
-        self.standing = Standing(folder, experiment, total)
+        self.standing = SweepProgress(folder, experiment, total)
         self.entries: dict[str, dict[str, Any]] = {}
         """What trials.json says of each trial beside its status."""
         self.screen: Screen | None = None
@@ -64,7 +64,7 @@ class Live(Callback):
         self.bar = self.progress.add_task("", total=self.standing.total * self.standing.epochs)
         self._advance()
         experiment = Experiment.model_validate(self.experiment)
-        self.board, self.shortage = tensorboard.Sweep(self.folder, experiment), Shortage(experiment)
+        self.board, self.shortage = tensorboard.Sweep(self.folder, experiment), CapacityMonitor(experiment)
         if self.console.is_terminal:
             self.screen = Screen(
                 self._render(), console=self.console, refresh_per_second=2, get_renderable=self._render

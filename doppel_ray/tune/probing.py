@@ -21,7 +21,7 @@ import ray
 from ray.train import Checkpoint, UserCallback
 
 from doppel_ray.probe.evaluate import ProbesConfig
-from doppel_ray.runs.metrics_log import EARLY, RESIZE, Row, Tail, append_row, read_rows
+from doppel_ray.runs.metrics_log import EARLY, RESIZE, JsonlFollower, Row, append_row, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Rows:
         self.scratch = tempfile.TemporaryDirectory(prefix="doppel_ray-")
         self.reports = Path(self.scratch.name) / "reports.jsonl"
         """Where `Reports` writes."""
-        self.reported = Tail(self.reports)
+        self.reported = JsonlFollower(self.reports)
         self.pending: deque[_Pending] = deque()
         self.events: list[str] = []
         self.restarts = 0

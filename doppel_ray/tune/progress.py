@@ -14,7 +14,7 @@ from doppel_ray.runs import reader
 from doppel_ray.runs.metrics_log import Row, waits_for
 
 
-class Standing:
+class SweepProgress:
     """What is known of every trial of a sweep.
 
     Args:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment
     from doppel_ray.runs.reader import Trial
     from doppel_ray.tune.budget import Budget
-    from doppel_ray.tune.search_algorithm import Agenda
+    from doppel_ray.tune.search_algorithm import TrialQueue
 
 
 def space(experiment: "Experiment") -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _mutations(experiment: "Experiment") -> dict[str, Any]:
 
 def agenda(
     experiment: "Experiment", run: str, past: "Sequence[Trial]", concurrent: int, scheduler: Any, budget: "Budget"
-) -> "Agenda":
+) -> "TrialQueue":
     """The trials that are to run.
 
     Args:
@@ -121,14 +121,14 @@ def agenda(
         scheduler: which learns what the past has reached.
         budget: which ends the sweep.
     """
-    from doppel_ray.tune.search_algorithm import Agenda
+    from doppel_ray.tune.search_algorithm import TrialQueue
 
     recall = getattr(scheduler, "recall", lambda trial, rows: None)
     points = [trial.point for trial in past]
     if experiment.tune.searcher == "optuna":
-        return Agenda(run, past, optuna(experiment, past), trial_count(experiment), concurrent, budget, recall)
+        return TrialQueue(run, past, optuna(experiment, past), trial_count(experiment), concurrent, budget, recall)
     rest = left(experiment, points)
-    return Agenda(run, past, rest, len(past) + len(rest), concurrent, budget, recall)
+    return TrialQueue(run, past, rest, len(past) + len(rest), concurrent, budget, recall)
 
 
 def optuna(experiment: "Experiment", past: "Sequence[Trial]" = ()) -> Any:

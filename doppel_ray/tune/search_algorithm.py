@@ -43,7 +43,7 @@ class Ended:
     trial_id: str
 
 
-class Agenda(SearchAlgorithm):
+class TrialQueue(SearchAlgorithm):
     """Hands Ray Tune one trial after another.
 
     Args:

@@ -20,18 +20,18 @@ from doppel_ray.config.experiment import Experiment, Scale, read_experiment, shr
 from doppel_ray.config.run import RunConfig
 from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.object_storage import Place, is_place
+from doppel_ray.core.object_storage import S3Path, is_s3
 from doppel_ray.report import tensorboard, writer
 from doppel_ray.runs import folder as run_folder
 from doppel_ray.runs import mirror, reader
 from doppel_ray.runs.folder import TUNE_STATE
-from doppel_ray.runs.lock import hold
+from doppel_ray.runs.lock import lock_folder
 from doppel_ray.tune import display, schedulers
 from doppel_ray.tune.budget import Budget
-from doppel_ray.tune.search_algorithm import Agenda
+from doppel_ray.tune.search_algorithm import TrialQueue
 
 if TYPE_CHECKING:
-    from doppel_ray.train.elastic import Room
+    from doppel_ray.train.elastic import WorkerScaling
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +76,10 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         warnings = preflight.check(experiment)
         small = shrunk(args.config) if args.scale == "small" else {}
         folder = run_folder.make(experiment, args.config, small, warnings)
-        with hold(folder):
+        with lock_folder(folder):
             return mirrored(experiment, folder, console, args.plain)
     given: str = args.resume or args.extend
-    runs = Path(args.overrides.pop("run.dir", RunConfig().dir)) if is_place(given) else None
+    runs = Path(args.overrides.pop("run.dir", RunConfig().dir)) if is_s3(given) else None
     if args.config != default or args.scale != "full" or (args.overrides and args.extend is None):
         raise ConfigError(
             "--resume goes on with the run as it was configured; leave out --config and every other setting"
@@ -88,17 +88,17 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         )
     if args.resume is not None and args.extend is not None:
         raise ConfigError("--resume and --extend: choose one; --extend goes on with what is unfinished too")
-    folder = Path(given) if runs is None else fetched(Place.parse(given), runs, console)
+    folder = Path(given) if runs is None else fetched(S3Path.parse(given), runs, console)
     experiment = run_folder.recorded(folder) if args.extend is None else run_folder.more(folder, args.overrides)
     warnings = preflight.check(experiment, folder)
-    with hold(folder):
+    with lock_folder(folder):
         run_folder.note(folder, warnings=warnings)
         if args.extend is not None:
             run_folder.extend(folder, experiment)
         return mirrored(experiment, folder, console, args.plain)
 
 
-def fetched(place: Place, runs: Path, console: Console) -> Path:
+def fetched(place: S3Path, runs: Path, console: Console) -> Path:
     """A run from object storage, in a folder of its own below `runs`; returns that."""
     folder = mirror.fetch(place, runs, partial(console.print, markup=False))
     run_folder.moved(folder, place)
@@ -136,7 +136,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
     from doppel_ray.cluster.connect import connect, disconnect, hush
     from doppel_ray.cluster.nodes import check_seen, living_nodes
     from doppel_ray.cluster.plan import plan_trial
-    from doppel_ray.train.elastic import Room
+    from doppel_ray.train.elastic import WorkerScaling
 
     began, name = time.monotonic(), folder.resolve().name
     past = reader.read(folder).trials
@@ -160,7 +160,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
             agenda = schedulers.agenda(experiment, name, past, plan.concurrent, scheduler, budget)
             for line in (f"{told(agenda.total, past)} into {folder}", where, *plan.lines()):
                 console.print(line)
-            room = Room(plan.concurrent, grows=len(nodes) > len(living_nodes()))
+            room = WorkerScaling(plan.concurrent, grows=len(nodes) > len(living_nodes()))
             _fit(experiment, folder.resolve(), agenda, scheduler, budget, plain, room)
             result = _result(folder, agenda.total, budget)
     except KeyboardInterrupt:
@@ -229,7 +229,13 @@ def _compile_ahead(experiment: Experiment, console: Console) -> None:
 
 
 def _fit(
-    experiment: Experiment, folder: Path, agenda: Agenda, scheduler: Any, budget: Budget, plain: bool, room: "Room"
+    experiment: Experiment,
+    folder: Path,
+    agenda: TrialQueue,
+    scheduler: Any,
+    budget: Budget,
+    plain: bool,
+    room: "WorkerScaling",
 ) -> None:
     """Ray Tune itself. What it keeps of its own is for this life of the sweep alone, and removed with the next."""
     from ray import tune
@@ -237,7 +243,7 @@ def _fit(
     from doppel_ray.cluster.plan import DRIVER_CPUS
     from doppel_ray.tune import trial
 
-    callbacks: list[tune.Callback] = [display.Live(folder, experiment.plain(), agenda.total, budget, plain)]
+    callbacks: list[tune.Callback] = [display.ProgressCallback(folder, experiment.plain(), agenda.total, budget, plain)]
     if experiment.tune.log_to:
         from doppel_ray.tune import trackers
 

@@ -17,11 +17,11 @@ from doppel_ray.core.logs import log_to
 from doppel_ray.models.learner import DivergedError
 from doppel_ray.report import tensorboard
 from doppel_ray.runs import lineage
-from doppel_ray.runs.lock import ORPHANS, hold
+from doppel_ray.runs.lock import ORPHANS, lock_folder
 from doppel_ray.runs.metrics_log import POPULATION, RESIZE, Row, best, read_rows
 from doppel_ray.runs.retention import delete, drop, dropped, within_epochs
 from doppel_ray.train import ray_snapshot
-from doppel_ray.train.elastic import ALONE, Room
+from doppel_ray.train.elastic import ALONE, WorkerScaling
 from doppel_ray.train.trainer import next_index, snapshot, trainer
 from doppel_ray.tune.probing import Reports, Rows
 
@@ -39,7 +39,7 @@ def run(
     folder: Path,
     send: Callable[[Row], None],
     also: Mapping[str, Any] = types.MappingProxyType({}),
-    room: Room = ALONE,
+    room: WorkerScaling = ALONE,
 ) -> None:
     """Train, probe and record one point of the search; goes on where an earlier life of the same folder stopped.
 
@@ -106,7 +106,7 @@ def run(
         handler.close()
 
 
-def trainable(base: dict[str, Any], run_folder: Path, room: Room) -> Callable[[dict[str, Any]], None]:
+def trainable(base: dict[str, Any], run_folder: Path, room: WorkerScaling) -> Callable[[dict[str, Any]], None]:
     """The function that Ray Tune runs for each trial, in a process of its own.
 
     Args:
@@ -126,7 +126,7 @@ def trainable(base: dict[str, Any], run_folder: Path, room: Room) -> Callable[[d
         experiment = Experiment.model_validate(base).with_values(config)
         folder = run_folder / "trials" / ray.tune.get_context().get_trial_name()
         folder.mkdir(parents=True, exist_ok=True)
-        with hold(folder, patience=ORPHANS):
+        with lock_folder(folder, patience=ORPHANS):
             if experiment.tune.scheduler != "pbt":
                 run(experiment, folder, ray.tune.report, room=room)
                 return
@@ -153,7 +153,7 @@ def _send_with_pointer(row: Row) -> None:
         ray.tune.report(row, checkpoint=ray.tune.Checkpoint.from_directory(folder))
 
 
-def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Exception], room: Room) -> None:
+def _fit(experiment: "Experiment", folder: Path, rows: Rows, failure: list[Exception], room: WorkerScaling) -> None:
     """Train to the end; what it fails of is raised in the trial's own thread, once the last rows are out.
 
     Life after life: Ray Train starts lost workers again, but neither its own controller nor another number of workers.

@@ -3,7 +3,7 @@
 import pytest
 
 from doppel_ray.cluster import capacity
-from doppel_ray.cluster.capacity import Shortage
+from doppel_ray.cluster.capacity import CapacityMonitor
 from doppel_ray.cluster.plan import Node
 from doppel_ray.config.experiment import Experiment, read_experiment
 
@@ -25,7 +25,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
 def test_a_node_that_is_gone_is_named_once_with_what_is_lacking_and_how_to_mend_it(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Shortage(experiment)
+    found = CapacityMonitor(experiment)
     monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD, GONE))
     assert found.news(["000_delta=0.05"]) is None
     monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD,))
@@ -46,6 +46,6 @@ def test_a_node_that_is_gone_is_named_once_with_what_is_lacking_and_how_to_mend_
 
 
 def test_fewer_places_than_running_trials_are_told_too(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Shortage(experiment)
+    found = CapacityMonitor(experiment)
     monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD, GONE))
     assert "of 2 running trials 1 fit" in str(found.news(["000_delta=0.05", "001_delta=0.25"]))

@@ -13,7 +13,7 @@ from doppel_ray.config.experiment import Experiment
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.models import checkpoint
-from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.tune import sweep
 from tests.conftest import REPOSITORY
 
@@ -134,7 +134,7 @@ def test_probe_scores_a_checkpoint_and_writes_the_scores_down(tmp_path: Path, es
     plain = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}}).plain()
     folder = tmp_path / "epoch_0001"
     folder.mkdir()
-    checkpoint.save(folder, Recipe.of(plain).untrained(), plain, Position(), {}, {})
+    checkpoint.save(folder, ModelSpec.of(plain).untrained(), plain, Position(), {}, {})
     done = python(
         "probe",
         "--checkpoint",

@@ -18,7 +18,7 @@ from doppel_ray.data import audio_files
 from doppel_ray.data.pairs import PairMaker
 from doppel_ray.data.recordings import Catalogue, Recordings, RecordingsConfig, SourceConfig, choose, rank
 from doppel_ray.data.recordings.order import permuted
-from doppel_ray.models.checkpoint import Recipe
+from doppel_ray.models.checkpoint import ModelSpec
 from doppel_ray.synth import SynthConfig
 from doppel_ray.synth.timing import Timing
 from tests.recordings import write_noise
@@ -123,7 +123,7 @@ def test_a_recording_is_as_long_as_a_synthetic_sound_and_as_the_model_reads(samp
     synth = SynthConfig(sample_rate=sample_rate, duration=duration)
     catalogue = Catalogue(Path(), ("a.wav",), (-1,), (), ("",))
     found = Recordings(RecordingsConfig(), sample_rate, duration, 0, catalogue).samples
-    recipe = Recipe.of(Experiment(synth=synth).plain())
+    recipe = ModelSpec.of(Experiment(synth=synth).plain())
     assert found == Timing(sample_rate, duration, synth.control_rate).samples == recipe.samples
 
 

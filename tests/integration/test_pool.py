@@ -7,7 +7,7 @@ import pytest
 
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.models import checkpoint
-from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.probe import ProbesConfig
 from doppel_ray.probe.evaluate import Encoder, evaluate
 from doppel_ray.tune.probe_pool import Pool
@@ -19,7 +19,7 @@ def test_two_processes_give_the_embeddings_and_scores_of_one(tmp_path: Path, esc
     plain = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}}).plain()
     folder = tmp_path / "epoch_0000"
     folder.mkdir()
-    checkpoint.save(folder, Recipe.of(plain).untrained(), plain, Position(), {}, {})
+    checkpoint.save(folder, ModelSpec.of(plain).untrained(), plain, Position(), {}, {})
     broken = sorted((esc50_folder / "audio").iterdir())[0]
     broken.write_bytes(b"no audio")
     probes = ProbesConfig.model_validate(

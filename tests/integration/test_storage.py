@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from doppel_ray import hear
-from doppel_ray.core.object_storage import Place
+from doppel_ray.core.object_storage import S3Path
 from doppel_ray.runs import reader
 from doppel_ray.runs.mirror import HOLDER
 from tests.integration.processes import eventually
@@ -57,7 +57,7 @@ def test_a_sweep_goes_on_from_its_copy_in_another_folder_as_if_it_had_never_stop
     output, _ = peaceful.start_tiny(**ONE_TRIAL).communicate(timeout=PATIENCE)
     assert peaceful.leaves_nothing_behind(), output
 
-    storage = Place.parse(s3.url("sweeps/tiny"))
+    storage = S3Path.parse(s3.url("sweeps/tiny"))
     process = first.start_tiny(**ONE_TRIAL, run__storage=storage, train__keep="{best: 2, last: 1}")
     assert eventually(lambda: process.poll() is not None or any(first.rows().values()), PATIENCE)
     process.send_signal(signal.SIGTERM)

@@ -20,7 +20,7 @@ from doppel_ray.config.data import DataConfig, GeneratorConfig
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.data.pairs import PairMaker
 from doppel_ray.train.stream.dataset import Stream
-from doppel_ray.train.stream.pool_scaling import Demand
+from doppel_ray.train.stream.pool_scaling import PoolAutoscaler
 from tests.integration.processes import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("local_ray")]
@@ -168,7 +168,7 @@ def test_the_pool_grows_while_training_waits_and_shrinks_while_pairs_wait() -> N
     assert generators() == 1
 
     def read(pause: float) -> int:
-        end = time.monotonic() + 1.5 * Demand.WINDOW
+        end = time.monotonic() + 1.5 * PoolAutoscaler.WINDOW
         while time.monotonic() < end:
             next(rest)
             time.sleep(pause)

@@ -174,7 +174,7 @@ def test_what_is_no_number_leaves_the_weights_alone_and_can_be_gone_back_from() 
     rate = learner.step(features, labels, ids, indices, 2)["lr"]
     with pytest.raises(DivergedError, match="loss is nan at step 3"):
         learner.step(features * float("nan"), labels, ids, indices, 3)
-    learner.go_back()
+    learner.rollback()
     assert all(torch.equal(value, good[name]) for name, value in learner.model.state_dict().items())
     assert learner.spread() is None, "an epoch that ends here has no embeddings of these weights"
     assert learner.step(features, labels, ids, indices, 2)["lr"] == pytest.approx(rate / 2)
@@ -201,7 +201,7 @@ def test_divergence_of_weights() -> None:
     learner.keep()
     with pytest.raises(DivergedError, match=r"norm of the weights is (inf|nan) after step 0"):
         learner.step(*first, 0)
-    learner.go_back()
+    learner.rollback()
     assert all(torch.isfinite(value).all() for value in learner.model.state_dict().values())
 
 

@@ -14,11 +14,11 @@ from doppel_ray.config.experiment import Experiment
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data.pairs import PairMaker
 from doppel_ray.models import checkpoint
-from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.probe import ProbesConfig, baselines
 from doppel_ray.probe.evaluate import BASELINES, Encoder, _file, evaluate, score
 from doppel_ray.probe.protocols import ProtocolConfig
-from doppel_ray.probe.task import Questions, Split
+from doppel_ray.probe.task import Split, TaskSpec
 from doppel_ray.probe.tasks import Factors, Native
 
 SMALL = {"kind": "cnn", "width": 8}
@@ -28,7 +28,7 @@ def checkpoint_of(folder: Path, settings: dict[str, Any]) -> Path:
     """A checkpoint taken before the first step."""
     folder.mkdir()
     plain = Experiment.model_validate(settings).plain()
-    checkpoint.save(folder, Recipe.of(plain).untrained(), plain, Position(), {}, {})
+    checkpoint.save(folder, ModelSpec.of(plain).untrained(), plain, Position(), {}, {})
     return folder
 
 
@@ -186,7 +186,7 @@ def test_a_sound_that_cannot_be_read_is_refused_by_name_or_left_out_of_every_spl
     vectors = (rng.normal(size=(40, 4)) + 4.0 * targets[:, None]).astype(np.float32)
     fold = everything // 2 % 2
     splits = tuple(Split(f"fold_{k}", everything[fold != k], everything[:0], everything[fold == k]) for k in (0, 1))
-    questions = Questions("multiclass", targets, ("a", "b"), splits, ("accuracy",))
+    questions = TaskSpec("multiclass", targets, ("a", "b"), splits, ("accuracy",))
     vectors[7] = np.nan
     broken = {7: "dog.wav: cut short"}
     with pytest.raises(ConfigError, match=r"esc10: 1 of 40 files cannot be read, first dog\.wav: cut short; mend"):

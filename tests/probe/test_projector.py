@@ -9,7 +9,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from doppel_ray.probe import ProbesConfig
 from doppel_ray.probe.projector import CONFIG, project
-from doppel_ray.probe.task import Kind, Questions
+from doppel_ray.probe.task import Kind, TaskSpec
 
 TARGETS: dict[Kind, np.ndarray] = {
     "multiclass": np.array([0, 1, 2] * 4),
@@ -22,7 +22,7 @@ def shown(folder: Path, kind: Kind, count: int, vectors: np.ndarray) -> tuple[np
     """The vectors and the lines of labels that TensorBoard would read."""
     probes = ProbesConfig.model_validate({"tasks": ["factors", "esc10"], "root": folder, "projector": count})
     first, second = probes.build()
-    questions = Questions(kind, TARGETS[kind], ("dog", "rain", "sea"), (), ("accuracy",))
+    questions = TaskSpec(kind, TARGETS[kind], ("dog", "rain", "sea"), (), ("accuracy",))
     project(folder, probes, "epoch_0003", first, questions, vectors)
     project(folder, probes, "epoch_0003", second, questions, 0 * vectors)
     (entry,) = text_format.Parse((folder / CONFIG).read_text(), ProjectorConfig()).embeddings

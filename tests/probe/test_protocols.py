@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.probe import protocols, validation
 from doppel_ray.probe.protocols import ProtocolConfig, evaluate
-from doppel_ray.probe.task import Kind, Questions, Split
+from doppel_ray.probe.task import Kind, Split, TaskSpec
 
 LINEAR = ProtocolConfig()
 MLP = ProtocolConfig(kind="mlp", grid_points=1, max_epochs=15, seed=1)
@@ -49,10 +49,10 @@ def folds(n: int, count: int = 5) -> tuple[Split, ...]:
     )
 
 
-def ask(kind: Kind, targets: np.ndarray, splits: Sequence[Split] = (), labels: int | None = None) -> Questions:
+def ask(kind: Kind, targets: np.ndarray, splits: Sequence[Split] = (), labels: int | None = None) -> TaskSpec:
     count = labels or (int(targets.max()) + 1 if kind == "multiclass" else targets.shape[1])
     named = tuple(f"label {k}" for k in range(count))
-    return Questions(kind, targets, named, tuple(splits) or folds(len(targets)), METRICS[kind])
+    return TaskSpec(kind, targets, named, tuple(splits) or folds(len(targets)), METRICS[kind])
 
 
 def embeddings(n: int = 200, size: int = 40, seed: int = 0) -> np.ndarray:

@@ -20,7 +20,7 @@ from doppel_ray.probe import ProbesConfig, protocols
 from doppel_ray.probe.embed import by_mel_statistics, embed
 from doppel_ray.probe.protocols import ProtocolConfig
 from doppel_ray.probe.sounds import Recorded
-from doppel_ray.probe.task import Examples
+from doppel_ray.probe.task import TaskDataset
 from doppel_ray.probe.tasks import FACTORS, TASKS, Factors, Hear, Manifest, Native, Task
 from doppel_ray.probe.tasks.listing import rotated
 from tests.recordings import (
@@ -75,7 +75,7 @@ def write_hear(
     return root
 
 
-def by_file(examples: Examples) -> dict[str, tuple[str, str]]:
+def by_file(examples: TaskDataset) -> dict[str, tuple[str, str]]:
     """File -> its class, and the place of the split that it tests."""
     assert isinstance(examples.sounds, Recorded)
     asked = examples.questions
@@ -213,7 +213,7 @@ def test_a_hear_copy_of_the_real_esc10_is_the_same_task(tmp_path: Path, esc10: P
     assert mel_score(copy) == pytest.approx(mel_score(native), abs=1e-6)
 
 
-def mel_score(task: Examples) -> float:
+def mel_score(task: TaskDataset) -> float:
     """Accuracy of mel statistics."""
     vectors = embed(task.sounds, range(len(task.sounds)), by_mel_statistics(16000))
     return protocols.evaluate(ProtocolConfig(), vectors, task.questions)[task.questions.metrics[0]]

@@ -8,7 +8,7 @@ import pytest
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.models import checkpoint
-from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.runs import lineage
 from doppel_ray.runs.metrics_log import ROWS
 from doppel_ray.train.trainer import next_index
@@ -22,7 +22,7 @@ def other(tmp_path: Path) -> Path:
     folder = tmp_path / "001" / "checkpoints" / "epoch_0002"
     folder.mkdir(parents=True)
     plain = SMALL.plain()
-    checkpoint.save(folder, Recipe.of(plain).untrained(), plain, Position(2, 20, 640), {}, {})
+    checkpoint.save(folder, ModelSpec.of(plain).untrained(), plain, Position(2, 20, 640), {}, {})
     return folder
 
 

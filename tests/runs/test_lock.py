@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.runs.lock import hold
+from doppel_ray.runs.lock import lock_folder
 
 HOLD = """
 import sys, time
@@ -34,13 +34,13 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_folder_that_another_process_holds_is_refused_and_the_process_named(
     tmp_path: Path, other: subprocess.Popen[str]
 ) -> None:
-    with pytest.raises(ConfigError, match=f"in use by process {other.pid} on"), hold(tmp_path):
+    with pytest.raises(ConfigError, match=f"in use by process {other.pid} on"), lock_folder(tmp_path):
         pass
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     other.kill()
-    with hold(tmp_path, patience=20.0):
+    with lock_folder(tmp_path, patience=20.0):
         pass
-    with hold(tmp_path):
+    with lock_folder(tmp_path):
         pass

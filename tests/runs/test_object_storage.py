@@ -14,7 +14,7 @@ import pytest
 from doppel_ray.cluster import preflight
 from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.object_storage import Place
+from doppel_ray.core.object_storage import S3Path
 from doppel_ray.report.__main__ import main as report
 from doppel_ray.runs import folder as run_folder
 from doppel_ray.runs import mirror
@@ -37,7 +37,7 @@ def files(folder: Path) -> set[str]:
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
-def copied(folder: Path, place: Place) -> list[str]:
+def copied(folder: Path, place: S3Path) -> list[str]:
     """Bring a copy up to date; what is said of it."""
     said: list[str] = []
     Mirror(folder, place, said.append).finish()
@@ -65,18 +65,18 @@ def test_a_url_that_is_no_place_is_refused(url: str, said: str) -> None:
 
 
 def test_a_place_that_works_is_left_as_it_was(s3: Server) -> None:
-    place = Place.parse(s3.url("sweeps/tiny"))
+    place = S3Path.parse(s3.url("sweeps/tiny"))
     place.check()
     assert place.entries() == {}
-    assert Place.parse(str(place)) == place
-    assert str(Place.parse("s3://bucket/mine").parent) == "s3://bucket"
+    assert S3Path.parse(str(place)) == place
+    assert str(S3Path.parse("s3://bucket/mine").parent) == "s3://bucket"
     assert (place / "mine").parent == place
     assert place.read("nothing") is None
 
 
 def test_the_endpoint_may_stand_in_the_environment(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{s3.address}")
-    Place.parse("s3://bucket/sweeps").check()
+    S3Path.parse("s3://bucket/sweeps").check()
 
 
 def test_storage_that_cannot_be_used_is_refused_with_its_name_and_the_remedy(s3: Server) -> None:
@@ -84,14 +84,14 @@ def test_storage_that_cannot_be_used_is_refused_with_its_name_and_the_remedy(s3:
     with pytest.raises(ConfigError, match=r"s3://another/sweeps.*no such bucket: make it, or mend run\.storage"):
         preflight.check_storage(read_experiment(None, {"run.storage": wrong}), None)
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:1.* the server does not answer: mend endpoint_override"):
-        Place.parse("s3://bucket/runs?endpoint_override=127.0.0.1:1&scheme=http").check()
+        S3Path.parse("s3://bucket/runs?endpoint_override=127.0.0.1:1&scheme=http").check()
 
 
 def test_a_server_that_never_answers_is_given_up(s3: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(ConfigError, match="no answer within 1 s"):
-            Place.parse(f"s3://bucket/runs?endpoint_override=127.0.0.1:{port}&scheme=http").check(limit=1.0)
+            S3Path.parse(f"s3://bucket/runs?endpoint_override=127.0.0.1:{port}&scheme=http").check(limit=1.0)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_a_server_refuses_is_told_with_the_remedy(code: str, said: str) -> 
                     client.sendall(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
         threading.Thread(target=refuse, daemon=True).start()
-        place = Place.parse(f"s3://bucket/runs?endpoint_override=127.0.0.1:{server.getsockname()[1]}&scheme=http")
+        place = S3Path.parse(f"s3://bucket/runs?endpoint_override=127.0.0.1:{server.getsockname()[1]}&scheme=http")
         with pytest.raises(ConfigError, match=f"s3://bucket/runs.* cannot be used: .*{said}"):
             place.check()
         server.shutdown(socket.SHUT_RDWR)
@@ -155,7 +155,7 @@ def test_checkpoints_that_do_not_fit_are_refused_with_figures(
 def test_a_copy_has_every_file_that_matters_and_is_brought_back_as_it_was(
     run: Path, s3: Server, tmp_path: Path
 ) -> None:
-    place = Place.parse(s3.url("sweeps")) / "mine"
+    place = S3Path.parse(s3.url("sweeps")) / "mine"
     for name in ("lock", "tune/state.json", "trials.partial"):
         (run / name).parent.mkdir(exist_ok=True)
         (run / name).write_text("of this life alone")
@@ -171,7 +171,7 @@ def test_a_copy_has_every_file_that_matters_and_is_brought_back_as_it_was(
 
 
 def test_an_object_whose_name_leads_out_of_the_folder_is_not_brought(run: Path, s3: Server, tmp_path: Path) -> None:
-    place = Place.parse(s3.url("sweeps")) / "mine"
+    place = S3Path.parse(s3.url("sweeps")) / "mine"
     copied(run, place)
     s3.put("sweeps/mine/trials/../../../evil", b"by whoever may write to the bucket")
     folder = mirror.fetch(place, tmp_path / "there", print)
@@ -180,7 +180,7 @@ def test_an_object_whose_name_leads_out_of_the_folder_is_not_brought(run: Path, 
 
 
 def test_what_changes_is_copied_again_what_is_deleted_is_deleted_and_the_rest_left_alone(run: Path, s3: Server) -> None:
-    place = Place.parse(s3.url("sweeps")) / "mine"
+    place = S3Path.parse(s3.url("sweeps")) / "mine"
     made = Mirror(run, place, print)
     made.push()
     before = place.entries()
@@ -197,28 +197,28 @@ def test_what_changes_is_copied_again_what_is_deleted_is_deleted_and_the_rest_le
 def test_a_copy_never_speaks_of_a_checkpoint_that_it_lacks(
     run: Path, s3: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = Place.parse(s3.url("sweeps")) / "mine"
+    place = S3Path.parse(s3.url("sweeps")) / "mine"
     written: list[str] = []
-    write = Place.write
+    write = S3Path.write
 
-    def watched(self: Place, name: str, content: bytes) -> None:
+    def watched(self: S3Path, name: str, content: bytes) -> None:
         written.append(name)
         write(self, name, content)
 
-    monkeypatch.setattr(Place, "write", watched)
+    monkeypatch.setattr(S3Path, "write", watched)
     copied(run, place)
     assert written.index(CHECKPOINT) < min(written.index(name) for name in ("trials/000/rows.jsonl", "run.json"))
 
 
 def test_a_copy_that_fails_is_told_once_and_made_up_for(run: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    place, said = Place.parse(s3.url("sweeps")) / "mine", list[str]()
+    place, said = S3Path.parse(s3.url("sweeps")) / "mine", list[str]()
     made = Mirror(run, place, said.append)
 
-    def broken(self: Place, name: str, content: bytes) -> None:
+    def broken(self: S3Path, name: str, content: bytes) -> None:
         raise OSError("AWS Error NETWORK_CONNECTION during PutObject operation")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Place, "write", broken)
+        patch.setattr(S3Path, "write", broken)
         assert not made._copy()
         assert not made._copy()
     assert len(said) == 1
@@ -231,7 +231,7 @@ def test_a_copy_that_fails_is_told_once_and_made_up_for(run: Path, s3: Server, m
 def test_a_run_that_a_living_process_has_is_refused_and_one_that_has_ended_is_taken_over(
     run: Path, s3: Server, tmp_path: Path
 ) -> None:
-    place = Place.parse(s3.url("sweeps")) / "mine"
+    place = S3Path.parse(s3.url("sweeps")) / "mine"
     copied(run, place)
     other = Holder("another-host", 7, "/runs/mine", Holder.here(run).seen)
     other.tell(place)
@@ -251,7 +251,7 @@ def test_a_run_that_a_living_process_has_is_refused_and_one_that_has_ended_is_ta
 
 
 def test_a_run_is_not_brought_where_one_is_nor_one_that_is_not_there(run: Path, s3: Server, tmp_path: Path) -> None:
-    place = Place.parse(s3.url("sweeps"))
+    place = S3Path.parse(s3.url("sweeps"))
     with pytest.raises(ConfigError, match=r"s3://bucket/sweeps/none.* holds no run"):
         mirror.fetch(place / "none", tmp_path / "there", print)
     copied(run, place / "mine")
@@ -266,7 +266,7 @@ def test_a_run_is_not_brought_where_one_is_nor_one_that_is_not_there(run: Path, 
 def test_a_report_is_made_of_a_copy_without_its_weights(
     run: Path, s3: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = Place.parse(s3.url("sweeps")) / "mine"
+    place = S3Path.parse(s3.url("sweeps")) / "mine"
     (run / CHECKPOINT).with_name("checkpoint.json").write_text("{}")
     copied(run, place)
     with pytest.raises(ConfigError, match="--out PATH"):
@@ -277,7 +277,7 @@ def test_a_report_is_made_of_a_copy_without_its_weights(
 
 
 def test_no_file_of_a_run_and_no_command_line_has_the_secret(run: Path, s3: Server) -> None:
-    place = Place.parse(s3.url("sweeps"))
+    place = S3Path.parse(s3.url("sweeps"))
     copied(run, place / "mine")
     told = json.dumps(Experiment.model_validate({"run": {"storage": str(place)}}).plain())
     for content in (told.encode(), *((place / "mine").read(name) or b"" for name in (place / "mine").entries())):

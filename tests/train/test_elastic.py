@@ -7,7 +7,7 @@ from doppel_ray.cluster.plan import Node, plan_trial
 from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.train import elastic
-from doppel_ray.train.elastic import Room
+from doppel_ray.train.elastic import WorkerScaling
 
 
 def experiment(workers: str = "1..4", batch: str = "48", **more: str) -> Experiment:
@@ -64,38 +64,38 @@ def test_what_does_not_fit_with_the_fewest_is_refused() -> None:
 
 def test_as_many_workers_as_there_is_room_for(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"] = of(2.1, 2, 2)
-    assert Room().workers(experiment()) == 4
+    assert WorkerScaling().workers(experiment()) == 4
     living["all"] = of(2.1, 2)
-    assert Room().workers(experiment()) == 3
-    assert Room().workers(experiment("2..4", "64")) == 2, "64 does not divide over 3"
-    assert Room(side_by_side=2).workers(experiment()) == 1, "another trial needs as much"
+    assert WorkerScaling().workers(experiment()) == 3
+    assert WorkerScaling().workers(experiment("2..4", "64")) == 2, "64 does not divide over 3"
+    assert WorkerScaling(side_by_side=2).workers(experiment()) == 1, "another trial needs as much"
 
 
 def test_fewer_than_found_no_room(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"] = of(8)
-    assert Room().workers(experiment(), below=4) == 3
-    assert Room().workers(experiment(), below=1) == 1, "the fewest are tried again"
+    assert WorkerScaling().workers(experiment(), below=4) == 3
+    assert WorkerScaling().workers(experiment(), below=1) == 1, "the fewest are tried again"
 
 
 def test_the_fewest_wait_where_there_is_no_room_even_for_them(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"] = of(0.5)
-    assert Room().workers(experiment("2..4")) == 2
+    assert WorkerScaling().workers(experiment("2..4")) == 2
 
 
 def test_a_cluster_that_grows_is_asked_for_the_most_once(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"] = of(2.1)
-    assert Room(grows=True).workers(experiment()) == 4
-    assert Room(grows=True).workers(experiment(), below=4) == 1
+    assert WorkerScaling(grows=True).workers(experiment()) == 4
+    assert WorkerScaling(grows=True).workers(experiment(), below=4) == 1
 
 
 def test_more_only_where_it_is_free_too(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"], living["free"] = of(2.1, 2), of(0, 1)
-    assert Room().more(experiment(), 2) == 3
+    assert WorkerScaling().more(experiment(), 2) == 3
     living["free"] = of(0, 0.5)
-    assert Room().more(experiment(), 2) is None, "others have it"
+    assert WorkerScaling().more(experiment(), 2) is None, "others have it"
     living["all"], living["free"] = of(2.1, 1), of(0, 4)
-    assert Room().more(experiment(), 2) is None, "it is not this trial's"
-    assert Room().more(experiment(), 4) is None
+    assert WorkerScaling().more(experiment(), 2) is None, "it is not this trial's"
+    assert WorkerScaling().more(experiment(), 4) is None
 
 
 def test_one_worker_agrees_with_itself() -> None:

@@ -7,7 +7,7 @@ import pytest
 from doppel_ray.config.data import GeneratorConfig
 from doppel_ray.config.experiment import validate_experiment
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.train.stream.generators import Shares, strategy
+from doppel_ray.train.stream.generators import ActorPlacement, strategy
 
 CPU = GeneratorConfig.model_validate({"actors": "1..3", "num_cpus": 1.0})
 GPU = GeneratorConfig.model_validate({"device": "cuda", "actors": "0..2", "num_cpus": 0.5, "num_gpus": 0.25})
@@ -20,7 +20,7 @@ def test_the_pools_together_are_one_of_ray_datas() -> None:
 
 def test_every_pool_has_its_least_before_any_has_more_and_none_has_more_than_its_most() -> None:
     pools = (CPU, GPU.model_copy(update={"actors": (1, 2)}))
-    shares = Shares(pools, trains=frozenset)
+    shares = ActorPlacement(pools, trains=frozenset)
     started = [shares() for _ in range(5)]
     cpu, gpu = {"num_cpus": 1.0, "num_gpus": 0.0}, {"num_cpus": 0.5, "num_gpus": 0.25}
     assert started[:2] == [cpu, gpu]

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from doppel_ray.train import notices
-from doppel_ray.train.notices import Aws, Watch
+from doppel_ray.train.notices import Ec2SpotNotices, Watch
 from tests.integration.processes import eventually
 from tests.metadata import Metadata
 
@@ -14,7 +14,7 @@ TERMINATE = {"action": "terminate", "time": "2026-11-22T08:22:00Z"}
 
 def test_a_spot_notice_is_read_once_there_is_one() -> None:
     with Metadata() as service:
-        cloud = Aws(service.address)
+        cloud = Ec2SpotNotices(service.address)
         assert cloud.notice() is None
         service.notice = TERMINATE
         assert cloud.notice() == "AWS will terminate this node at 2026-11-22T08:22:00Z"
@@ -27,7 +27,7 @@ def test_where_there_is_no_such_service_the_log_says_so_once(
     with Metadata() as service:
         address = service.address
     with caplog.at_level(logging.WARNING, "doppel_ray"):
-        watch = Watch(Aws(address))
+        watch = Watch(Ec2SpotNotices(address))
         assert eventually(lambda: caplog.records, 60)
         assert not eventually(lambda: len(caplog.records) > 1, 1)
     assert f"{address} says nothing of spot notices (train.spot)" in caplog.text

@@ -7,7 +7,7 @@ from ray.train.v2._internal.execution.checkpoint.checkpoint_manager import _Chec
 
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.models import checkpoint
-from doppel_ray.models.checkpoint import Position, Recipe
+from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.train import ray_snapshot
 from doppel_ray.train.trainer import next_index, snapshot
 
@@ -21,7 +21,7 @@ def test_it_is_made_again_of_the_whole_checkpoints(tmp_path: Path, left: str) ->
         folder = run / f"epoch_{epoch:04d}"
         folder.mkdir(parents=True)
         metrics = {"epoch": epoch, "pairs": 320 * epoch, "loss": 1.0}
-        checkpoint.save(folder, Recipe.of(plain).untrained(), plain, Position(epoch, 10, 320), metrics, {"rng": []})
+        checkpoint.save(folder, ModelSpec.of(plain).untrained(), plain, Position(epoch, 10, 320), metrics, {"rng": []})
     (run / "epoch_0003" / checkpoint.RESUME).unlink()  # the kill came while it was written
     (run / ray_snapshot.SNAPSHOT).write_text(left)
     assert [known["checkpoint"].name for known in snapshot(tmp_path)] == ["epoch_0001", "epoch_0002"]

@@ -16,14 +16,14 @@ from doppel_ray.core.score_names import is_test
 from doppel_ray.data.frontends import VGGish
 from doppel_ray.probe.embed import by_mel_statistics, embed
 from doppel_ray.probe.protocols import ProtocolConfig, choosing, evaluate
-from doppel_ray.probe.task import Questions, Split
+from doppel_ray.probe.task import Split, TaskSpec
 from doppel_ray.probe.tasks import Factors
 from doppel_ray.probe.tasks.listing import rotated
 from doppel_ray.report import leaderboard, study
 from doppel_ray.runs import reader
 from doppel_ray.runs.metrics_log import Row
 from doppel_ray.tune import schedulers
-from doppel_ray.tune.progress import Standing
+from doppel_ray.tune.progress import SweepProgress
 from tests.report.conftest import make_run, row
 
 METRIC = Experiment().tune.metric
@@ -39,17 +39,17 @@ def heard() -> tuple[np.ndarray, np.ndarray]:
     return vectors, examples.questions.targets
 
 
-def asked(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> Questions:
+def asked(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> TaskSpec:
     """A question of each kind about factors: octaves, which factors are high, values."""
     high = factors > np.median(factors, axis=0)
     if kind == "multiclass":
-        return Questions(
+        return TaskSpec(
             "multiclass", (factors[:, 0] // 12 - 3).astype(int), tuple("34567"), splits, ("accuracy", "mAP")
         )
     names = tuple(f"factor {k}" for k in range(factors.shape[1]))
     if kind == "multilabel":
-        return Questions("multilabel", high, names, splits, ("mAP", "d_prime"))
-    return Questions("regression", factors, names, splits, ("score",))
+        return TaskSpec("multilabel", high, names, splits, ("mAP", "d_prime"))
+    return TaskSpec("regression", factors, names, splits, ("score",))
 
 
 def divided(how: str) -> tuple[Split, ...]:
@@ -137,7 +137,7 @@ def kept(trials: list[list[Row]]) -> list[list[int]]:
 
 
 def best_so_far(trials: list[list[Row]]) -> tuple[str, int]:
-    standing = Standing(Path("nowhere"), Experiment().plain(), TRIALS)
+    standing = SweepProgress(Path("nowhere"), Experiment().plain(), TRIALS)
     for number, rows in enumerate(trials):
         for sent in rows:
             standing.add(str(number), sent)

@@ -13,7 +13,7 @@ from doppel_ray.config.experiment import validate_experiment
 from doppel_ray.runs.reader import Trial
 from doppel_ray.tune import schedulers
 from doppel_ray.tune.budget import Budget, identifier
-from doppel_ray.tune.search_algorithm import Agenda, Ended, trial_name
+from doppel_ray.tune.search_algorithm import Ended, TrialQueue, trial_name
 
 DELTAS = {"pairs.delta": {"grid": [0.1, 0.2, 0.4]}}
 
@@ -30,14 +30,14 @@ def known(
     return Trial(trial_name(number, point), Path(), {"pairs.delta": now or delta}, point, status, list(rows))
 
 
-def agenda(made: Any, past: Sequence[Trial] = (), concurrent: int = 9, scheduler: Any = None) -> Agenda:
+def agenda(made: Any, past: Sequence[Trial] = (), concurrent: int = 9, scheduler: Any = None) -> TrialQueue:
     found = schedulers.agenda(made, "run", past, concurrent, scheduler, Budget(made, "run", past))
     tune.register_trainable("nothing", lambda config: None)
     found.add_configurations([SimpleNamespace(spec={"run": "nothing", "config": {}})])
     return found
 
 
-def started(made: Agenda) -> list[tuple[str, dict[str, Any]]]:
+def started(made: TrialQueue) -> list[tuple[str, dict[str, Any]]]:
     found = []
     while (trial := made.next_trial()) is not None:
         found.append((str(trial), trial.config))

@@ -12,7 +12,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from doppel_ray.cluster.plan import Node
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.train import elastic
-from doppel_ray.train.elastic import Room
+from doppel_ray.train.elastic import WorkerScaling
 from doppel_ray.tune import trial
 from tests.train.test_elastic import experiment
 
@@ -31,7 +31,7 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
         said: list[str] = []
         failure: list[Exception] = []
 
-        def trainer(of: Experiment, folder: Path, callbacks: Any, workers: int, room: Room) -> SimpleNamespace:
+        def trainer(of: Experiment, folder: Path, callbacks: Any, workers: int, room: WorkerScaling) -> SimpleNamespace:
             counts.append(workers)
             end = ends[len(counts) - 1]
 
@@ -43,7 +43,7 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
 
         monkeypatch.setattr(trial, "trainer", trainer)
         rows: Any = SimpleNamespace(tell=said.append, reports=tmp_path / "reports.jsonl")
-        trial._fit(experiment(allowed, **{"train.max_failures": "2"}), tmp_path, rows, failure, Room())
+        trial._fit(experiment(allowed, **{"train.max_failures": "2"}), tmp_path, rows, failure, WorkerScaling())
         return counts, failure, "\n".join(said)
 
     return run

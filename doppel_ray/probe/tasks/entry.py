@@ -15,7 +15,7 @@ from doppel_ray.core.schema import Names, Section
 from doppel_ray.data import audio_files
 from doppel_ray.probe.protocols import NamedProtocol
 from doppel_ray.probe.sounds import Cached, Recorded
-from doppel_ray.probe.task import Examples, Questions
+from doppel_ray.probe.task import TaskDataset, TaskSpec
 from doppel_ray.probe.tasks.listing import Listing, gaps
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Task(Section, ABC):
         """
 
     @abstractmethod
-    def questions(self, sample_rate: int) -> Questions:
+    def questions(self, sample_rate: int) -> TaskSpec:
         """What is asked; opens no audio.
 
         Raises:
@@ -92,7 +92,7 @@ class Task(Section, ABC):
         return ()
 
     @abstractmethod
-    def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
+    def load(self, sample_rate: int, cache: float = 0.0) -> TaskDataset:
         """The examples, at `sample_rate` Hz.
 
         Args:
@@ -148,17 +148,17 @@ class RecordedTask(Task):
         with naming(self.name):
             return self._listed(sample_rate).paths
 
-    def questions(self, sample_rate: int) -> Questions:
+    def questions(self, sample_rate: int) -> TaskSpec:
         with naming(self.name):
             return self._listed(sample_rate).questions(self.test_folds, self.metrics)
 
-    def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
+    def load(self, sample_rate: int, cache: float = 0.0) -> TaskDataset:
         with naming(self.name):
             listing = self._listed(sample_rate)
             questions = listing.questions(self.test_folds, self.metrics)
         paths = listing.paths
         sounds = Cached(paths, sample_rate, round(cache * 1e9)) if cache else Recorded(paths, sample_rate)
-        return Examples(sounds, questions)
+        return TaskDataset(sounds, questions)
 
     def _listed(self, sample_rate: int) -> Listing:
         if self.root is None:

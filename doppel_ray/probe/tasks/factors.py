@@ -10,7 +10,7 @@ from torch import Tensor
 from doppel_ray.core import rng
 from doppel_ray.probe.metrics import check
 from doppel_ray.probe.sounds import Rendered
-from doppel_ray.probe.task import Examples, Questions
+from doppel_ray.probe.task import TaskDataset, TaskSpec
 from doppel_ray.probe.tasks.entry import Task, naming
 from doppel_ray.probe.tasks.listing import rotated
 from doppel_ray.synth import Synth, SynthConfig
@@ -72,13 +72,13 @@ class Factors(Task):
         with naming(self.name):
             check(self.metrics or METRICS, "regression")
 
-    def questions(self, sample_rate: int) -> Questions:
+    def questions(self, sample_rate: int) -> TaskSpec:
         targets = torch.stack(list(_factors(self.sounds).values()), dim=1).numpy()
         splits = rotated([str(item % FOLDS + 1) for item in range(self.sounds)])
-        return Questions("regression", targets, tuple(FACTORS), splits, self.metrics or METRICS)
+        return TaskSpec("regression", targets, tuple(FACTORS), splits, self.metrics or METRICS)
 
-    def load(self, sample_rate: int, cache: float = 0.0) -> Examples:
-        return Examples(_rendered(self.sounds, sample_rate), self.questions(sample_rate))
+    def load(self, sample_rate: int, cache: float = 0.0) -> TaskDataset:
+        return TaskDataset(_rendered(self.sounds, sample_rate), self.questions(sample_rate))
 
 
 def _factors(count: int) -> dict[str, Tensor]:

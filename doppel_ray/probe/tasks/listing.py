@@ -13,7 +13,7 @@ import numpy as np
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data.recordings.tables import count, first, in_order
 from doppel_ray.probe.metrics import check
-from doppel_ray.probe.task import Kind, Questions, Split
+from doppel_ray.probe.task import Kind, Split, TaskSpec
 from doppel_ray.probe.validation import FEWEST, measurable, parts
 
 SPLITS = ("train", "valid", "test")
@@ -26,7 +26,7 @@ class Listing:
     Attributes:
         paths: of the files.
         kind: what is asked of them.
-        targets: as in `Questions`.
+        targets: as in `TaskSpec`.
         labels: names of the classes, or of the values.
         parts: for each file "train", "valid" or "test", or the name of its fold.
         metrics: of the source, the first of which is the score of the task.
@@ -52,7 +52,7 @@ class Listing:
             parts=tuple(self.parts[item] for item in kept),
         )
 
-    def questions(self, test_folds: Sequence[str] | None = None, metrics: tuple[str, ...] | None = None) -> Questions:
+    def questions(self, test_folds: Sequence[str] | None = None, metrics: tuple[str, ...] | None = None) -> TaskSpec:
         """What is asked, with the splits.
 
         Args:
@@ -68,7 +68,7 @@ class Listing:
             raise ConfigError(f"{count(twice, 'file')} listed more than once: {first(twice)}")
         metrics = metrics or self.metrics
         check(metrics, self.kind, self.labels)
-        found = Questions(self.kind, self.targets, self.labels, self._splits(test_folds), metrics)
+        found = TaskSpec(self.kind, self.targets, self.labels, self._splits(test_folds), metrics)
         for split in found.splits:
             _check_split(found, split)
         return found
@@ -137,7 +137,7 @@ def divided(paths: Sequence[str], groups: Sequence[object]) -> tuple[str, ...]:
     return tuple(folds)
 
 
-def gaps(questions: Questions) -> list[str]:
+def gaps(questions: TaskSpec) -> list[str]:
     """What is wrong with the classes but keeps nothing from being measured, a line for each.
 
     A class that is tested and was never fitted counts as wrong answers. That is told and not refused: folds of rare
@@ -179,14 +179,14 @@ def gaps(questions: Questions) -> list[str]:
     return told
 
 
-def _membership(questions: Questions) -> np.ndarray:
+def _membership(questions: TaskSpec) -> np.ndarray:
     """(n, labels) bool: which classes each file has."""
     if questions.kind == "multilabel":
         return questions.targets
     return questions.targets[:, None] == np.arange(len(questions.labels))
 
 
-def _check_split(questions: Questions, split: Split) -> None:
+def _check_split(questions: TaskSpec, split: Split) -> None:
     fit = np.concatenate([split.train, split.valid])
     for name, items in (("train", split.train), ("test", split.test)):
         if len(items) == 0:

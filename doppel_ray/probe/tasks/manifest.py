@@ -79,7 +79,7 @@ class Manifest(RecordedTask):
         )
 
     def _answers(self, table: Path, paths: list[str], cells: list[list[str]]) -> tuple[tuple[str, ...], np.ndarray]:
-        """Names of the classes or values, and targets as in `Questions`."""
+        """Names of the classes or values, and targets as in `TaskSpec`."""
         if self.target == "multiclass":
             labels = in_order(label for (label,) in cells)
             number = {label: k for k, label in enumerate(labels)}

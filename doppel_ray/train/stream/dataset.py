@@ -21,7 +21,7 @@ from doppel_ray.cluster.ray_compat import (
 )
 from doppel_ray.config.data import DataConfig, Pools
 from doppel_ray.train.stream import pool_scaling
-from doppel_ray.train.stream.generators import Generator, Shares, strategy
+from doppel_ray.train.stream.generators import ActorPlacement, Generator, strategy
 
 ROWS = 1024
 """Index blocks in one Ray object: 16 KB, which travel with a task."""
@@ -81,7 +81,7 @@ class Rows(Sequence[RefBundle]):
         return ray.data.Dataset(plan, context, DatasetStats(metadata={}, parent=None))
 
 
-class Pace(ExecutionCallback):
+class LoopThrottle(ExecutionCallback):
     """Keeps Ray Data's scheduling loop from running more often than it has work.
 
     The loop waits for tasks to be done. Where training is the bottleneck there are always some: done, and left alone
@@ -130,8 +130,8 @@ class Stream:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         pool_scaling.follow(context)
-        if Pace not in context.custom_execution_callback_classes:
-            context.custom_execution_callback_classes.append(Pace)
+        if LoopThrottle not in context.custom_execution_callback_classes:
+            context.custom_execution_callback_classes.append(LoopThrottle)
         return (
             Rows(index_blocks(start, self.stop, self.block))
             .dataset()
@@ -140,7 +140,7 @@ class Stream:
                 fn_constructor_kwargs={"experiment": self.experiment},
                 compute=strategy(self.pools),
                 batch_size=None,
-                ray_remote_args_fn=Shares(self.pools),
+                ray_remote_args_fn=ActorPlacement(self.pools),
             )
         )
 

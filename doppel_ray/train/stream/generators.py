@@ -40,7 +40,7 @@ def train_nodes() -> frozenset[str]:
     )
 
 
-class Shares:
+class ActorPlacement:
     """Tells Ray Data what each actor that it starts is to have: first what every pool has at least, then the rest.
 
     Actors that an idle pool gives up are not told apart: after all have been started once, pools take turns. Each goes

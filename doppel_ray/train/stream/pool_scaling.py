@@ -18,7 +18,7 @@ from doppel_ray.cluster.ray_compat import (
 )
 
 
-class Cap(BackpressurePolicy):
+class InFlightLimit(BackpressurePolicy):
     """At most so many blocks are in the generators' hands: none but an idle one can be given up."""
 
     most: float = float("inf")
@@ -28,7 +28,7 @@ class Cap(BackpressurePolicy):
         return not op.get_autoscaling_actor_pools() or op.num_active_tasks() < self.most
 
 
-class Demand(ExecutionCallback):
+class PoolAutoscaler(ExecutionCallback):
     """Every `WINDOW` seconds, looks back on them and makes the pool larger or smaller.
 
     Larger, up to twice, if most of the time no block was ready; smaller by one if there mostly was a block, and what
@@ -52,7 +52,7 @@ class Demand(ExecutionCallback):
         if not found:
             return
         ((operator, pool),) = found
-        (cap,) = (policy for policy in executor._backpressure_policies if isinstance(policy, Cap))
+        (cap,) = (policy for policy in executor._backpressure_policies if isinstance(policy, InFlightLimit))
         size = pool.current_size()
         if cap.most < size:
             self._give_up(pool, cap)
@@ -77,7 +77,7 @@ class Demand(ExecutionCallback):
     def _begin(self, operator: Any) -> None:
         self.seconds, self.empty, self.worked = 0.0, 0.0, _worked(operator)
 
-    def _give_up(self, pool: Any, cap: Cap) -> None:
+    def _give_up(self, pool: Any, cap: InFlightLimit) -> None:
         """Release the generator that has been left without a block, once there is one."""
         if pool.scale(ActorPoolScalingRequest.downscale(delta=-1, reason="pairs wait for training")):
             cap.most = float("inf")
@@ -89,9 +89,9 @@ def _worked(operator: Any) -> float:
 
 
 def follow(context: DataContext) -> None:
-    """Let `Demand` alone say how large the pools of the datasets made under this context are."""
-    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, Cap])
+    """Let `PoolAutoscaler` alone say how large the pools of the datasets made under this context are."""
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, InFlightLimit])
     context.autoscaling_config.actor_pool_util_upscaling_threshold = float("inf")
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
-    if Demand not in context.custom_execution_callback_classes:
-        context.custom_execution_callback_classes.append(Demand)
+    if PoolAutoscaler not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(PoolAutoscaler)
