@@ -159,7 +159,12 @@ def _compare(exported: Callable[[Tensor], Tensor], model: WaveformEncoder) -> No
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.Parser("export", "Take the model of a checkpoint into other tools.")
+    parser = cli.Parser(
+        "export",
+        "Take the model of a checkpoint into other tools. Programs take clips of `shortest` to `longest` samples, "
+        "which their metadata say: pad a shorter one with zeros at its end; of a longer one average the embeddings of "
+        "windows of `longest` samples, side by side, the last one ending with the clip.",
+    )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint's folder")
     parser.add_argument(
         "--to",

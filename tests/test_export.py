@@ -73,8 +73,10 @@ def by_program(program: Callable[[torch.Tensor], torch.Tensor], about: dict[str,
     return program(torch.stack([clip[start : start + size] for start in starts])).mean(dim=0)
 
 
-@pytest.mark.parametrize(("name", "reading"), READINGS)
-@pytest.mark.parametrize("to", ["torch", "onnx"])
+@pytest.mark.parametrize(
+    ("name", "reading", "to"),
+    [*((*which, "onnx") for which in READINGS), *((*which, "torch") for which in READINGS[:2])],
+)
 def test_a_program_gives_the_scenes_of_clips_of_any_length(tmp_path: Path, name: str, reading: str, to: str) -> None:
     settings = MODELS[name] | {"encoder": MODELS[name]["encoder"] | {"reading": reading}}
     folder, out = write_checkpoint(tmp_path / "here", settings), tmp_path / f"away.{to}"

@@ -13,7 +13,6 @@ from doppel_ray.config.experiment import Experiment, validate_experiment
 from doppel_ray.config.train import KeepConfig
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.score_names import is_test
-from doppel_ray.data.frontends import VGGish
 from doppel_ray.probe.embed import by_mel_statistics, embed
 from doppel_ray.probe.protocols import ProtocolConfig, choosing, evaluate
 from doppel_ray.probe.task import Split, TaskSpec
@@ -35,7 +34,7 @@ COUNT = 300
 def heard() -> tuple[np.ndarray, np.ndarray]:
     """Mel statistics of real sounds, and their factors."""
     examples = Factors(sounds=COUNT).load(16000)
-    vectors = embed(examples.sounds, range(COUNT), by_mel_statistics(VGGish(16000)), None, 1)
+    vectors = embed(examples.sounds, range(COUNT), by_mel_statistics(16000))
     return vectors, examples.questions.targets
 
 
