@@ -2,8 +2,8 @@
 
 Train a configuration as it is, and again with one thing changed at a time, each on the same number of pairs, in one
 process without Ray, and print one line of a table for each. Judge an ingredient by "within folds 1 to 4", which never
-sees fold 5 (a cross-validation among the four), and by the factors. Fold 5 and the tasks of --manifests then say whether
-the gain was more than luck in choosing. One clip of fold 5 moves its score by 1.25 points.
+sees fold 5 (a cross-validation among the four), and by the factors. Fold 5 and the tasks of --manifests then say
+whether the gain was more than luck in choosing. One clip of fold 5 moves its score by 1.25 points.
 
     --table ingredients   what best.yaml is made of, one thing changed at a time
     --table noise         white noise x δ; "own to each pair" is a noise that both views of a pair share alone: the

@@ -138,7 +138,7 @@ def tracing() -> Iterator[None]:
         _tracing = False
 
 
-@torch.library.custom_op("doppel_ray::hold", mutates_args=())
+@torch.library.custom_op("doppel_ray::materialize", mutates_args=())
 def _hold(signal: Tensor) -> Tensor:
     return signal.clone()
 
