@@ -43,7 +43,8 @@ def test_pairs_are_the_less_alike_the_larger_delta_is_until_they_are_as_random_o
         analysis.hear(heard, Mel(16000, batch=32)(heard.sounds))
     rows = analysis.conclude().rows
     found = [row["similarity"] for row in rows]
-    assert found == sorted(found, reverse=True)
+    assert found[:3] == sorted(found[:3], reverse=True)
+    assert found[3] < found[1], "δ = 0.25 and 1 are both near random, in an order that 48 pairs do not settle"
     assert found[0] == pytest.approx(1.0, abs=1e-5), "δ = 0: both views are one sound"
     assert rows[0]["above"] > 0.99
     assert abs(rows[-1]["above"] - 0.5) < 0.15
