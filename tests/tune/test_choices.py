@@ -23,7 +23,7 @@ from doppel_ray.runs import reader
 from doppel_ray.runs.metrics_log import Row
 from doppel_ray.tune import schedulers
 from doppel_ray.tune.progress import SweepProgress
-from tests.report.conftest import make_run, row
+from tests.made_runs import make_run, row
 
 METRIC = Experiment().tune.metric
 PROTOCOLS = (ProtocolConfig(), ProtocolConfig(kind="knn"), ProtocolConfig(kind="mlp", grid_points=1, max_epochs=6))
