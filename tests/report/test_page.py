@@ -15,8 +15,10 @@ import pytest
 from rich.console import Console
 
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.report import writer
+from doppel_ray.report import study, writer
 from doppel_ray.report.__main__ import main
+from doppel_ray.report.figures import scores
+from doppel_ray.runs import reader
 from tests.made_runs import MadeTrial, make_run, row
 
 CHAIN = [{"kind": "high_pass"}, {"kind": "pitch_shift"}]
@@ -146,6 +148,16 @@ def test_figures_of_numeric_and_other_keys(tmp_path: Path) -> None:
     assert {"δ", "0.02", "0.1", "0.5", "augment none", "mel statistics"} <= words
     for part in ("a trial needs 1.26 CPU", "node-1: 2 CPUs", "Student’s t over the seeds"):
         assert part in page.text
+
+
+def test_limits_of_a_figure_include_every_interval(tmp_path: Path) -> None:
+    """Lines are drawn side by side, which must not hide them from the axes."""
+    subject = study.study([reader.read(grid(tmp_path / "grid"))])
+    axis = scores.against(subject, "pairs.delta").picture.axes[0]
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    assert left < 0.02 < 0.5 < right < 5
+    found = [score for setting in subject.settings if (score := setting.score(subject.reported))]
+    assert bottom < min(score.low or 0 for score in found) < max(score.high or 0 for score in found) < top
 
 
 def test_ids_of_a_page_are_unique(tmp_path: Path) -> None:

@@ -50,11 +50,8 @@ def against(study: Study, key: str) -> Figure:
         for axis, name in zip(axes, study.scores, strict=True):
             baselines(axis, study, name)
             if coloured is None:
-                for order, (style, (label, settings)) in enumerate(
-                    zip(styles(len(series)), series.items(), strict=True)
-                ):
-                    shifted = replace(style, shift=APART * (order - (len(series) - 1) / 2))
-                    data += _line(axis, settings, key, name, shifted, label)
+                for style, (label, settings) in zip(_apart(len(series)), series.items(), strict=True):
+                    data += _line(axis, settings, key, name, style, label)
             else:
                 data += cloud(axis, study, name, coloured, lambda setting: number(setting.values[key]))
             xs = [float(setting.values[key]) for setting in study.settings if setting.score(name)]

@@ -288,6 +288,8 @@ def point(axis: Axes, x: float, setting: Setting, name: str, style: Style) -> di
         zorder=3,
         transform=beside(axis, style),
     )
+    # Limits ignore what is drawn with another transform than the axis' own.
+    axis.update_datalim([(x, value) for value in (score.mean, score.low, score.high) if value is not None])
     return {"score": name, "mean": score.mean, "low": score.low, "high": score.high, "interval_over": score.over}
 
 
