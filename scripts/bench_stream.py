@@ -1,14 +1,14 @@
 """The stream alone, without training: `python scripts/bench_stream.py`.
 
 generators: pairs/s that a consumer which only reads gets from one generator and from two, in turn, a core each.
-blocks: seconds per block for blocks of several sizes, in turn, by one generator; a line through them tells what Ray
-    costs per block (its height at zero) and what a pair costs (its slope).
-store: the same stream with an object store of 256 MB, read as fast as it comes, then not at all until nothing more is
-    made, then again: what the store held at most, what was spilled to disk, and the memory of the processes.
-pool: a pool of one to two generators, read as fast as it comes, then slowly, then fast again: how many there are.
+blocks: seconds per block for blocks of several sizes, in turn, by one generator. A line through them gives the
+    cost of a block (its height at zero) and of a pair (its slope).
+store: the same stream with an object store of 256 MB, read at full speed, then not at all until nothing more is
+    made, then again: largest content of the store, bytes spilled to disk, and the memory of the processes.
+pool: a pool of one to two generators, read at full speed, slowly, and at full speed again: number of generators.
 
-Pairs are the published recipe's: a second of Voice at 16 kHz, VGGish log-mel. Needs two cores; where others use them
-too, ratios lie nearer to one than they are.
+Pairs are the published recipe's: a second of Voice at 16 kHz, VGGish log-mel. Needs two cores; other
+work on them moves the ratios towards one.
 """
 
 import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
@@ -43,9 +43,9 @@ ENDLESS = 10**7
 
 @contextlib.contextmanager
 def local(store_mb: int | None = None) -> Iterator[None]:
-    """A Ray of this machine's cores, on loopback."""
+    """Run a Ray on this machine's cores, on loopback."""
     store = store_mb * 2**20 if store_mb else None
-    logging.disable(logging.WARNING)  # Ray Data tells of every execution
+    logging.disable(logging.WARNING)  # Ray Data logs every execution
     warnings.simplefilter("ignore", RayDeprecationWarning)
     ray.init(
         address="local",
@@ -64,7 +64,7 @@ def local(store_mb: int | None = None) -> Iterator[None]:
 def stream(
     size: tuple[int, int] = (1, 1), block: int = BLOCK, cpus: float = 1.0, experiment: Experiment | None = None
 ) -> Iterator[Batches]:
-    """Blocks of pairs as they come, once every generator that there is at least has delivered."""
+    """Yield the blocks of a stream, after each generator of the smallest pool has delivered one."""
     pool = GeneratorConfig(actors=size, num_cpus=cpus)
     plain = (experiment or Experiment()).plain()
     made = Stream(plain, (pool,), DataConfig(block_pairs=block), block, ENDLESS)
@@ -80,7 +80,7 @@ def stream(
 
 
 def read(batches: Batches, seconds: float, pause: float = 0.0) -> float:
-    """Pairs per second of at least two blocks over so many seconds, with a pause after each block."""
+    """Return pairs per second, over `seconds` and at least two blocks, with a pause after each block."""
     next(batches)
     pairs, blocks, began = 0, 0, time.perf_counter()
     while blocks < 2 or time.perf_counter() - began < seconds:
@@ -91,7 +91,7 @@ def read(batches: Batches, seconds: float, pause: float = 0.0) -> float:
 
 
 def generators(rounds: int, seconds: float) -> None:
-    """One generator against two."""
+    """Compare one generator with two."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     with local():
         for _ in range(rounds):
@@ -107,7 +107,7 @@ def generators(rounds: int, seconds: float) -> None:
 
 
 def blocks(rounds: int, seconds: float, sizes: list[int]) -> None:
-    """What a block costs, whatever its size."""
+    """Measure the cost of a block and of a pair."""
     rates: dict[int, list[float]] = {size: [] for size in sizes}
     with local():
         for _ in range(rounds):
@@ -127,7 +127,7 @@ def blocks(rounds: int, seconds: float, sizes: list[int]) -> None:
 
 
 def store(seconds: float, size_mb: int) -> None:
-    """A small object store, with a consumer that stops for a while."""
+    """Measure a small object store with a consumer that pauses."""
     most: dict[str, float] = {}
 
     def look() -> float:
@@ -159,7 +159,7 @@ def store(seconds: float, size_mb: int) -> None:
 
 
 def pool(seconds: float) -> None:
-    """How many generators there are, over time."""
+    """Print the size of the pool over time."""
 
     def size() -> int:
         return sum(

@@ -1,11 +1,10 @@
-"""Times the synthesizers against SynthAX and torchsynth, in the same run: `python scripts/bench_synth.py`.
+"""Time the synthesizers against SynthAX and torchsynth, in the same run: `python scripts/bench_synth.py`.
 
-`--limit` tells how far from the processor's limit they are, `--memory` what a stream of 100,000 sounds takes beside one
-of 1,000.
+`--limit` compares them with the processor's limit, `--memory` the memory of 100,000 sounds with that of 1,000.
 
 A turn draws parameters and renders a batch of one-second sounds at 16 kHz; sounds per second are from the best turn of
-each, since other processes only ever slow a turn down, and the contestants take turns, so that they meet the same
-weather. A peer that is not installed beside us can live in another interpreter: `--synthax VENV/bin/python`.
+each, since other processes can only slow a turn down. The contestants take turns, so that all meet the same load.
+A peer that is not installed here can live in another interpreter: `--synthax VENV/bin/python`.
 """
 
 import argparse
@@ -23,7 +22,7 @@ ARCHITECTURES = ("voice", "voicefm", "parametric")
 
 
 def ours(architecture: str, batch: int) -> Callable[[], Any]:
-    """A function that samples and renders the next batch."""
+    """Return a function that samples and renders the next batch."""
     from doppel_ray.synth import Synth
 
     synth, turn = Synth.create(architecture, compile=True), iter(range(10**9))
@@ -67,7 +66,7 @@ CONTESTANTS = {"ours": ours, "synthax": synthax, "torchsynth": torchsynth}
 
 
 def work(name: str, architecture: str, batch: int, seconds: float, threads: int) -> None:
-    """A contestant's process: for every line on its input it plays for `seconds`, and prints its best turn."""
+    """Run a contestant: for each line on stdin, play for `seconds` and print the best turn."""
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=" + ("true" if threads > 1 else "false")
     started = time.perf_counter()
     if name != "synthax":
@@ -88,7 +87,7 @@ def work(name: str, architecture: str, batch: int, seconds: float, threads: int)
 
 
 def race(architecture: str, batch: int, options: argparse.Namespace) -> None:
-    """Prints a row for each contestant that can be started."""
+    """Print a row for each contestant that starts."""
     pythons = {"ours": sys.executable, "synthax": options.synthax, "torchsynth": options.torchsynth}
     workers = {}
     for name, python in pythons.items():
@@ -130,7 +129,7 @@ FUNCTIONS = ("exp2m1", "cosine", "tanh")
 
 
 def transcendentals(architecture: str) -> dict[str, float]:
-    """How often one sample of sound takes each of the transcendental functions: counted, as an eager render runs."""
+    """Count the calls of each transcendental function per sample of sound, in an eager render."""
     from unittest import mock
 
     from doppel_ray.synth import Synth, maths, modules
@@ -155,7 +154,7 @@ def transcendentals(architecture: str) -> dict[str, float]:
 
 
 def limit(architecture: str, seconds: float) -> None:
-    """Prints how the speed of one thread compares with evaluating the transcendental functions and nothing else."""
+    """Compare the speed of one thread with that of the transcendental functions alone."""
     import torch
 
     from doppel_ray.synth import compiled, maths
@@ -190,7 +189,7 @@ def limit(architecture: str, seconds: float) -> None:
 
 
 def memory(architecture: str) -> None:
-    """Prints the largest memory of processes that make many sounds, 128 at a time."""
+    """Print the peak memory of processes that make many sounds, 128 at a time."""
     peaks = {}
     for sounds in (1_000, 100_000):
         code = (

@@ -133,7 +133,7 @@ class Cluster:
         """
         lost = chosen.choice(sorted(self.nodes.worker_nodes, key=lambda node: node.node_manager_port))
         if notice:
-            said = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "it is taken away"]
+            said = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "the node is taken away"]
             until = ["--address", self.address, "--deadline-remaining-seconds", f"{notice}"]
             ray = [sys.executable, "-m", "ray.scripts.scripts", "drain-node"]
             subprocess.run([*ray, "--node-id", lost.node_id, *said, *until], check=True)
@@ -146,14 +146,14 @@ class Cluster:
 
 
 def title(process: int) -> str:
-    """A process's command line."""
+    """Return a process's command line."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
     return ""
 
 
 def processes(folder: Path) -> list[int]:
-    """Everything that this run has started, however indirectly; a process's environment says so."""
+    """Return all processes that this run has started, directly or not; their environment marks them."""
     mark, found = f"DOPPEL_RAY_CHAOS={folder}".encode(), []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -249,7 +249,7 @@ class Storm:
         return len(list(self.run.glob("trials/0*/checkpoints*/epoch_*/checkpoint.json")))
 
     def until(self, condition: Callable[[], object], seconds: float = math.inf) -> bool:
-        """Whether a condition comes true while the sweep runs, within so many seconds."""
+        """Wait until a condition holds, the sweep ends or `seconds` pass; return whether it holds."""
         end = time.monotonic() + seconds
         while self.sweep.poll() is None and time.monotonic() < end:
             if condition():
@@ -259,7 +259,7 @@ class Storm:
 
 
 def wait(sweep: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """The exit code; None if it does not end in time."""
+    """Return the exit code; None if the sweep does not end in time."""
     try:
         return sweep.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -270,15 +270,15 @@ def wait(sweep: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 
 def stretch(row: Row) -> tuple[int, int]:
-    """The indices that a row's means are of."""
+    """Return the range of indices that a row's means cover."""
     return row["pairs_from"], row["pairs"]
 
 
 def untrained(trial: Path, total: int) -> list[int]:
-    """The steps, of 1 to `total`, that did not lead to a trial's last weights.
+    """Return the steps, of 1 to `total`, that are not part of a trial's last weights.
 
-    Each step takes the batch of indices that is its own: the training loop refuses any other. What a life has done
-    after the checkpoint that the next one went on from does not count.
+    Each step has its own batch of indices: the training loop refuses any other. Steps after the checkpoint that the
+    next start resumed from do not count.
     """
     done: set[int] = set()
     for line in (trial / STEPS).read_text().splitlines():
@@ -292,7 +292,7 @@ def untrained(trial: Path, total: int) -> list[int]:
 
 
 def verdict(code: int | None, run: Path, peaceful: Path, epochs: int, pairs: int) -> list[tuple[str, bool, str]]:
-    """What was to hold, whether it does, and what was found."""
+    """Return (requirement, whether it holds, finding) of each check."""
     checks = [("the sweep ends by itself with exit code 0", code == 0, f"{'it hangs' if code is None else code}")]
     trials = sorted(peaceful.glob("trials/0*"))
     for trial in trials:
@@ -313,13 +313,13 @@ def verdict(code: int | None, run: Path, peaceful: Path, epochs: int, pairs: int
     return checks
 
 
-def told(kills: list[Kill], checks: list[tuple[str, bool, str]]) -> None:
+def report(kills: list[Kill], checks: list[tuple[str, bool, str]]) -> None:
     """Print the tables."""
     counts = Counter(kill.kind for kill in kills)
     print("\n| killed | times |\n|---|---|")
     for kind in KINDS:
         print(f"| {kind} | {counts[kind]} |")
-    print("\n| what was to hold | holds | found |\n|---|---|---|")
+    print("\n| requirement | holds | found |\n|---|---|---|")
     for what, holds, found in checks:
         print(f"| {what} | {'yes' if holds else 'NO'} | {found} |")
 
@@ -368,7 +368,7 @@ def main() -> int:
         whole = f"{len(kills)} of {len(planned)}; if the sweep had ended before: more --epochs"
         checks = [("all kills were done", len(kills) == len(planned), whole)]
         checks += verdict(code, run, peaceful, options.epochs, options.pairs)
-        told(kills, checks)
+        report(kills, checks)
         (runs / "chaos" / "kills.json").write_text(json.dumps([vars(kill) for kill in kills], indent=1))
         return 0 if all(holds for _, holds, _ in checks) else 1
     finally:

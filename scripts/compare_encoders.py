@@ -41,21 +41,21 @@ def encoder(text: str) -> EncoderConfig:
 
 
 def frontend(config: EncoderConfig) -> FrontendConfig:
-    """What the encoder reads: the published log-mel, or the sound as it is."""
+    """Return the encoder's frontend: the published log-mel, or the waveform."""
     return FrontendConfig.model_validate({"kind": "vggish" if config.domain == "spectrogram" else "raw"})
 
 
 def train(model: Model, pairs: torch.Tensor, seconds: float, batch: int) -> tuple[int, float]:
-    """Train for so many seconds of CPU time.
+    """Train for a given CPU time.
 
     Args:
         model: is trained in place.
         pairs: (n, 2, ...) float16 features.
-        seconds: of CPU time of this process, in which waiting for other processes does not count.
+        seconds: CPU time of this process; waiting for other processes does not count.
         batch: pairs of a batch.
 
     Returns:
-        Steps done, and the mean loss of the last tenth of them.
+        Number of steps, and the mean loss of the last tenth of them.
     """
     objective, optimizer = OBJECTIVE.build(), OPTIM.build(model.parameters(), batch)
     lr, whole = OPTIM.lr, len(pairs) // batch
@@ -77,7 +77,7 @@ def train(model: Model, pairs: torch.Tensor, seconds: float, batch: int) -> tupl
 
 
 def measure(task: Task, sample_rate: int, embedder: Embedder) -> str:
-    """The task's first metric, to be shown."""
+    """Return the task's first metric, formatted."""
     examples = task.load(sample_rate, cache=1.0)
     vectors = embed(examples.sounds, range(len(examples.sounds)), embedder)
     scores = score(task, ProtocolConfig(), examples.questions, (vectors, examples.sounds.failed))

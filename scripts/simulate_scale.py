@@ -126,12 +126,12 @@ class Trial:
 
 
 def per_core(rates: Rates, trial: Trial) -> float:
-    """Pairs per second of a generator on one core."""
+    """Return pairs per second of a generator on one core."""
     return trial.block / (rates.block + trial.block * rates.pair)
 
 
 def step_seconds(rates: Rates, trial: Trial) -> float:
-    """Of one step, with what the train workers tell each other.
+    """Return the seconds of a step, with the communication of the train workers.
 
     A ring of W workers sends each number 2 (W - 1) / W times out of every node when it reduces, and (W - 1) / W times
     when it gathers (Patarasu and Yuan, 2009).
@@ -148,7 +148,7 @@ def step_seconds(rates: Rates, trial: Trial) -> float:
 
 
 def limits(rates: Rates, trial: Trial, kinds: list[Kind]) -> dict[str, float]:
-    """Pairs per second that each part could do.
+    """Return the pairs per second that each part allows.
 
     Raises:
         ConfigError: the train workers do not fit, or a rate that is needed is not known.
@@ -177,7 +177,7 @@ def limits(rates: Rates, trial: Trial, kinds: list[Kind]) -> dict[str, float]:
 
 
 def place(trial: Trial, kinds: list[Kind]) -> tuple[int, float]:
-    """On how many nodes the train workers sit, packed as Ray Train packs them, and CPUs that these have left."""
+    """Return the number of nodes with train workers, packed as Ray Train does, and the CPUs left on them."""
     nodes, left, waiting = 0, 0.0, trial.workers
     for kind in sorted(kinds, key=lambda kind: -kind.gpus if trial.on_gpus else -kind.cpus):
         fit = int(min(kind.cpus / trial.worker_cpus, kind.gpus if trial.on_gpus else float("inf")))
@@ -191,8 +191,8 @@ def place(trial: Trial, kinds: list[Kind]) -> tuple[int, float]:
     return nodes, left
 
 
-def tell(rates: Rates, trial: Trial, kinds: list[Kind], buffer_mb: float, memory_gb: float) -> None:
-    """Print what was found."""
+def report(rates: Rates, trial: Trial, kinds: list[Kind], buffer_mb: float, memory_gb: float) -> None:
+    """Print the limits, generator cores, price and memory."""
     found = limits(rates, trial, kinds)
     bound, pace = min(found.items(), key=lambda item: item[1])
     print(f"{pace:.0f} pairs/s, bound by: {bound}\n\n| limit | pairs/s | times the pace |\n|---|---|---|")
@@ -213,7 +213,7 @@ def tell(rates: Rates, trial: Trial, kinds: list[Kind], buffer_mb: float, memory
 
 
 def per_call(work: Callable[[], object], device: str, calls: int = 4) -> float:
-    """Seconds of one call: the median of this process's own on the CPU, whatever else runs there; the mean on a GPU."""
+    """Return seconds of a call: the median CPU time of this process, or the mean on a GPU."""
     import torch
 
     work()
@@ -239,7 +239,7 @@ def line(points: dict[int, float]) -> tuple[float, float]:
 
 
 def training(experiment: Experiment, device: str) -> tuple[float, float]:
-    """Seconds of a step whatever its size, and of each pair in it."""
+    """Return the fixed seconds of a step, and the seconds of each pair in it."""
     import torch
 
     from doppel_ray.data.pairs import PairMaker
@@ -255,7 +255,7 @@ def training(experiment: Experiment, device: str) -> tuple[float, float]:
 
 
 def head_server() -> list[int]:
-    """The process of the head's server (GCS) that this process has started."""
+    """Return the process of the head's server (GCS) that this process has started."""
     names = {process: Path(f"/proc/{process}/cmdline").read_text().partition("\0")[0] for process in tree(os.getpid())}
     return [process for process, name in names.items() if "gcs_server" in name]
 
@@ -290,7 +290,7 @@ def through_store(times: int = 8) -> float:
 
 
 def measure(experiment: Experiment) -> Rates:
-    """The rates of the machine that this runs on."""
+    """Measure the rates of this machine."""
     import torch
     from bench_stream import local
 
@@ -360,7 +360,7 @@ def check() -> None:
 
 
 def trained(count: int, generators: int, pace: float) -> float:
-    """Pairs per second of a training on a cluster of so many local nodes: its best epoch but the first."""
+    """Return pairs per second of the best epoch but the first, on a cluster of `count` local nodes."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
@@ -436,9 +436,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--block", type=int, default=BLOCK, help=f"pairs per block ({BLOCK})")
     parser.add_argument("--trials", type=int, default=1, help="side by side, each on nodes of its own (1)")
     parser.add_argument("--gbps", type=float, default=10.0, help="network of a node, Gbit/s (10)")
-    parser.add_argument("--cores", type=int, help="all nodes share one machine of so many cores")
+    parser.add_argument("--cores", type=int, help="all nodes share one machine with this many cores")
     parser.add_argument("--buffer-mb", type=float, default=256.0, help="data.buffer_mb (256)")
-    parser.add_argument("--memory-gb", type=float, default=0.0, help="of the node that hands out blocks; 0: not told")
+    parser.add_argument("--memory-gb", type=float, default=0.0, help="of the node that hands out blocks; 0: unknown")
     options = parser.parse_args(argv)
     if options.check:
         check()
@@ -463,7 +463,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cores=options.cores,
         trials=options.trials,
     )
-    tell(rates, trial, kinds, options.buffer_mb, options.memory_gb)
+    report(rates, trial, kinds, options.buffer_mb, options.memory_gb)
     return 0
 
 

@@ -17,7 +17,7 @@ from doppel_ray.core.object_storage import S3Path
 from doppel_ray.core.score_names import VALID
 from doppel_ray.models.checkpoint import ModelSpec
 from doppel_ray.runs import folder as run_folder
-from doppel_ray.runs import mirror
+from doppel_ray.runs import lease
 from doppel_ray.runs.columns import TRAIN, USAGE
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def check_storage(experiment: "Experiment", folder: Path | None) -> None:
     if experiment.run.storage is None:
         return
     S3Path.parse(experiment.run.storage).check()
-    if folder is not None and (place := run_folder.copy_of(experiment, folder)) is not None:
-        mirror.check_free(place, folder)
+    if folder is not None and (place := run_folder.storage_path(experiment, folder)) is not None:
+        lease.check_free(place, folder)
 
 
 def check_metric(experiment: "Experiment", is_new: bool = True) -> None:

@@ -21,30 +21,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--out",
         type=Path,
         metavar="PATH",
-        help="where the report goes: a folder, or FILE.html for the page alone (default: the run's folder; of several "
-        f"runs, {COMPARISON}/ in that of the first)",
+        help="folder for the report, or FILE.html for the page alone (default: the run's folder; for several runs, "
+        f"{COMPARISON}/ in the first one's)",
     )
     args = parser.parse(argv)
     if args.out is None and any(map(is_s3, args.runs)):
-        raise ConfigError("a run that is in object storage has no folder here for its report: say where, --out PATH")
+        raise ConfigError("a run in object storage needs a place for its report: add --out PATH")
     console = cli.screen()
     with tempfile.TemporaryDirectory() as scratch:
         runs = [read(_folder(run, Path(scratch, str(number)), console)) for number, run in enumerate(args.runs)]
         if len({run.folder.resolve() for run in runs}) < len(runs):
-            raise ConfigError("the same RUN_DIR is given twice")
+            raise ConfigError("RUN_DIR: the same run is given twice")
         make(runs, place(runs, args.out), console)
     return 0
 
 
 def _folder(run: str, scratch: Path, console: Console) -> Path:
-    """A run's folder; of one in object storage what a report needs of it, for the moment."""
+    """Return a run's folder; for a run in object storage a copy in `scratch`, without its weights."""
     if not is_s3(run):
         return Path(run)
-    from doppel_ray.models.checkpoint import (
-        RESUME,
-        WEIGHTS,  # with torch, which a report of a folder need not load
-    )
-    from doppel_ray.runs.mirror import download
+    # Late: these load torch, which the report of a folder does not need.
+    from doppel_ray.models.checkpoint import RESUME, WEIGHTS
+    from doppel_ray.runs.fetch import download
 
     there = S3Path.parse(run)
     download(there, scratch / there.name, partial(console.print, markup=False), without=(WEIGHTS, RESUME))

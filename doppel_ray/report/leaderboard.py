@@ -1,4 +1,4 @@
-"""The leaderboard: a row for each setting, for a terminal and as CSV."""
+"""The leaderboard for a terminal, and the tables of the CSV files."""
 
 import csv
 import json
@@ -15,25 +15,25 @@ from doppel_ray.core.score_names import VALID
 from doppel_ray.report.study import BASELINES, Score, Setting, Study, title
 
 COSTS = ("train_seconds", "probe/seconds", "energy_joules")
-"""Columns whose sum over its rows is what a trial has cost."""
+"""Columns of a trial's cost, which is their sum over its rows."""
 
 
 def show(value: Any) -> str:
-    """A value for a table."""
+    """Format a value for a table."""
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
     return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def show_score(score: Score | None) -> str:
-    """`0.574`, and over seeds `0.574 ± 0.012`."""
+    """Return `0.574`, or over seeds `0.574 ± 0.012`."""
     if score is None or score.high is None or score.over != "seeds":
         return show(score and score.mean)
     return f"{score.mean:.3f} ± {score.high - score.mean:.3f}"
 
 
 def entry(study: Study, setting: Setting) -> dict[str, Any]:
-    """What a setting's line of `leaderboard.csv` holds: values, scores beside the baselines, cost, best checkpoint."""
+    """Return a setting's row of `leaderboard.csv`: values, scores, baselines, cost, best checkpoint."""
     champion = setting.champion
     best = setting.best(champion) or (champion.rows[-1] if champion.rows else {})
     found: dict[str, Any] = {"trial": champion.name, **setting.values, "seeds": setting.seeds, "status": setting.status}
@@ -59,23 +59,23 @@ def entry(study: Study, setting: Setting) -> dict[str, Any]:
 
 
 def latest(setting: Setting, column: str) -> float:
-    """The mean of what trials have come to: epochs, pairs."""
+    """Return the mean over a setting's trials of a counting column (epoch, pairs) in their last rows."""
     found = setting.mean(lambda trial: (trial.rows[-1] if trial.rows else {}).get(column, 0)) or 0
     return int(found) if found == int(found) else found
 
 
 def settings_table(study: Study) -> list[dict[str, Any]]:
-    """The rows of `leaderboard.csv`, best first."""
+    """Return the rows of `leaderboard.csv`, best first."""
     return [{"rank": rank, **entry(study, setting)} for rank, setting in enumerate(study.settings, start=1)]
 
 
 def singles(setting: Setting) -> list[Setting]:
-    """Each repeat as a setting of its own."""
+    """Return each repeat as a setting of its own."""
     return [replace(setting, repeats=(repeat,)) for repeat in setting.repeats]
 
 
 def trials_table(study: Study) -> list[dict[str, Any]]:
-    """The rows of `trials.csv`: each trial, in the order of the leaderboard, and the command that trains it again."""
+    """Return the rows of `trials.csv`: each trial in the leaderboard's order, with the command to retrain it."""
     return [
         {"rank": rank, **entry(study, one), SEED: seed, "command": trial.command(run.name)}
         for rank, setting in enumerate(study.settings, start=1)
@@ -85,7 +85,7 @@ def trials_table(study: Study) -> list[dict[str, Any]]:
 
 
 def rows_table(study: Study) -> list[dict[str, Any]]:
-    """The rows of `rows.csv`: every row of every trial."""
+    """Return the rows of `rows.csv`: every row of every trial."""
     return [
         {"trial": trial.name, **setting.values, SEED: seed, "status": trial.status, **trial.values_at(row), **row}
         for setting in study.settings
@@ -95,7 +95,7 @@ def rows_table(study: Study) -> list[dict[str, Any]]:
 
 
 def write_csv(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write rows that may have different columns, lists and mappings as JSON; returns the file."""
+    """Write rows, which may differ in their columns, with lists and mappings as JSON; return the file."""
     rows = [
         {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in row.items()}
         for row in rows
@@ -109,9 +109,9 @@ def write_csv(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 
 def table(study: Study) -> Table:
-    """The leaderboard for a terminal: the validation score that gives the order, and test scores.
+    """Return the leaderboard for a terminal: the validation score, which gives the order, and test scores.
 
-    Two last rows show the baselines; `gain` is what the test score is above the better of them.
+    The last rows show the baselines; `gain` is the distance of the test score to the better of them.
     """
     gains = [setting.gain(study.reported) for setting in study.settings]
     gain_column = ["gain"] if any(gain is not None for gain in gains) else []

@@ -1,9 +1,8 @@
-"""What a report is about: one run, or several side by side, as settings with their repeats.
+"""The subject of a report: the trials of one or several runs, grouped into settings.
 
-Trials that differ only in `run.seed` are repeats of one setting. A setting's score is the mean over its seeds, with a
-95 % interval of Student's t over them; that of a single trial has the bootstrap interval over test examples that its
-row carries. Each trial counts with its best row by the run's metric, a validation score; reported is the test score of
-that row.
+Trials that differ only in `run.seed` are repeats of one setting. A setting's score is the mean over its seeds, with the
+95 % interval of Student's t over them; a single trial's score has the bootstrap interval over test examples from its
+row. Each trial counts with its best row by the run's metric, a validation score; that row's test score is reported.
 """
 
 import json
@@ -22,9 +21,9 @@ from doppel_ray.runs.metrics_log import Row, number
 from doppel_ray.runs.reader import Run, Trial
 
 RUN_KEY = "run"
-"""The key that tells several runs apart."""
+"""Key of the run's name among a setting's values, where several runs are compared."""
 BASELINES = {"untrained": "same encoder, untrained", "mel": "mel statistics"}
-"""Baseline, as columns of a row end -> what it is."""
+"""Ending of a baseline's column -> its name."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Score:
     """A score with its 95 % interval.
 
     Attributes:
-        low, high: None where nothing tells them.
-        over: what the interval is over.
+        low, high: None if they are not known.
+        over: what varies over the interval.
     """
 
     mean: float
@@ -43,8 +42,8 @@ class Score:
 
 
 def over_seeds(values: Sequence[float]) -> Score:
-    """Mean of two seeds' values or more, with Student's t interval: mean ± t(0.975, n - 1) · s / √n."""
-    from scipy.special import stdtrit  # late: few reports need it
+    """Return the mean of two or more seeds' values, with Student's t interval: mean ± t(0.975, n - 1) · s / √n."""
+    from scipy.special import stdtrit  # late: slow to load, and few reports need it
 
     mean, count = statistics.fmean(values), len(values)
     half = float(stdtrit(count - 1, 0.975)) * statistics.stdev(values) / math.sqrt(count)
@@ -56,10 +55,9 @@ class Setting:
     """One point of a search, with all its repeats.
 
     Attributes:
-        values: what the search gave it, in the order of the study's keys, without the seed.
+        values: its searched values without the seed, in the order of the study's keys.
         repeats: (run, trial, seed) of each.
-        metric, mode: by which a trial's best row is chosen; of a run from before there were validation scores, a test
-            score.
+        metric, mode: that choose a trial's best row; in an older run without validation scores a test score.
     """
 
     values: dict[str, Any]
@@ -87,7 +85,7 @@ class Setting:
         return ", ".join(f"{found.count(status)} {status}" for status in dict.fromkeys(found))
 
     def best(self, trial: Trial) -> Row | None:
-        """The row that a trial counts with."""
+        """Return the row that a trial counts with."""
         return trial.best(self.metric, self.mode)
 
     @cached_property
@@ -98,7 +96,7 @@ class Setting:
         return max(having, key=lambda trial: sign * (self.best(trial) or {})[self.metric], default=self.trials[0])
 
     def by_seed(self, value: Callable[[Trial], Any]) -> list[float]:
-        """A number of each seed's trial (their mean, if one seed was run more than once), where there is one."""
+        """Return a number of each seed's trial (the mean over the trials of one seed), for seeds that have it."""
         found: dict[Any, list[float]] = {}
         for _, trial, seed in self.repeats:
             if (given := number(value(trial))) is not None:
@@ -106,32 +104,32 @@ class Setting:
         return [statistics.fmean(values) for values in found.values()]
 
     def mean(self, value: Callable[[Trial], Any]) -> float | None:
-        """Mean over the seeds of a number of each trial; None if there is none."""
+        """Return the mean over the seeds of a number of each trial; None if no trial has it."""
         found = self.by_seed(value)
         return statistics.fmean(found) if found else None
 
     def score(self, name: str) -> Score | None:
-        """A score at the trials' best rows, with its interval; None if there is none."""
+        """Return a score at the trials' best rows, with its interval; None if there is none."""
         found = self.by_seed(lambda trial: (self.best(trial) or {}).get(name))
         if len(found) > 1:
             return over_seeds(found)
         row = self.best(self.champion) or {}
-        reached = number(row.get(name))
-        if reached is None:
+        mean = number(row.get(name))
+        if mean is None:
             return Score(found[0]) if found else None
         low, high = (number(row.get(f"{name}_{end}")) for end in ("low", "high"))
-        return Score(reached, low, high, "" if low is None else "test examples")
+        return Score(mean, low, high, "" if low is None else "test examples")
 
     def last(self, name: str) -> float | None:
-        """A score at the trials' last rows that have it."""
+        """Return a score at the trials' last rows that have it."""
         return self.mean(lambda trial: (trial.last(name) or {}).get(name))
 
     def baseline(self, name: str, which: str) -> float | None:
-        """What a baseline scores on the same splits."""
+        """Return a baseline's score on the same splits."""
         return self.mean(lambda trial: (self.best(trial) or {}).get(f"{name}_{which}"))
 
     def gain(self, name: str) -> float | None:
-        """How much better a score is than the better of its baselines; None if it has none."""
+        """Return how much better a score is than the better of its baselines; None without baselines."""
         score = self.score(name)
         known = [value for which in BASELINES if (value := self.baseline(name, which)) is not None]
         if score is None or not known:
@@ -141,23 +139,23 @@ class Setting:
         return score.mean - max(known)
 
     def cost(self, column: str) -> float | None:
-        """Sum of a column over a trial's rows; the mean over the repeats."""
+        """Return the sum of a column over a trial's rows, as the mean over the repeats."""
         return self.mean(lambda trial: trial.total(column))
 
     def cost_of_best(self, column: str) -> float | None:
-        """The same, up to the row that counts."""
+        """Return the same up to the row that counts."""
         return self.mean(lambda trial: trial.total(column, row) if (row := self.best(trial)) else None)
 
 
 @dataclass(frozen=True)
 class Study:
-    """One run, or several that are compared.
+    """One run, or several to compare.
 
     Attributes:
-        runs: what it was read from.
-        metric, mode: by which trials are chosen: the first run's.
-        keys: what the search varied, without the seed; of several runs the first is which run.
-        settings: the best first, those without the metric last.
+        runs: with their trials.
+        metric, mode: that choose trials: the first run's.
+        keys: searched keys without the seed; with several runs the first is the run.
+        settings: best first, those without the metric last.
     """
 
     runs: tuple[Run, ...]
@@ -168,12 +166,12 @@ class Study:
 
     @property
     def reported(self) -> str:
-        """The score that is shown of what the metric has chosen."""
+        """The test score to report for what the metric has chosen."""
         return reported(self.metric)
 
     @property
     def chosen_on_test(self) -> list[str]:
-        """The runs whose trials were chosen by the test scores that are reported."""
+        """Names of the runs whose trials were chosen by the reported test scores."""
         return [run.name for run in self.runs if is_test(run.chosen_by(self.metric))]
 
     @property
@@ -186,61 +184,61 @@ class Study:
 
     @cached_property
     def varied(self) -> list[str]:
-        """The keys that have more than one value."""
+        """Keys with more than one value."""
         return [key for key in self.keys if len(self.labels[key]) > 1]
 
     @cached_property
     def scores(self) -> list[str]:
-        """What the metric reports first, then the first metric of every other task."""
+        """Columns of the reported score, then of every other task's main score."""
         names: dict[str, None] = {self.reported: None}
         for setting in self.settings:
             for trial in setting.trials:
                 for row in trial.rows:
                     for name in row:
-                        if name.startswith("probe/") and name.endswith("_untrained"):  # only first metrics have one
+                        if name.startswith("probe/") and name.endswith("_untrained"):  # only main scores have one
                             names[name.removesuffix("_untrained")] = None
         return list(names)
 
     @cached_property
     def labels(self) -> dict[str, dict[str, str]]:
-        """Of each key, value (as JSON) -> a short name that no other value of it has."""
+        """Key -> value (as JSON) -> a short name, unique among the key's values."""
         return {key: _labels(setting.values.get(key) for setting in self.settings) for key in self.keys}
 
     def label(self, setting: Setting, key: str) -> str:
-        """The short name of a setting's value."""
+        """Return the short name of a setting's value."""
         return self.labels[key][_plain(setting.values.get(key))]
 
     def title(self, setting: Setting, keys: Iterable[str] | None = None) -> str:
-        """What tells a setting from the others, or only by some keys: `δ 0.05, encoder.kind cnn`."""
+        """Return the values that distinguish a setting, of all varied keys or of `keys`: `δ 0.05, encoder.kind cnn`."""
         keys = self.varied if keys is None else keys
-        told = [
+        named = [
             self.label(setting, key) if key == RUN_KEY else f"{short(key)} {self.label(setting, key)}" for key in keys
         ]
-        return ", ".join(told) or (setting.champion.name if len(self.settings) > 1 else self.runs[0].name)
+        return ", ".join(named) or (setting.champion.name if len(self.settings) > 1 else self.runs[0].name)
 
     def is_numeric(self, key: str) -> bool:
-        """Whether a key's values are numbers, of which there are several."""
+        """Return whether a key has several values, all of them numbers."""
         values = [setting.values.get(key) for setting in self.settings]
         return key in self.varied and all(number(value) is not None for value in values)
 
-    def reached(self, setting: Setting) -> float | None:
-        """The score that is reported of a setting."""
+    def reported_score(self, setting: Setting) -> float | None:
+        """Return a setting's reported score."""
         score = setting.score(self.reported)
         return None if score is None else score.mean
 
     def validation(self, setting: Setting) -> float | None:
-        """The validation score that has chosen a setting's rows; None if something else has."""
+        """Return the validation score that chose a setting's rows; None if another metric did."""
         score = setting.score(self.metric) if self.metric.endswith(VALID) else None
         return None if score is None else score.mean
 
     def baseline(self, name: str, which: str) -> float | None:
-        """A baseline's mean over all settings, which share it unless the encoder is searched."""
+        """Return a baseline's mean over all settings, which share it unless the encoder is searched."""
         found = [value for setting in self.settings if (value := setting.baseline(name, which)) is not None]
         return statistics.fmean(found) if found else None
 
 
 def study(runs: Sequence[Run]) -> Study:
-    """Put the trials of runs together as settings, best first."""
+    """Group the trials of runs into settings, best first."""
     chosen_by = {run.folder: run.chosen_by(runs[0].metric) for run in runs}
     metric = next((found for found in chosen_by.values() if found.endswith(VALID)), runs[0].metric)
     mode = runs[0].mode
@@ -253,7 +251,7 @@ def study(runs: Sequence[Run]) -> Study:
             values = {key: given[key] if key in given else dotted_keys.lookup(run.experiment, key) for key in searched}
             values = ({RUN_KEY: run.name} if len(runs) > 1 else {}) | values
             seed = trial.values.get(SEED, dotted_keys.lookup(run.experiment, SEED))
-            # Two trials of a population that have come to the same values are not repeats.
+            # Trials of a population that arrive at the same values are not repeats.
             group = _plain([str(run.folder), values, trial.name if run.is_population else None])
             known = groups[group].repeats if group in groups else ()
             groups[group] = Setting(values, (*known, (run, trial, seed)), chosen_by[run.folder], mode)
@@ -265,21 +263,13 @@ def study(runs: Sequence[Run]) -> Study:
     return Study(tuple(runs), metric, mode, keys, tuple(sorted(groups.values(), key=rank)))
 
 
-def chosen_on_test(runs: Sequence[str]) -> str:
-    """Return what is said of runs from before there were validation scores."""
-    return (
-        f"{', '.join(runs)}: trials and checkpoints were chosen by the test scores that are shown, which are therefore "
-        "optimistic; the rows have no validation scores"
-    )
-
-
 def short(key: str) -> str:
-    """A key for a heading or an axis."""
+    """Return a key for a heading or an axis: `δ`."""
     return "δ" if key == "pairs.delta" else key
 
 
 def title(name: str) -> str:
-    """A column of the rows for a heading or an axis: `esc10 accuracy`."""
+    """Return a column for a heading or an axis: `esc10 accuracy`."""
     return name.removeprefix("probe/").replace("/", " ")
 
 

@@ -1,6 +1,7 @@
-"""Writing a report: the page, its figures, and the tables as CSV."""
+"""Write a report: the page, its figures, and the tables as CSV."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -9,12 +10,13 @@ from doppel_ray.config.search import label
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.files import written
 from doppel_ray.report.leaderboard import rows_table, settings_table, show, table, trials_table, write_csv
-from doppel_ray.report.study import Study, chosen_on_test, study
+from doppel_ray.report.notes import chosen_on_test
+from doppel_ray.report.study import Study, study
 from doppel_ray.runs.reader import Run, read
 
 PAGE = "report.html"
 COMPARISON = "comparison"
-"""Folder within the first of several runs where their report goes if nothing else is asked."""
+"""Default folder for the report of several runs, in the first one's folder."""
 FIGURES = "figures"
 FILES = {
     "leaderboard.csv": "a row for each setting",
@@ -24,20 +26,20 @@ FILES = {
 
 
 def place(runs: Sequence[Run], out: Path | None) -> Path:
-    """Where the page of some runs goes.
+    """Return the path of a report's page.
 
     Args:
-        runs: what it is about.
-        out: a folder, or a file that ends in .html; None: the run's own folder; of several runs, a folder of its own
-            in that of the first.
+        runs: its subject.
+        out: a folder, or a file that ends in .html; None for the run's folder, or with several runs a new folder in
+            the first one's.
 
     Raises:
-        ConfigError: there is something that no report has written, which is not overwritten.
+        ConfigError: it would overwrite something that is not a report.
     """
     folder = out or (runs[0].folder / COMPARISON if len(runs) > 1 else runs[0].folder)
     page = folder if folder.suffix == ".html" else folder / PAGE
     if page.exists() and not _is_ours(page):
-        raise ConfigError(f"{page} is no report of doppel_ray's, and is not overwritten; choose another --out")
+        raise ConfigError(f"{page} is not a report of doppel_ray, and is not overwritten; choose another --out")
     if page != folder and folder.exists():
         if not folder.is_dir():
             raise ConfigError(f"--out {folder} is a file; choose a folder, or a name that ends in .html")
@@ -54,7 +56,7 @@ def _is_ours(page: Path) -> bool:
 
 
 def write(subject: Study, page: Path) -> None:
-    """Write a report: a page within a folder has tables and figures beside it, one with a name of its own stands alone.
+    """Write a report. `report.html` gets tables and figures beside it; a page of another name is alone.
 
     Raises:
         ConfigError: it cannot be written there.
@@ -77,40 +79,43 @@ def write(subject: Study, page: Path) -> None:
 
 
 def publish(folder: Path, console: Console) -> None:
-    """Write and print what a sweep's folder has to say."""
+    """Write and print the report of a run's folder."""
     run = read(folder)
     make([run], place([run], None), console)
     console.print(f"watch: tensorboard --logdir {folder / 'trials'}", markup=False)
 
 
 def make(runs: Sequence[Run], page: Path, console: Console) -> None:
-    """Write and print the report of one run, or of several side by side."""
+    """Write the report of one or several runs, and print it in short."""
     subject = study(runs)
     console.print(table(subject))
+    log = partial(console.print, markup=False)
     for run in runs:
         if shrunk := run.about.get("shrunk"):
             changes = ", ".join(f"{key} {label(full)} → {label(small)}" for key, (full, small) in shrunk.items())
-            console.print(f"scaled down (--scale small): {changes}", markup=False)
+            log(f"scaled down (--scale small): {changes}")
         for line in run.warnings:
-            console.print(f"warning: {line}", markup=False)
+            log(f"warning: {line}")
         for line in run.missing:
-            console.print(f"missing: {line}", markup=False)
+            log(f"missing: {line}")
     write(subject, page)
-    console.print(
-        f"wrote {page}" + ("" if page.name != PAGE else f", beside it {', '.join(FILES)} and {FIGURES}/"), markup=False
-    )
+    log(f"wrote {page}" + ("" if page.name != PAGE else f", with {', '.join(FILES)} and {FIGURES}/ beside it"))
     if on_test := subject.chosen_on_test:
-        console.print(chosen_on_test(on_test), markup=False)
+        log(chosen_on_test(on_test))
+    for line in _result(subject):
+        log(line)
+
+
+def _result(subject: Study) -> list[str]:
+    """Return the best trial and its checkpoint, a line each."""
     score = subject.settings[0].score(subject.reported) if subject.settings else None
     if score is None:
-        console.print(f"no trial has reported {subject.reported} yet", markup=False)
-        return
+        return [f"no trial has reported {subject.reported} yet"]
     first = subject.settings[0]
     champion, best = first.champion, first.best(first.champion) or {}
-    told = f"best: {champion.name}, epoch {best.get('epoch')}: {subject.reported} {show(best.get(subject.reported))}"
+    result = f"best: {champion.name}, epoch {best.get('epoch')}: {subject.reported} {show(best.get(subject.reported))}"
     if first.metric != subject.reported:
-        told += f", chosen by {first.metric} {show(best.get(first.metric))}"
+        result += f", chosen by {first.metric} {show(best.get(first.metric))}"
     if score.over == "seeds":
-        told += f" (mean of {first.seeds} seeds {score.mean:.4f}, 95 % {score.low:.4f} to {score.high:.4f})"
-    path = champion.checkpoint(best)
-    console.print(f"{told}\nbest checkpoint: {path or champion.no_checkpoint(best)}", markup=False)
+        result += f" (mean of {first.seeds} seeds {score.mean:.4f}, 95 % {score.low:.4f} to {score.high:.4f})"
+    return [result, f"best checkpoint: {champion.checkpoint(best) or champion.missing_checkpoint(best)}"]

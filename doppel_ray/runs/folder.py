@@ -1,4 +1,4 @@
-"""A run's folder: made once, gone on with or extended from what it says of itself."""
+"""A run's folder: create it, and resume or extend it from its own run.json."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,111 +14,112 @@ from doppel_ray.core.object_storage import S3Path
 from doppel_ray.runs import reader
 
 TUNE_STATE = "tune"
-"""Folder of a run where Ray Tune keeps what is its own."""
-MORE = ("search", "tune.samples", "tune.repeats", "tune.minutes", "tune.pairs", "tune.concurrent", "tune.max_failures")
-"""Keys, or how they begin, that --extend may change: they say which trials there are, and nothing of what each is."""
+"""Folder of a run for Ray Tune's own files."""
+TUNE_KEYS = ("samples", "repeats", "minutes", "pairs", "concurrent", "max_failures")
+EXTENDABLE = ("search", *(f"tune.{key}" for key in TUNE_KEYS))
+"""Keys, or prefixes of keys, that --extend may change: which trials there are, and nothing about each of them."""
 
 
-def make(
+def create(
     experiment: Experiment,
     file: Path | None,
     shrunk: Mapping[str, tuple[Any, Any]],
     warnings: Sequence[str] = (),
 ) -> Path:
-    """Make the run's folder and write what it is.
+    """Create a run's folder and write run.json.
 
     Args:
-        experiment: what will run in it.
-        file: where that was read from.
-        shrunk: what --scale small changed.
-        warnings: what a reader of its scores must know.
+        experiment: to run in it.
+        file: that the experiment was read from.
+        shrunk: key -> (full, small) value of what --scale small changed.
+        warnings: what a reader of the scores must know.
 
     Raises:
-        ConfigError: it already holds something, or cannot be made.
+        ConfigError: the folder exists already, or cannot be created.
     """
     stem = file.stem if file else "defaults"
     name = experiment.run.name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = experiment.run.dir / name
-    if (place := copy_of(experiment, folder)) is not None and place.read(reader.RUN) is not None:
-        raise ConfigError(
-            f"run.name is {name!r}: {place} already holds a run; "
-            f"choose another --run.name, or go on with it: --resume '{place}'"
-        )
+    if (place := storage_path(experiment, folder)) is not None and place.read(reader.RUN) is not None:
+        raise _exists(name, str(place), f"'{place}'")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
         about = {"experiment": experiment.plain(), "shrunk": dict(shrunk), "warnings": list(warnings)}
         _write(folder, provenance.gather() | about)
     except FileExistsError:
-        raise ConfigError(
-            f"run.name is {name!r}: {folder} already holds a run; "
-            f"choose another --run.name, or go on with it: --resume {folder}"
-        ) from None
+        raise _exists(name, str(folder), str(folder)) from None
     except OSError as error:
         raise ConfigError(
-            f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be made: {error.strerror}"
+            f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be created: {error.strerror}"
         ) from None
     return folder
 
 
-def copy_of(experiment: Experiment, folder: Path) -> S3Path | None:
-    """Where object storage has the copy of a run's folder; None: there is to be none."""
+def _exists(name: str, place: str, resume: str) -> ConfigError:
+    return ConfigError(
+        f"run.name is {name!r}: {place} already holds a run; choose another --run.name, or resume it: --resume {resume}"
+    )
+
+
+def storage_path(experiment: Experiment, folder: Path) -> S3Path | None:
+    """Return where a run's copy in object storage lies; None without `run.storage`."""
     return None if experiment.run.storage is None else S3Path.parse(experiment.run.storage) / folder.resolve().name
 
 
-def moved(folder: Path, place: S3Path) -> None:
-    """Let a run's folder say that it is here now, and its copy at a place."""
-    plain = recorded(folder).plain()
+def relocate(folder: Path, place: S3Path) -> None:
+    """Record in run.json that the run's folder is here now, and its copy at `place`."""
+    plain = recorded_experiment(folder).plain()
     plain["run"] |= {"dir": str(folder.parent), "storage": str(place.parent)}
-    note(folder, experiment=plain)
+    update(folder, experiment=plain)
 
 
-def recorded(folder: Path) -> Experiment:
-    """The experiment that a folder says it is.
+def recorded_experiment(folder: Path) -> Experiment:
+    """Return the experiment of a run's folder.
 
     Raises:
-        ConfigError: it is no run's folder, or is damaged.
+        ConfigError: it is not a run's folder, or is damaged.
     """
-    about = reader.about(folder)
+    about = reader.read_about(folder)
     return validate_experiment(about["experiment"], dict.fromkeys(about["experiment"], str(folder / reader.RUN)))
 
 
-def more(folder: Path, overrides: Mapping[str, str]) -> Experiment:
-    """What a folder's experiment becomes with more trials.
+def extended_experiment(folder: Path, overrides: Mapping[str, str]) -> Experiment:
+    """Return a folder's experiment with more trials.
 
     Args:
-        folder: the run's.
+        folder: of the run.
         overrides: dotted key -> text as typed.
 
     Raises:
-        ConfigError: a key would change the trials that there are; or a value is not allowed.
+        ConfigError: a key would change existing trials, or a value is not allowed.
     """
-    plain = recorded(folder).plain()
+    plain = recorded_experiment(folder).plain()
     if plain["tune"]["scheduler"] in PAUSING:
         raise ConfigError(
             f"--extend: trials of tune.scheduler {plain['tune']['scheduler']} wait for each other; none can join"
         )
     for key, text in overrides.items():
-        if not key.startswith(MORE):
+        if not key.startswith(EXTENDABLE):
             raise ConfigError(
-                f"--extend adds trials to a sweep, and --{key} would change those that there are; "
-                f"it takes {', '.join(f'--{name}' for name in MORE)}"
+                f"--extend adds trials to a sweep, and --{key} would change the existing ones; "
+                f"it takes {', '.join(f'--{name}' for name in EXTENDABLE)}"
             )
         dotted_keys.assign(plain, key, dotted_keys.typed(text))
     return validate_experiment(plain, {key: f"--{key}" for key in overrides})
 
 
-def extend(folder: Path, experiment: Experiment) -> None:
-    """Let a run's folder say that it is to have more trials."""
-    about = reader.about(folder)
+def record_extension(folder: Path, experiment: Experiment) -> None:
+    """Record an extended experiment in run.json, with the time, command and commit of the extension."""
+    about = reader.read_about(folder)
     now = provenance.gather()
-    told = {name: now[name] for name in ("time", "command", "commit")}
-    note(folder, experiment=experiment.plain(), extended=[*about.get("extended", []), told])
+    extension = {name: now[name] for name in ("time", "command", "commit")}
+    update(folder, experiment=experiment.plain(), extended=[*about.get("extended", []), extension])
 
 
-def note(folder: Path, **more: Any) -> None:
-    """Let a run's folder say more of what it is."""
-    _write(folder, reader.about(folder) | more)
+def update(folder: Path, **entries: Any) -> None:
+    """Add entries to run.json, or replace them."""
+    _write(folder, reader.read_about(folder) | entries)
 
 
 def _write(folder: Path, about: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Where a trial's training comes from: population-based training lets it go on from another trial's checkpoint.
+"""Forks of a trial: population-based training lets it continue from another trial's checkpoint.
 
-Each time it does, Ray Train begins a run of its own in the trial's folder (`checkpoints`, then `checkpoints_1`, ...),
-and `lineage.json` there says what from. The rows of epochs that are not part of the new past are put aside.
+For each fork Ray Train starts a new run in the trial's folder (`checkpoints`, then `checkpoints_1`, ...), and
+`lineage.json` there records the checkpoint that it started from. Rows of later epochs move to another file.
 """
 
 import json
@@ -19,12 +19,12 @@ LINEAGE = "lineage.json"
 
 @dataclass(frozen=True)
 class Fork:
-    """A change of course.
+    """A start from another trial's checkpoint.
 
     Attributes:
-        source: checkpoint that training went on from.
-        epoch: epochs it had done.
-        values: what the search gave the trial from there on.
+        source: the checkpoint.
+        epoch: number of epochs it had been trained.
+        values: searched values of the trial from then on.
     """
 
     source: str
@@ -33,25 +33,28 @@ class Fork:
 
 
 def forks(folder: Path) -> list[Fork]:
-    """Every change of course of a trial, oldest first; their sources where the run's folder lies by now.
+    """Return a trial's forks, oldest first, with sources in the run's folder as it lies now.
 
     Args:
-        folder: the trial's.
+        folder: of the trial.
     """
     file = folder / LINEAGE
-    told = json.loads(file.read_text()) if file.exists() else []
+    entries = json.loads(file.read_text()) if file.exists() else []
     return [
-        Fork(**entry | {"source": str(folder.parent.joinpath(*Path(entry["source"]).parts[-3:]))}) for entry in told
+        Fork(**entry | {"source": str(folder.parent.joinpath(*Path(entry["source"]).parts[-3:]))}) for entry in entries
     ]
 
 
 def fork(folder: Path, source: Path, values: Mapping[str, Any]) -> Fork | None:
-    """Let a trial go on from another trial's checkpoint; None if that is what it does already.
+    """Record that a trial continues from another trial's checkpoint.
 
     Args:
-        folder: the trial's.
-        source: the other's checkpoint.
-        values: what the search gives the trial from now on.
+        folder: of the trial.
+        source: checkpoint of the other trial.
+        values: searched values of the trial from now on.
+
+    Returns:
+        The fork; None if it is already recorded as the last one.
 
     Raises:
         ConfigError: there is no such checkpoint.
@@ -70,6 +73,6 @@ def fork(folder: Path, source: Path, values: Mapping[str, Any]) -> Fork | None:
 
 
 def train_run(folder: Path) -> str:
-    """Name of the trial's present run of Ray Train, which is the folder of its checkpoints."""
+    """Return the name of the trial's current run of Ray Train, which is the folder of its checkpoints."""
     count = len(forks(folder))
     return f"checkpoints_{count}" if count else "checkpoints"

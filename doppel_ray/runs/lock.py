@@ -1,4 +1,4 @@
-"""One process at a time: a folder that two would write to is held by the one that does."""
+"""Locks on folders: one process at a time writes to a run's or a trial's folder."""
 
 import contextlib
 import fcntl
@@ -14,33 +14,33 @@ from doppel_ray.core.errors import ConfigError
 log = logging.getLogger(__name__)
 
 LOCK, WORKER_LOCK = "lock", "worker.lock"
-"""Files that stand for a run's or a trial's folder, and for the train worker's part of it."""
+"""Lock files: of a run's or a trial's folder, and of the train worker's files in a trial's folder."""
 ORPHANS = 180.0
-"""Seconds within which the processes of a Ray end whose driver was killed; they take a minute."""
+"""Seconds to wait for the processes of a Ray whose driver was killed; they end within about a minute."""
 
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, lock: str = LOCK, patience: float = 0.0) -> Iterator[None]:
-    """Keep other processes out of a folder; the hold ends with this process, however it ends.
+    """Lock a folder against other processes; the kernel releases the lock when this process ends, even by kill -9.
 
     Args:
-        folder: what is held.
-        lock: name of the file there that stands for it.
-        patience: seconds to wait for a process that holds it.
+        folder: to lock.
+        lock: name of the lock file in it.
+        patience: seconds to wait for a process that holds the lock.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: another process, which is named, still holds the lock.
     """
-    with (folder / lock).open("a+") as file:
-        end, told = time.monotonic() + patience, False
-        while not _taken(file.fileno()):
+    with (folder / lock).open("a+") as file:  # not truncated: it names the process that holds the lock
+        end, logged = time.monotonic() + patience, False
+        while not _acquire(file.fileno()):
             file.seek(0)
-            holder = file.read() or "another process"
+            owner = file.read() or "another process"
             if time.monotonic() >= end:
-                raise ConfigError(f"{folder} is in use by {holder}; wait for it, or stop it first")
-            if not told:
-                log.warning("waits for %s, which still uses %s, for %.0f s at most", holder, folder, patience)
-                told = True
+                raise ConfigError(f"{folder} is in use by {owner}; wait for it, or stop it first")
+            if not logged:
+                log.warning("waiting at most %.0f s for %s, which still uses %s", patience, owner, folder)
+                logged = True
             time.sleep(0.5)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -48,7 +48,7 @@ def lock_folder(folder: Path, lock: str = LOCK, patience: float = 0.0) -> Iterat
         yield
 
 
-def _taken(descriptor: int) -> bool:
+def _acquire(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,41 +1,38 @@
-"""What a trial writes down as it goes, as it lies in its folder: files of JSON lines."""
+"""The JSON-lines files that a trial writes while it runs: its rows and its curves by step."""
 
 import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 ROWS = "rows.jsonl"
-"""The rows that a trial has sent, a line of JSON each."""
+"""A trial's rows, one for each checkpoint that it reported."""
 STEPS = "steps.jsonl"
-"""Points of the curves by step, and before those of each life of the train worker `{"goes_on_from": step}`."""
+"""Points of the curves by step. Each start of the train worker writes `{"goes_on_from": step}` before its points."""
 POPULATION = "search/"
-"""How the columns of a row begin that say which values were in force, where they change while a trial runs."""
+"""Prefix of the columns with the searched values in force, where population-based training changes them."""
 EARLY = "early"
-"""In what is reported with a checkpoint within an epoch, which makes no row: why it was made."""
+"""Metric key: reason for a mid-epoch checkpoint, which makes no row."""
 RESIZE = "resize"
-"""In what is reported with an epoch's checkpoint after which training goes on with more workers: with how many."""
+"""Metric key: worker count to resume with after this checkpoint."""
 AXES = ("epoch", "step", "pairs", "pairs_from")
-"""Columns of a row that say when, not what. A row's means are of the pairs from `pairs_from` on: those of the epoch, or
-of what was left of it when training went on from a checkpoint within it."""
+"""Columns that locate a row. Its means are over the pairs from `pairs_from` on: those of the epoch, or of its rest
+after a mid-epoch checkpoint."""
 
 
 def best(rows: Iterable[Row], metric: str, mode: str) -> Row | None:
-    """Return the row that is best by `metric`, of equals the first; None if no row has it."""
+    """Return the row that is best by `metric`, the first of equals; None if no row has it."""
     having = [row for row in rows if number(row.get(metric)) is not None]
     return (max if mode == "max" else min)(having, key=lambda row: row[metric], default=None)
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows that a trial has sent, oldest first; a line that was cut short by a crash is left out."""
+    """Return a trial's rows, oldest first, without lines that a crash cut short; log how many these are."""
     rows, damaged = valid_rows(folder)
     if damaged:
         log.warning("%s: %d damaged %s left out", folder / ROWS, damaged, "line" if damaged == 1 else "lines")
@@ -43,7 +40,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def valid_rows(folder: Path) -> tuple[list[Row], int]:
-    """The rows that a trial has sent, oldest first, and how many lines are damaged and left out."""
+    """Return a trial's rows, oldest first, and the number of damaged lines left out."""
     file = folder / ROWS
     rows, damaged = [], 0
     for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
@@ -59,7 +56,7 @@ def valid_rows(folder: Path) -> tuple[list[Row], int]:
 
 
 def append_row(folder: Path, row: Row) -> None:
-    """Write down a row that a trial has sent, on a line of its own, also after one that was cut short."""
+    """Append a row on a new line, also where a crash cut the last line short."""
     with (folder / ROWS).open("ab+") as file:
         end = file.seek(0, 2)
         file.seek(max(0, end - 1))
@@ -68,35 +65,35 @@ def append_row(folder: Path, row: Row) -> None:
 
 
 def number(value: Any) -> float | None:
-    """A finite number of a row, or None: rows may hold anything."""
+    """Return a row's value if it is a finite number, else None: rows may hold anything."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return value
 
 
 def checkpoint_of(folder: Path, row: Row) -> Path | None:
-    """A row's checkpoint, wherever the trial's folder lies by now; None: it has none, or none any more (train.keep).
+    """Return a row's checkpoint; None if it has none, or it was deleted (train.keep).
 
     Args:
-        folder: the trial's.
-        row: names the checkpoint as it was when the row was sent.
+        folder: of the trial, which may have moved since.
+        row: names the checkpoint where it was written.
 
     Returns:
-        Its folder, as an absolute path: tables are read from elsewhere.
+        The checkpoint's folder as an absolute path: tables are read from elsewhere.
     """
-    told = checkpoint_name(row)
-    path = folder.absolute() / told
-    return path if told and path.is_dir() else None
+    name = checkpoint_name(row)
+    path = folder.absolute() / name
+    return path if name and path.is_dir() else None
 
 
 def checkpoint_name(row: Row) -> str:
-    """A row's checkpoint within the trial's folder, `checkpoints/epoch_0003`, kept or not; empty if it had none."""
-    told = row.get("checkpoint")
-    return "/".join(Path(told).parts[-2:]) if isinstance(told, str) else ""
+    """Return a row's checkpoint within the trial's folder, `checkpoints/epoch_0003`, deleted or not; empty if none."""
+    path = row.get("checkpoint")
+    return "/".join(Path(path).parts[-2:]) if isinstance(path, str) else ""
 
 
 def numbers(row: Row) -> dict[str, float]:
-    """A row's finite numbers that say what, not when; those within a mapping under `name/key`."""
+    """Return a row's finite numbers but those that locate it; numbers within a mapping as `name/key`."""
     return {name: value for name, value in _numbers(row) if name not in AXES}
 
 
@@ -109,35 +106,35 @@ def _numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 class JsonlFollower:
-    """The lines of a file of JSON lines that another process writes, as they come.
+    """Reads the lines that another process appends to a file of JSON lines.
 
     Args:
-        file: it need not exist yet.
-        at_end: leave out what it holds already.
+        file: may not exist yet.
+        at_end: skip the present content.
     """
 
     def __init__(self, file: Path, at_end: bool = False) -> None:
         self.file = file
-        self.read = file.stat().st_size if at_end and file.exists() else 0
-        """Bytes that have been taken up."""
+        self.offset = file.stat().st_size if at_end and file.exists() else 0
+        """Bytes read so far."""
 
     def take(self) -> list[dict[str, Any]]:
-        """The lines that are new and whole."""
+        """Return the new, complete lines."""
         if not self.file.exists():
             return []
         with self.file.open("rb") as lines:
-            lines.seek(self.read)
+            lines.seek(self.offset)
             fresh, newline, _ = lines.read().rpartition(b"\n")
-        self.read += len(fresh) + len(newline)
+        self.offset += len(fresh) + len(newline)
         return [json.loads(line) for line in fresh.splitlines()]
 
 
-def waits_for(row: dict[str, Any]) -> str:
-    """Whether the generators or the trainer set the pace of an epoch."""
+def bottleneck(row: Row) -> str:
+    """Return what limited the speed of an epoch: `generators` or `trainer`."""
     return "generators" if row.get("wait_share", 0.0) > 0.1 else "trainer"
 
 
-def bound(row: dict[str, Any]) -> str:
-    """`312 pairs/s, trainer-bound (waited for data 2 % of the time)`."""
+def format_speed(row: Row) -> str:
+    """Return `312 pairs/s, trainer-bound (waited for data 2 % of the time)`."""
     share = f"waited for data {100 * row['wait_share']:.0f} % of the time"
-    return f"{row['pairs_per_second']:.0f} pairs/s, {waits_for(row).removesuffix('s')}-bound ({share})"
+    return f"{row['pairs_per_second']:.0f} pairs/s, {bottleneck(row).removesuffix('s')}-bound ({share})"

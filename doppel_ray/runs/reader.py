@@ -1,4 +1,4 @@
-"""Runs and their trials, as their folders tell them: whole, unfinished or damaged."""
+"""Read runs and their trials from run folders, finished, unfinished or damaged."""
 
 import json
 import shlex
@@ -15,30 +15,30 @@ from doppel_ray.core.score_names import VALID, is_test, reported
 from doppel_ray.runs.metrics_log import POPULATION, ROWS, Row, best, checkpoint_name, checkpoint_of, number, valid_rows
 
 RUN = "run.json"
-"""What a run is: the resolved experiment, command, versions, commit, machine."""
+"""A run's resolved experiment, command, versions, commit and machine."""
 TRIALS = "trials.json"
-"""The trials of a run: name, values and status of each."""
+"""Name, values and status of each trial of a run."""
 EXPERIMENT = "experiment.json"
-"""A trial's own resolved experiment."""
+"""A trial's resolved experiment."""
 ENDED = ("finished", "stopped early")
-"""Statuses of trials that are not to be run again."""
+"""Statuses of trials that never run again."""
 OVER = (*ENDED, "failed")
-"""Statuses of trials that no longer run; those that failed are tried again when the sweep is resumed."""
+"""Statuses of trials that no longer run; failed ones are retried when the sweep is resumed."""
 UNKNOWN = "unknown"
-"""Status of a trial that only its folder tells of."""
+"""Status of a trial that only its folder names."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as its folder tells it.
+    """A trial, read from its folder.
 
     Attributes:
-        name: its folder's name.
-        values: what the search gave it; with population-based training those that are in force.
-        point: what it began with.
+        name: of its folder.
+        values: its searched values; with population-based training those in force.
+        point: the values that it started with.
         status: "waiting", "running", "finished", "stopped early", "failed", "interrupted" or "unknown".
-        rows: one per reported checkpoint, oldest first.
-        experiment: its resolved experiment, as plain data; None: it has not begun, or the file is damaged.
+        rows: one for each reported checkpoint, oldest first.
+        experiment: its resolved experiment as plain data; None if it has not started, or the file is damaged.
     """
 
     name: str
@@ -50,37 +50,37 @@ class Trial:
     experiment: dict[str, Any] | None = None
 
     def best(self, metric: str, mode: str) -> Row | None:
-        """The row that is best by `metric`; None if no row has it."""
+        """Return the row that is best by `metric`; None if no row has it."""
         return best(self.rows, metric, mode)
 
     def last(self, name: str) -> Row | None:
-        """The last row with a number in column `name`."""
+        """Return the last row with a number in column `name`."""
         return next((row for row in reversed(self.rows) if number(row.get(name)) is not None), None)
 
     def checkpoint(self, row: Row) -> Path | None:
-        """A row's checkpoint, as `rows.checkpoint_of`."""
+        """Return a row's checkpoint, as `metrics_log.checkpoint_of`."""
         return checkpoint_of(self.folder, row)
 
-    def no_checkpoint(self, row: Row) -> str:
-        """What is said where a row's checkpoint would be named, and there is none."""
-        told = checkpoint_name(row)
-        return f"{told} is gone (train.keep)" if told else "none"
+    def missing_checkpoint(self, row: Row) -> str:
+        """Return the words in place of a row's checkpoint where there is none."""
+        name = checkpoint_name(row)
+        return f"{name} was deleted (train.keep)" if name else "none"
 
     def total(self, name: str, until: Row | None = None) -> float | None:
-        """Sum of a column over all rows, or up to one; None if a row lacks it."""
+        """Return the sum of a column over all rows, or those up to `until`; None if a row lacks it."""
         rows = self.rows if until is None else self.rows[: self.rows.index(until) + 1]
         found = [number(row.get(name)) for row in rows]
         return sum(value for value in found if value is not None) if found and None not in found else None
 
     def values_at(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """What the search gave it when a row was sent: a population's values change."""
+        """Return the searched values in force at a row: population-based training changes them."""
         return {key: row.get(f"{POPULATION}{key}", value) for key, value in self.values.items()}
 
     def command(self, run: str) -> str | None:
-        """A command that trains this trial again, alone, into a run folder of its own; None if it has not begun.
+        """Return a command that trains this trial alone, into a new run folder; None if it has not started.
 
         Args:
-            run: name of its run.
+            run: name of the trial's run.
         """
         if self.experiment is None:
             return None
@@ -92,12 +92,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder.
+    """A run, read from its folder.
 
     Attributes:
-        about: run.json; empty if that is missing or damaged.
+        about: content of run.json; empty if that is missing or damaged.
         trials: in the order of their names.
-        missing: what is damaged or not there, a line for each.
+        missing: a line for each missing or damaged part.
     """
 
     folder: Path
@@ -111,19 +111,19 @@ class Run:
 
     @cached_property
     def experiment(self) -> dict[str, Any]:
-        """What was asked for, as plain data; of a trial if run.json cannot tell, or empty."""
-        told = (self.about.get("experiment"), *(trial.experiment for trial in self.trials))
-        return next((experiment for experiment in told if experiment), {})
+        """Its experiment as plain data: from run.json, else from a trial, else empty."""
+        known = (self.about.get("experiment"), *(trial.experiment for trial in self.trials))
+        return next((experiment for experiment in known if experiment), {})
 
     @cached_property
     def metric(self) -> str:
-        """What its trials are chosen by: `tune.metric`, or the first task's first metric if that is not known."""
+        """The column that chooses trials: by `tune.metric`, or the first task's main score if that is not known."""
         rows = (row for trial in self.trials for row in trial.rows)
         firsts = (name.removesuffix("_untrained") for row in rows for name in row if name.endswith("_untrained"))
         return self.chosen_by(dotted_keys.lookup(self.experiment, "tune.metric") or next(firsts, "loss"))
 
     def chosen_by(self, metric: str) -> str:
-        """Return the validation score that belongs to `metric`; the test score in a run from before there were any."""
+        """Return the validation score that belongs to `metric`; its test score in an older run without validation."""
         test = reported(metric)
         valid = f"{test}{VALID}"
         scored = [row for trial in self.trials for row in trial.rows if number(row.get(test)) is not None]
@@ -142,12 +142,12 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of its scores must know; runs from before do not tell."""
+        """What a reader of the scores must know; older runs do not record it."""
         return self.about.get("warnings") or []
 
     @property
-    def asked(self) -> int:
-        """Trials that the whole sweep has; 0 if that is not known."""
+    def planned(self) -> int:
+        """Number of trials of the whole sweep; 0 if that is not known."""
         trials = (dotted_keys.lookup(self.experiment, "tune.samples") or 0) * (
             dotted_keys.lookup(self.experiment, "tune.repeats") or 1
         )
@@ -156,11 +156,11 @@ class Run:
         return trials
 
 
-def about(folder: Path) -> dict[str, Any]:
-    """What a run is, as its run.json says.
+def read_about(folder: Path) -> dict[str, Any]:
+    """Read a run's run.json.
 
     Raises:
-        ConfigError: it is not there, or damaged.
+        ConfigError: it is missing or damaged.
     """
     try:
         found = json.loads((folder / RUN).read_text())
@@ -174,30 +174,30 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 def read(folder: Path) -> Run:
-    """Read a run's folder; what is damaged or missing there is made up for as far as it can be, and named.
+    """Read a run's folder, as far as it is there; `Run.missing` names the rest.
 
     Raises:
-        ConfigError: it is no run's folder.
+        ConfigError: it is not a run's folder.
     """
     missing: list[str] = []
     try:
-        what = about(folder)
+        about = read_about(folder)
     except ConfigError as error:
         if not (folder / TRIALS).exists() and not (folder / "trials").is_dir():
             raise
         missing.append(f"{error}. Command, versions and machine are not known")
-        what = {}
-    trials = _known(folder, missing)
+        about = {}
+    trials = _listed_trials(folder, missing)
     if trials is None:
-        trials = _found(folder, missing)
-    run = Run(folder, what, trials, missing)
-    if 0 < len(trials) < run.asked:
-        missing.append(f"{run.asked - len(trials)} of {run.asked} trials have not begun")
+        trials = _trials_in_folders(folder, missing)
+    run = Run(folder, about, trials, missing)
+    if 0 < len(trials) < run.planned:
+        missing.append(f"{run.planned - len(trials)} of {run.planned} trials have not started")
     return run
 
 
-def _known(folder: Path, missing: list[str]) -> list[Trial] | None:
-    """The trials that trials.json lists; None if it cannot be read."""
+def _listed_trials(folder: Path, missing: list[str]) -> list[Trial] | None:
+    """Read the trials that trials.json lists; None if it cannot be read."""
     file = folder / TRIALS
     folders = folder / "trials"
     try:
@@ -213,18 +213,18 @@ def _known(folder: Path, missing: list[str]) -> list[Trial] | None:
         ]
     except FileNotFoundError:
         if folders.is_dir():
-            missing.append(f"{file} is missing: the trials are those of the folders in {folders}")
+            missing.append(f"{file} is missing: trials are read from the folders in {folders}")
         return None
     except (ValueError, TypeError, KeyError) as error:
-        missing.append(f"{file} is damaged ({error!r}): the trials are those of the folders in {folders}")
+        missing.append(f"{file} is damaged ({error!r}): trials are read from the folders in {folders}")
         return None
     strays = {path.name for path in _folders(folders)} - {trial.name for trial in trials}
     missing.extend(f"{folders / name} is not in {TRIALS} and left out" for name in sorted(strays))
     return trials
 
 
-def _found(folder: Path, missing: list[str]) -> list[Trial]:
-    """The trials whose folders are there; each one's own experiment says what was searched."""
+def _trials_in_folders(folder: Path, missing: list[str]) -> list[Trial]:
+    """Read the trials from their folders; their experiments name the searched keys."""
     trials = []
     for path in _folders(folder / "trials"):
         experiment = _experiment(path) or {}
@@ -235,12 +235,12 @@ def _found(folder: Path, missing: list[str]) -> list[Trial]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Those of trials, whose names begin with a number; `sweep` beside them is TensorBoard's."""
+    """Return the folders of trials, whose names begin with a number; `sweep` beside them is TensorBoard's."""
     return sorted(folder.glob("[0-9]*/")) if folder.is_dir() else []
 
 
 def _trial(folder: Path, values: dict[str, Any], point: dict[str, Any], status: str, missing: list[str]) -> Trial:
-    """A trial from its folder; what that lacks is added to `missing`."""
+    """Read a trial from its folder; add missing and damaged parts to `missing`."""
     rows, damaged = valid_rows(folder)
     experiment = _experiment(folder)
     if damaged:

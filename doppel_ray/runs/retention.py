@@ -10,12 +10,12 @@ from doppel_ray.runs.metrics_log import Row, checkpoint_of, number
 
 
 def dropped(keep: KeepConfig, rows: Sequence[Row], metric: str, mode: str) -> list[Row]:
-    """The rows whose checkpoints are not kept.
+    """Return the rows whose checkpoints the policy does not keep.
 
     Args:
         keep: the policy.
-        rows: that a trial has sent, oldest first. A checkpoint whose probe is pending has no row yet, and is safe.
-        metric, mode: by which rows are compared.
+        rows: of a trial, oldest first. A checkpoint whose probe is pending has no row yet, and is kept.
+        metric, mode: to compare rows by.
     """
     judged = [row for row in rows if number(row.get(metric)) is not None]
     best = sorted(judged, key=lambda row: row[metric], reverse=mode == "max")[: keep.best]
@@ -24,22 +24,18 @@ def dropped(keep: KeepConfig, rows: Sequence[Row], metric: str, mode: str) -> li
 
 
 def within_epochs(run: Path, step: int) -> list[Path]:
-    """Checkpoints within epochs from before a step; once there is one of that step, they are of no use.
-
-    Args:
-        run: folder with the checkpoints.
-    """
+    """Return the mid-epoch checkpoints in `run` that are older than the checkpoint of `step`, which replaces them."""
     return [path for path in run.glob(f"{WITHIN}*") if int(path.name.removeprefix(WITHIN)) < step]
 
 
 def drop(folder: Path, rows: Sequence[Row]) -> None:
-    """Delete the checkpoints of some rows of a trial, which may have been deleted before."""
+    """Delete the checkpoints of some rows of a trial, where they still exist."""
     delete(filter(None, (checkpoint_of(folder, row) for row in rows)))
 
 
 def delete(checkpoints: Iterable[Path]) -> None:
-    """Delete some checkpoints."""
+    """Delete checkpoints; no reader ever sees a part of one."""
     for path in checkpoints:
-        gone = path.with_name(f".{path.name}")
-        path.rename(gone)  # at once, so that nobody takes half a checkpoint for a whole one
-        shutil.rmtree(gone)
+        hidden = path.with_name(f".{path.name}")
+        path.rename(hidden)
+        shutil.rmtree(hidden)

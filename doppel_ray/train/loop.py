@@ -21,7 +21,7 @@ from doppel_ray.core.logs import log_to
 from doppel_ray.models.checkpoint import Position
 from doppel_ray.models.learner import DivergedError, Learner
 from doppel_ray.runs.lock import ORPHANS, WORKER_LOCK, lock_folder
-from doppel_ray.runs.metrics_log import EARLY, RESIZE, bound
+from doppel_ray.runs.metrics_log import EARLY, RESIZE, format_speed
 from doppel_ray.train.early import CheckpointTrigger
 from doppel_ray.train.elastic import WorkerScaling, agreed
 from doppel_ray.train.energy import Meter
@@ -154,7 +154,7 @@ def _train(
             metrics["effective_rank"] = spread
         if (joules := energy.take()) is not None:
             metrics["energy_joules"] = joules
-        log.info("epoch %d: %s", epoch + 1, bound(metrics))
+        log.info("epoch %d: %s", epoch + 1, format_speed(metrics))
         if train.on_divergence == "return":
             learner.keep()
         more = None

@@ -17,7 +17,7 @@ from doppel_ray.config.experiment import Experiment
 from doppel_ray.core import cli, files
 from doppel_ray.report import leaderboard, tensorboard
 from doppel_ray.runs import reader
-from doppel_ray.runs.metrics_log import bound
+from doppel_ray.runs.metrics_log import format_speed
 from doppel_ray.tune.budget import Budget
 from doppel_ray.tune.progress import SweepProgress
 
@@ -64,7 +64,7 @@ class ProgressCallback(Callback):
         self.bar = self.progress.add_task("", total=self.standing.total * self.standing.epochs)
         self._advance()
         experiment = Experiment.model_validate(self.experiment)
-        self.board, self.shortage = tensorboard.Sweep(self.folder, experiment), CapacityMonitor(experiment)
+        self.board, self.shortage = tensorboard.SweepWriter(self.folder, experiment), CapacityMonitor(experiment)
         if self.console.is_terminal:
             self.screen = Screen(
                 self._render(), console=self.console, refresh_per_second=2, get_renderable=self._render
@@ -97,7 +97,7 @@ class ProgressCallback(Callback):
         shown = f"{metric} {leaderboard.show(score)}" if score is not None else f"no {metric} in this row"
         self._say(
             f"{trial} epoch {result['epoch']}/{self.standing.epochs}: {shown}, "
-            f"loss {leaderboard.show(result.get('loss'))}, {bound(result)}"
+            f"loss {leaderboard.show(result.get('loss'))}, {format_speed(result)}"
         )
         self._advance()
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from doppel_ray.core.score_names import reported
 from doppel_ray.report import leaderboard
 from doppel_ray.runs import reader
-from doppel_ray.runs.metrics_log import Row, waits_for
+from doppel_ray.runs.metrics_log import Row, bottleneck
 
 
 class SweepProgress:
@@ -91,7 +91,7 @@ class SweepProgress:
         newest = max((int(path.name.rpartition("_")[2]) for path in checkpoints), default=0)
         if newest > row.get("epoch", 0):
             return f"the probe of epoch {newest if not row else row['epoch'] + 1}"
-        return waits_for(row) if row else "its first epoch"
+        return bottleneck(row) if row else "its first epoch"
 
     def table(self, height: int) -> RenderableType:
         """Every trial, a line each; of more than fit into `height` lines those that still change, then the best."""

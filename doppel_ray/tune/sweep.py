@@ -24,6 +24,7 @@ from doppel_ray.core.object_storage import S3Path, is_s3
 from doppel_ray.report import tensorboard, writer
 from doppel_ray.runs import folder as run_folder
 from doppel_ray.runs import mirror, reader
+from doppel_ray.runs.fetch import fetch
 from doppel_ray.runs.folder import TUNE_STATE
 from doppel_ray.runs.lock import lock_folder
 from doppel_ray.tune import display, schedulers
@@ -75,7 +76,7 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
             experiment = one_trial(experiment)
         warnings = preflight.check(experiment)
         small = shrunk(args.config) if args.scale == "small" else {}
-        folder = run_folder.make(experiment, args.config, small, warnings)
+        folder = run_folder.create(experiment, args.config, small, warnings)
         with lock_folder(folder):
             return mirrored(experiment, folder, console, args.plain)
     given: str = args.resume or args.extend
@@ -89,19 +90,23 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
     if args.resume is not None and args.extend is not None:
         raise ConfigError("--resume and --extend: choose one; --extend goes on with what is unfinished too")
     folder = Path(given) if runs is None else fetched(S3Path.parse(given), runs, console)
-    experiment = run_folder.recorded(folder) if args.extend is None else run_folder.more(folder, args.overrides)
+    experiment = (
+        run_folder.recorded_experiment(folder)
+        if args.extend is None
+        else run_folder.extended_experiment(folder, args.overrides)
+    )
     warnings = preflight.check(experiment, folder)
     with lock_folder(folder):
-        run_folder.note(folder, warnings=warnings)
+        run_folder.update(folder, warnings=warnings)
         if args.extend is not None:
-            run_folder.extend(folder, experiment)
+            run_folder.record_extension(folder, experiment)
         return mirrored(experiment, folder, console, args.plain)
 
 
 def fetched(place: S3Path, runs: Path, console: Console) -> Path:
     """A run from object storage, in a folder of its own below `runs`; returns that."""
-    folder = mirror.fetch(place, runs, partial(console.print, markup=False))
-    run_folder.moved(folder, place)
+    folder = fetch(place, runs, partial(console.print, markup=False))
+    run_folder.relocate(folder, place)
     return folder
 
 
@@ -113,7 +118,7 @@ def one_trial(experiment: Experiment) -> Experiment:
 
 def mirrored(experiment: Experiment, folder: Path, console: Console, plain: bool) -> int:
     """Run a sweep as `sweep` does, with a copy of its folder in object storage if there is to be one."""
-    place = run_folder.copy_of(experiment, folder)
+    place = run_folder.storage_path(experiment, folder)
     if place is None:
         return sweep(experiment, folder, console, plain)
     copy = mirror.Mirror(folder, place, partial(console.print, markup=False))
@@ -155,7 +160,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
             check_seen(folder.resolve() / reader.RUN)
             plan = plan_trial(experiment, nodes)
             preflight.check_tune(experiment, plan.concurrent)
-            run_folder.note(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])
+            run_folder.update(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])
             scheduler = schedulers.scheduler(experiment)
             agenda = schedulers.agenda(experiment, name, past, plan.concurrent, scheduler, budget)
             for line in (f"{told(agenda.total, past)} into {folder}", where, *plan.lines()):
@@ -173,7 +178,7 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
         return 1
     minutes = (time.monotonic() - began) / 60
     writer.publish(folder, console)
-    tensorboard.conclude(folder)
+    tensorboard.write_leaderboard(folder)
     if result == "interrupted":
         console.print(f"interrupted after {minutes:.1f} minutes; nothing that was checkpointed is lost. {go_on}")
         return cli.INTERRUPTED

@@ -60,7 +60,7 @@ def run(
     (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
     handler = log_to(folder / LOG)
     past = lineage.forks(folder)
-    shown = tensorboard.Trial(folder)
+    shown = tensorboard.TrialWriter(folder)
     fresh: list[Row] = []
 
     def record(row: Row) -> None:

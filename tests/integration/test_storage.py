@@ -11,7 +11,7 @@ import pytest
 from doppel_ray import hear
 from doppel_ray.core.object_storage import S3Path
 from doppel_ray.runs import reader
-from doppel_ray.runs.mirror import HOLDER
+from doppel_ray.runs.lease import LEASE_FILE
 from tests.integration.processes import eventually
 from tests.integration.test_sweep import PATIENCE, Sweep
 from tests.s3 import Server
@@ -63,7 +63,7 @@ def test_a_sweep_goes_on_from_its_copy_in_another_folder_as_if_it_had_never_stop
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output
-    assert f"{storage / 'mine'} has all of it" in output
+    assert f"{storage / 'mine'} has a complete copy" in output
     assert first.leaves_nothing_behind()
     (done,) = first.rows().values()
     assert len(done) < EPOCHS, "it had something left to do"
@@ -84,7 +84,7 @@ def test_a_sweep_goes_on_from_its_copy_in_another_folder_as_if_it_had_never_stop
     there, here = storage / "mine", {str(f.relative_to(second.run)) for f in second.run.rglob("*") if f.is_file()}
     missing = here - there.entries().keys()
     assert all(name.startswith("tune/") or Path(name).name.startswith(("lock", "worker.lock", ".")) for name in missing)
-    assert there.entries().keys() - here == {HOLDER}, "what was not kept here is not kept there"
+    assert there.entries().keys() - here == {LEASE_FILE}, "what was not kept here is not kept there"
     assert json.loads(there.read("trials.json") or b"") == second.trials()
     secret = s3.secret.encode()
     assert not [file for file in second.run.rglob("*") if file.is_file() and secret in file.read_bytes()]

@@ -87,7 +87,7 @@ def test_test_recordings_without_their_labels_are_told_in_terminal_run_folder_an
     [line] = preflight.check_overlap(made)
     assert "24 of 24 recordings are test examples of probes.tasks esc50" in line
     assert line in caplog.text
-    folder = run_folder.make(made, None, {}, [line])
+    folder = run_folder.create(made, None, {}, [line])
     assert json.loads((folder / "run.json").read_text())["warnings"] == [line]
     assert read(folder).warnings == [line]
     assert preflight.check_overlap(experiment({"root": str(esc50_folder)}, "nt_xent", probes={"tasks": []})) == []

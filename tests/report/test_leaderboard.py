@@ -1,4 +1,4 @@
-"""A leaderboard from nothing but a run's folder."""
+"""The leaderboard, from a run's folder."""
 
 import csv
 import json
@@ -13,13 +13,13 @@ from scipy import stats
 from doppel_ray.config.search import label
 from doppel_ray.report import leaderboard, study, writer
 from doppel_ray.runs import reader
-from tests.report.conftest import make_run, row
+from tests.made_runs import make_run, row
 
 VALID_SCORE = "probe/factors/score_valid"
 
 
 def board(folder: Path) -> list[dict[str, str]]:
-    """leaderboard.csv, read back."""
+    """Write leaderboard.csv and read it back."""
     table = leaderboard.settings_table(study.study([reader.read(folder)]))
     with leaderboard.write_csv(folder / "leaderboard.csv", table).open(newline="") as file:
         return list(csv.DictReader(file))
@@ -36,12 +36,12 @@ def repeated(tmp_path: Path, scores: dict[int, float], **more: Any) -> study.Stu
     return study.study([reader.read(make_run(tmp_path / "repeated", trials))])
 
 
-def test_trials_are_ranked_by_their_best_row(folder: Path) -> None:
+def test_rank_by_best_row(folder: Path) -> None:
     first, second, third = board(folder)
     assert [r["trial"] for r in (first, second, third)] == ["000_delta=0.02", "001_delta=0.25", "002_delta=0.5"]
     assert (first["best_epoch"], first["probe/factors/score"]) == ("2", "0.8")
     assert first["checkpoint"] == str(folder / "trials" / "000_delta=0.02" / "checkpoints" / "epoch_0002"), (
-        "where it is"
+        "where the run lies now"
     )
     assert (first["epochs"], first["pairs"], first["pairs.delta"]) == ("3", "960", "0.02")
     assert (first["probe/factors/score_mel"], first["probe/factors/score_untrained"]) == ("0.45", "0.5")
@@ -49,13 +49,13 @@ def test_trials_are_ranked_by_their_best_row(folder: Path) -> None:
     assert (third["status"], third["probe/factors/score"]) == ("failed", "")
 
 
-def test_the_score_that_nobody_picked_and_the_cost_stand_beside_the_best(folder: Path) -> None:
+def test_final_score_cost_and_gain(folder: Path) -> None:
     first = board(folder)[0]
     assert (first["probe/factors/score_at_end"], first["train_seconds"]) == ("0.7", "60.0")
     assert float(first["probe/factors/score_gain"]) == pytest.approx(0.8 - 0.5)
 
 
-def test_a_metric_that_should_be_small_is_ranked_the_other_way(folder: Path) -> None:
+def test_rank_by_minimum(folder: Path) -> None:
     about = json.loads((folder / "run.json").read_text())
     about["experiment"]["tune"] |= {"metric": "loss", "mode": "min"}
     (folder / "run.json").write_text(json.dumps(about))
@@ -63,13 +63,13 @@ def test_a_metric_that_should_be_small_is_ranked_the_other_way(folder: Path) -> 
 
 
 @pytest.mark.parametrize("value", ["NaN", "null", '"high"', "Infinity", "true"])
-def test_a_score_that_is_no_number_never_wins(folder: Path, value: str) -> None:
+def test_nonfinite_score_never_wins(folder: Path, value: str) -> None:
     file = folder / "trials" / "001_delta=0.25" / "rows.jsonl"
     file.write_text(file.read_text().replace("0.4,", f"{value},", 2))
     assert board(folder)[0]["trial"] == "000_delta=0.02"
 
 
-def test_seeds_of_a_setting_are_one_row_with_students_interval(tmp_path: Path) -> None:
+def test_seeds_share_a_row_with_students_interval(tmp_path: Path) -> None:
     scores = {0: 0.6, 1: 0.7, 2: 0.8}
     first, second = repeated(tmp_path, scores).settings
     found = first.score("probe/factors/score")
@@ -81,13 +81,13 @@ def test_seeds_of_a_setting_are_one_row_with_students_interval(tmp_path: Path) -
     assert single == study.Score(0.55, 0.5, 0.6, "test examples")
 
 
-def test_a_seed_that_was_run_twice_is_not_two_seeds(tmp_path: Path) -> None:
+def test_seed_run_twice_counts_once(tmp_path: Path) -> None:
     trials = {f"00{n}": ({"run.seed": 0}, "finished", [row(1, 0.6)]) for n in range(2)}
     (setting,) = study.study([reader.read(make_run(tmp_path / "twice", trials))]).settings
     assert (len(setting.trials), setting.seeds, setting.score("probe/factors/score")) == (2, 1, study.Score(0.6))
 
 
-def test_repeats_show_their_mean_in_the_terminal_and_each_trial_in_trials_csv(tmp_path: Path) -> None:
+def test_repeats_in_the_terminal_and_in_trials_csv(tmp_path: Path) -> None:
     subject = repeated(tmp_path, {0: 0.6, 1: 0.7, 2: 0.8})
     console = Console(record=True, width=160, file=(tmp_path / "out.txt").open("w"))
     console.print(leaderboard.table(subject))
@@ -101,7 +101,7 @@ def test_repeats_show_their_mean_in_the_terminal_and_each_trial_in_trials_csv(tm
     ]
 
 
-def test_two_trials_of_a_population_with_the_same_values_are_not_repeats(tmp_path: Path) -> None:
+def test_equal_values_in_a_population_are_not_repeats(tmp_path: Path) -> None:
     trials = {f"00{n}": ({"optim.lr": 0.1}, "finished", [row(1, 0.6, **{"search/optim.lr": 0.2})]) for n in range(2)}
     folder = make_run(tmp_path / "population", trials)
     about = json.loads((folder / "run.json").read_text())
@@ -112,7 +112,7 @@ def test_two_trials_of_a_population_with_the_same_values_are_not_repeats(tmp_pat
 
 
 def without_validation(folder: Path) -> Path:
-    """The run as it was before there were validation scores."""
+    """Turn a run into one without validation scores, as older versions wrote it."""
     about = json.loads((folder / "run.json").read_text())
     about["experiment"]["tune"]["metric"] = "probe/factors/score"
     (folder / "run.json").write_text(json.dumps(about))
@@ -123,8 +123,8 @@ def without_validation(folder: Path) -> Path:
     return folder
 
 
-def test_a_run_from_before_validation_is_read_and_said_once_to_be_chosen_on_test(folder: Path) -> None:
-    """Also one that was resumed since, whose newer rows alone have validation scores; and beside a newer run."""
+def test_run_without_validation_scores_has_one_warning(folder: Path) -> None:
+    """Also if newer rows have validation scores after a resume, and beside a newer run."""
     new = make_run(folder.parent / "new", {"000": ({}, "finished", [row(1, 0.1, **{VALID_SCORE: 0.9})])})
     old = without_validation(folder)
     first = board(old)[0]
@@ -142,8 +142,8 @@ def test_a_run_from_before_validation_is_read_and_said_once_to_be_chosen_on_test
     assert "chosen by the test scores" not in (new / "report.html").read_text()
 
 
-def test_the_test_score_of_what_validation_has_chosen_is_reported(tmp_path: Path) -> None:
-    """In the table, with the validation score beside it; gain is test against test."""
+def test_reported_score_is_the_test_score_of_the_chosen_row(tmp_path: Path) -> None:
+    """The validation score is beside it; gain compares test scores."""
     rows = [row(1, 0.5, **{VALID_SCORE: 0.7}), row(2, 0.9, **{VALID_SCORE: 0.6})]
     others = [row(1, 0.8, **{VALID_SCORE: 0.65})]
     folder = make_run(tmp_path / "run", {"000": ({"a": 1}, "finished", rows), "001": ({"a": 2}, "finished", others)})
@@ -161,7 +161,7 @@ def test_the_test_score_of_what_validation_has_chosen_is_reported(tmp_path: Path
     assert "best: 000, epoch 1: probe/factors/score 0.500, chosen by probe/factors/score_valid 0.700" in text
 
 
-def test_several_runs_share_one_leaderboard(tmp_path: Path) -> None:
+def test_leaderboard_of_several_runs(tmp_path: Path) -> None:
     one = make_run(tmp_path / "one", {"000": ({"pairs.delta": 0.1}, "finished", [row(1, 0.6)])})
     two = make_run(tmp_path / "two", {"000": ({"encoder.kind": "cnn"}, "finished", [row(1, 0.7)])})
     subject = study.study([reader.read(one), reader.read(two)])
@@ -169,17 +169,17 @@ def test_several_runs_share_one_leaderboard(tmp_path: Path) -> None:
     assert [list(setting.values.values()) for setting in subject.settings] == [
         ["two", 0.25, "cnn"],
         ["one", 0.1, "resnet18"],
-    ], "what a run did not search has the value of its experiment"
+    ], "keys that a run did not search have the value of its experiment"
 
 
-def test_values_that_look_alike_keep_names_of_their_own(tmp_path: Path) -> None:
+def test_labels_of_similar_values_differ(tmp_path: Path) -> None:
     soft, loud = [{"kind": "gain", "low": -6}], [{"kind": "gain", "low": -12}]
     trials = {f"00{n}": ({"augment": chain}, "finished", [row(1, 0.6)]) for n, chain in enumerate((soft, loud, []))}
     subject = study.study([reader.read(make_run(tmp_path / "alike", trials))])
     assert len(set(subject.labels["augment"].values())) == 3
 
 
-def test_searched_values_have_short_names() -> None:
+def test_labels_are_short() -> None:
     chain = [{"kind": "fade", "p": 1.0}, {"kind": "time_mask"}]
     found = [label(value) for value in (0.05, 3, "cnn", chain, [], {"synthetic": 0.7, "recordings": 0.3})]
     assert found == ["0.05", "3", "cnn", "fade+time_mask", "none", "recordings 0.3, synthetic 0.7"]

@@ -1,4 +1,4 @@
-"""The page and the figures, from nothing but a run's folder."""
+"""The page and the figures, from a run's folder."""
 
 import csv
 import math
@@ -15,15 +15,17 @@ import pytest
 from rich.console import Console
 
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.report import writer
+from doppel_ray.report import study, writer
 from doppel_ray.report.__main__ import main
-from tests.report.conftest import MadeTrial, make_run, row
+from doppel_ray.report.figures import scores
+from doppel_ray.runs import reader
+from tests.made_runs import MadeTrial, make_run, row
 
 CHAIN = [{"kind": "high_pass"}, {"kind": "pitch_shift"}]
 
 
 class Page(HTMLParser):
-    """Tags, and text, of a page."""
+    """Tags and text of a page."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class Page(HTMLParser):
 
 
 def published(folder: Path) -> tuple[Page, str]:
-    """The page, and what the terminal shows."""
+    """Write a report; return the page and the terminal's text."""
     console = Console(record=True, width=160, file=(folder / "out.txt").open("w"))
     writer.publish(folder, console)
     return Page(folder / "report.html"), console.export_text()
@@ -61,20 +63,20 @@ def grid(folder: Path) -> Path:
     return make_run(folder, trials, plan=["a trial needs 1.26 CPU"], nodes=["node-1: 2 CPUs"])
 
 
-def test_importing_the_report_loads_nothing_that_draws_or_computes() -> None:
-    code = "import sys, doppel_ray.report; print({'matplotlib', 'jinja2', 'torch', 'scipy'} & set(sys.modules))"
+def test_import_of_the_writer_is_light() -> None:
+    code = "import sys, doppel_ray.report.writer; print({'matplotlib', 'jinja2', 'torch', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
 
 
-def test_warnings_of_a_run_are_printed_and_stand_in_its_page(tmp_path: Path) -> None:
+def test_warnings_are_printed_and_on_the_page(tmp_path: Path) -> None:
     trials: dict[str, MadeTrial] = {"000": ({"pairs.delta": 0.1}, "finished", [row(1, 0.5)])}
     page, text = published(make_run(tmp_path / "run", trials, warnings=["4 of 9 recordings are tested on"]))
     assert "warning: 4 of 9 recordings are tested on" in " ".join(text.split())
     assert "Warning (run): 4 of 9 recordings are tested on." in page.text
 
 
-def test_publishing_prints_the_leaderboard_names_the_best_checkpoint_and_writes_the_page(folder: Path) -> None:
+def test_publish_prints_the_result_and_writes_all_files(folder: Path) -> None:
     page, text = published(folder)
     for part in (
         "mel statistics",
@@ -86,38 +88,38 @@ def test_publishing_prints_the_leaderboard_names_the_best_checkpoint_and_writes_
         "tensorboard --logdir",
     ):
         assert part in text
-    for part in ("Leaderboard", "Score against δ", "Learning curves", "at the end", "--run.name sweep-000_delta=0.02"):
+    for part in ("Leaderboard", "Score against δ", "Learning curves", "final", "--run.name sweep-000_delta=0.02"):
         assert part in page.text
     for name in ("leaderboard", "trials", "rows", "figures/curves", "figures/score_against_pairs.delta"):
         assert (folder / f"{name}.csv").stat().st_size > 0
     assert (folder / "figures" / "score_against_pairs.delta.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_page_says_which_batch_norm_statistics_the_untrained_encoder_has(tmp_path: Path) -> None:
+def test_page_names_the_statistics_of_the_untrained_encoder(tmp_path: Path) -> None:
     old = published(make_run(tmp_path / "old", {"000": ({}, "finished", [row(1, 0.6)])}))[0].text
-    assert "The untrained encoder has batch norms at mean 0 and variance 1, as older versions had it" in old
+    assert "The untrained encoder has batch norms at mean 0 and variance 1, as in older versions" in old
     new = {"probe/untrained_pairs": 256}
     made = make_run(tmp_path / "new", {"000": ({}, "finished", [row(1, 0.6, **new)])})
     assert "The untrained encoder has batch-norm statistics of 256 of its run’s pairs" in published(made)[0].text
 
 
-def test_a_best_checkpoint_that_was_not_kept_is_not_offered(folder: Path) -> None:
+def test_deleted_best_checkpoint_is_not_offered(folder: Path) -> None:
     (folder / "trials" / "000_delta=0.02" / "checkpoints" / "epoch_0002").rmdir()
     page, text = published(folder)
-    assert "best checkpoint: checkpoints/epoch_0002 is gone (train.keep)" in text
-    assert "epoch 2: checkpoints/epoch_0002 is gone (train.keep)" in page.text
+    assert "best checkpoint: checkpoints/epoch_0002 was deleted (train.keep)" in text
+    assert "checkpoint: checkpoints/epoch_0002 was deleted (train.keep)" in page.text
     assert "epoch_0002" not in (folder / "leaderboard.csv").read_text()
 
 
-def test_the_page_asks_for_nothing_from_anywhere_and_runs_nothing(folder: Path) -> None:
+def test_page_loads_and_runs_nothing(folder: Path) -> None:
     page, _ = published(folder)
     assert not {"script", "link", "iframe", "img", "object"} & {tag for tag, _ in page.tags}
     outside = [value for _, attributes in page.tags for value in attributes.values() if value and "://" in value]
-    assert all(value.startswith("http://www.w3.org/") for value in outside), "names of XML, which nobody fetches"
+    assert all(value.startswith("http://www.w3.org/") for value in outside), "names of XML, which are not fetched"
     assert "url(http" not in (folder / "report.html").read_text()
 
 
-def test_what_a_folder_holds_is_text_on_the_page_whatever_it_is(tmp_path: Path) -> None:
+def test_content_of_a_folder_is_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script> $\\frac{$ [bold] [/] & \x07'
     trials: dict[str, MadeTrial] = {
         "000<b>": ({"pairs.delta": {"<i>": 0.1}, evil: "a"}, evil, [row(1, 0.6, checkpoint=evil)]),
@@ -132,7 +134,7 @@ def test_what_a_folder_holds_is_text_on_the_page_whatever_it_is(tmp_path: Path) 
     assert "script> $\\frac{$ [bold] [/] &" in text
 
 
-def test_a_search_over_numbers_and_words_has_a_figure_for_each_and_one_for_all(tmp_path: Path) -> None:
+def test_figures_of_numeric_and_other_keys(tmp_path: Path) -> None:
     folder = grid(tmp_path / "grid")
     page, _ = published(folder)
     names = {attributes["id"] for tag, attributes in page.tags if tag == "figure"}
@@ -148,13 +150,23 @@ def test_a_search_over_numbers_and_words_has_a_figure_for_each_and_one_for_all(t
         assert part in page.text
 
 
-def test_figures_of_one_page_have_no_identifier_in_common(tmp_path: Path) -> None:
+def test_limits_of_a_figure_include_every_interval(tmp_path: Path) -> None:
+    """Lines are drawn side by side, which must not hide them from the axes."""
+    subject = study.study([reader.read(grid(tmp_path / "grid"))])
+    axis = scores.against(subject, "pairs.delta").picture.axes[0]
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    assert left < 0.02 < 0.5 < right < 5
+    found = [score for setting in subject.settings if (score := setting.score(subject.reported))]
+    assert bottom < min(score.low or 0 for score in found) < max(score.high or 0 for score in found) < top
+
+
+def test_ids_of_a_page_are_unique(tmp_path: Path) -> None:
     page, _ = published(grid(tmp_path / "grid"))
     found = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(found) == len(set(found))
 
 
-def test_delta_for_each_group_of_parameters_is_a_word(tmp_path: Path) -> None:
+def test_delta_by_parameter_group_is_not_numeric(tmp_path: Path) -> None:
     deltas: list[Any] = [0.1, {"pitch": 0.05, "timbre": 0.25}]
     trials = {f"00{n}": ({"pairs.delta": delta}, "finished", [row(1, 0.6)]) for n, delta in enumerate(deltas)}
     folder = make_run(tmp_path / "groups", trials)
@@ -162,13 +174,13 @@ def test_delta_for_each_group_of_parameters_is_a_word(tmp_path: Path) -> None:
     assert (folder / "figures" / "score_by_pairs.delta.svg").is_file()
 
 
-def test_a_run_without_any_trial_has_a_page_that_says_so(tmp_path: Path) -> None:
+def test_page_of_a_run_without_trials(tmp_path: Path) -> None:
     page, text = published(make_run(tmp_path / "begun", {}))
-    assert "No trial has begun yet" in page.text
+    assert "No trial has started yet" in page.text
     assert "no trial has reported probe/factors/score yet" in text
 
 
-def test_what_is_missing_has_a_section_of_its_own(folder: Path) -> None:
+def test_missing_parts_have_a_section(folder: Path) -> None:
     assert "What is missing" not in published(folder)[0].text
     (folder / "run.json").write_text("{")
     page, text = published(folder)
@@ -176,24 +188,24 @@ def test_what_is_missing_has_a_section_of_its_own(folder: Path) -> None:
     assert "missing: " in text
 
 
-def test_several_runs_are_compared_on_one_page(tmp_path: Path, folder: Path) -> None:
+def test_page_of_several_runs(tmp_path: Path, folder: Path) -> None:
     other = grid(tmp_path / "grid")
     assert main([str(folder), str(other)]) == 0
     page = Page(folder / "comparison" / "report.html")
     for part in ("sweep, grid", "How the runs differ", "sweep: 000_delta=0.02", "grid: 000"):
         assert part in page.text
-    assert not (folder / "report.html").exists(), "a run's own page is its own"
-    assert main([str(folder), str(other)]) == 0, "and again, over what it wrote"
+    assert not (folder / "report.html").exists(), "a run's own page is not touched"
+    assert main([str(folder), str(other)]) == 0, "its own report is overwritten"
 
 
-def test_a_page_may_stand_alone(tmp_path: Path, folder: Path) -> None:
+def test_page_of_another_name_is_alone(tmp_path: Path, folder: Path) -> None:
     assert main([str(folder), "--out", str(tmp_path / "pages" / "mine.html")]) == 0
     assert [path.name for path in (tmp_path / "pages").iterdir()] == ["mine.html"]
     links = [attributes.get("href") or "" for _, attributes in Page(tmp_path / "pages" / "mine.html").tags]
-    assert not [link for link in links if link and not link.startswith("#")], "of what does not lie beside it"
+    assert not [link for link in links if link and not link.startswith("#")], "no link to files that are not there"
 
 
-def test_what_no_report_has_written_is_not_overwritten(tmp_path: Path, folder: Path) -> None:
+def test_other_files_are_not_overwritten(tmp_path: Path, folder: Path) -> None:
     (folder / "report.html").write_text("<html>mine</html>")
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.tex").write_text("...")
@@ -205,8 +217,8 @@ def test_what_no_report_has_written_is_not_overwritten(tmp_path: Path, folder: P
 
 
 @pytest.mark.slow
-def test_two_hundred_trials_of_fifty_rows_make_a_readable_page_in_seconds(tmp_path: Path) -> None:
-    """Takes 8 to 20 seconds of one core: 10,000 rows, drawn as SVG and PNG."""
+def test_page_of_200_trials_takes_seconds(tmp_path: Path) -> None:
+    """Takes 8 to 20 seconds of one core: 10,000 rows, as SVG and PNG."""
     trials: dict[str, MadeTrial] = {}
     for n in range(200):
         values = {"pairs.delta": 0.01 * 1.02**n, "optim.lr": 1e-4 * (1 + n * 7 % 100), "encoder.kind": f"kind_{n % 3}"}

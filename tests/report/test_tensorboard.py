@@ -42,14 +42,14 @@ def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def train(folder: Path, start: int, stop: int, loss: float) -> None:
-    """What a train worker writes from a step to another."""
+    """Write the points of a train worker from a step to another."""
     log = StepLog(folder, every=2, step=start)
     for step in range(start + 1, stop + 1):
         log.add(step, waited=0.0, pairs=32, found={"loss": loss})
 
 
-def test_a_row_becomes_curves_in_groups_each_with_what_it_means(tmp_path: Path) -> None:
-    shown = tensorboard.Trial(tmp_path)
+def test_row_becomes_grouped_curves_with_descriptions(tmp_path: Path) -> None:
+    shown = tensorboard.TrialWriter(tmp_path)
     shown.row(ROW)
     shown.close()
     found = reader(tmp_path)
@@ -70,9 +70,9 @@ def test_a_row_becomes_curves_in_groups_each_with_what_it_means(tmp_path: Path) 
     assert "Lower end of the 95 %" in found.SummaryMetadata("probe-details/factors/score_low").summary_description
 
 
-def test_what_validation_has_chosen_so_far_is_shown_with_its_test_score(tmp_path: Path) -> None:
-    """The HParams tab shows the last point of a curve: that of the row that counts, though later ones tested better."""
-    shown, sent = tensorboard.Trial(tmp_path), []
+def test_chosen_row_is_shown_with_its_test_score(tmp_path: Path) -> None:
+    """The HParams tab shows a curve's last point: the chosen row's, although later rows test better."""
+    shown, sent = tensorboard.TrialWriter(tmp_path), []
     for epoch, (valid, test) in enumerate([(0.4, 0.5), (0.6, 0.3), (0.5, 0.9)], start=1):
         scores = {"probe/factors/score": test, "probe/factors/score_valid": valid}
         sent.append(ROW | {"step": 8 * epoch} | scores)
@@ -82,9 +82,9 @@ def test_what_validation_has_chosen_so_far_is_shown_with_its_test_score(tmp_path
     assert curve(tmp_path, "chosen/factors/score_valid") == [(8, 0.4), (16, 0.6), (24, 0.6)]
 
 
-def test_every_point_stands_once_when_training_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
-    """A worker lost after step 14 goes on from the checkpoint at 8; then the whole trial is started again from 16."""
-    shown = tensorboard.Trial(tmp_path)
+def test_points_after_a_restart_replace_earlier_ones(tmp_path: Path) -> None:
+    """A worker lost after step 14 resumes from step 8; then the whole trial restarts from step 16."""
+    shown = tensorboard.TrialWriter(tmp_path)
     train(tmp_path, 0, 14, loss=1.0)
     shown.steps()
     shown.row(ROW)
@@ -92,7 +92,7 @@ def test_every_point_stands_once_when_training_goes_on_from_a_checkpoint(tmp_pat
     shown.steps()
     shown.row(ROW | {"step": 16})
     shown.close()
-    again = tensorboard.Trial(tmp_path)
+    again = tensorboard.TrialWriter(tmp_path)
     train(tmp_path, 16, 24, loss=3.0)
     again.steps()
     again.row(ROW | {"step": 24})
@@ -102,22 +102,22 @@ def test_every_point_stands_once_when_training_goes_on_from_a_checkpoint(tmp_pat
     assert curve(tmp_path, "train/loss") == [(8, 3.0), (16, 3.0), (24, 3.0)]
 
 
-def test_what_lies_past_a_fork_is_no_part_of_a_trials_curves(tmp_path: Path) -> None:
-    shown = tensorboard.Trial(tmp_path)
+def test_points_after_a_fork_are_dropped(tmp_path: Path) -> None:
+    shown = tensorboard.TrialWriter(tmp_path)
     train(tmp_path, 0, 16, loss=1.0)
     shown.steps()
     shown.row(ROW)
     shown.row(ROW | {"step": 16, "loss": 9.0})
     shown.close()
-    forked = tensorboard.Trial(tmp_path)
+    forked = tensorboard.TrialWriter(tmp_path)
     train(tmp_path, 8, 10, loss=2.0)
     forked.close()
     assert curve(tmp_path, "train/loss") == [(8, 3.0)]
     assert curve(tmp_path, "train-steps/loss")[-2:] == [(8, 1.0), (10, 2.0)]
 
 
-def test_the_first_pairs_can_be_heard_and_seen(tmp_path: Path) -> None:
-    shown = tensorboard.Trial(tmp_path)
+def test_sounds_and_pictures_of_the_first_pairs(tmp_path: Path) -> None:
+    shown = tensorboard.TrialWriter(tmp_path)
     shown.sounds(validate_experiment({"synth": {"duration": 0.5}}), count=2)
     shown.close()
     found = reader(tmp_path)
@@ -129,8 +129,8 @@ def test_the_first_pairs_can_be_heard_and_seen(tmp_path: Path) -> None:
         assert "views" in about.summary_description
 
 
-def test_a_line_that_is_not_whole_yet_is_taken_up_when_it_is(tmp_path: Path) -> None:
-    shown = tensorboard.Trial(tmp_path)
+def test_incomplete_line_is_read_when_complete(tmp_path: Path) -> None:
+    shown = tensorboard.TrialWriter(tmp_path)
     with (tmp_path / STEPS).open("a") as file:
         file.write('{"step": 2, "lo')
         file.flush()
@@ -148,7 +148,7 @@ SEARCH = {"pairs.delta": {"grid": [0.05, 0.25]}, "augment": {"grid": [[], [{"kin
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A sweep that has only just begun."""
+    """A sweep without trials yet."""
     experiment = validate_experiment({"search": SEARCH})
     (tmp_path / "run.json").write_text(json.dumps({"experiment": experiment.plain()}))
     return tmp_path
@@ -156,7 +156,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ends(folder: Path) -> Callable[..., None]:
-    """Writes down that a trial has ended, as the live table does."""
+    """Record that a trial has ended, as the live table does."""
     entries: dict[str, Any] = {}
 
     def end(name: str, score: float, values: dict[str, Any], status: str = "finished") -> None:
@@ -174,14 +174,12 @@ def hparams(run: Path, tag: str) -> bytes:
     return reader(run).SummaryMetadata(tag).plugin_data.content
 
 
-def test_hparams_has_the_searched_values_the_metrics_and_how_trials_ended(
-    folder: Path, ends: Callable[..., None]
-) -> None:
-    sweep = tensorboard.Sweep(folder, validate_experiment({"search": SEARCH}))
+def test_hparams_of_values_scores_and_ends(folder: Path, ends: Callable[..., None]) -> None:
+    sweep = tensorboard.SweepWriter(folder, validate_experiment({"search": SEARCH}))
     values = {"pairs.delta": 0.05, "augment": [{"kind": "fade"}]}
     sweep.begin("000", {"pairs.delta": 0.25, "augment": []})
     sweep.end("000", succeeded=False)
-    sweep.begin("000", values)  # it is tried again, and the first time is forgotten
+    sweep.begin("000", values)  # a retry, which replaces the first attempt
     ends("000", 0.6, values)
     sweep.end("000", succeeded=True)
     sweep.close()
@@ -203,26 +201,24 @@ def test_hparams_has_the_searched_values_the_metrics_and_how_trials_ended(
     ]
 
 
-def test_the_sweeps_own_curves_go_on_after_a_resume_and_end_with_one_leaderboard(
-    folder: Path, ends: Callable[..., None]
-) -> None:
+def test_sweep_curves_continue_after_a_resume(folder: Path, ends: Callable[..., None]) -> None:
     experiment, own = validate_experiment({"search": SEARCH}), folder / "trials" / tensorboard.SWEEP
     for number, score in enumerate([0.6, 0.5, 0.7]):
-        sweep = tensorboard.Sweep(folder, experiment)  # anew, as after a resume
+        sweep = tensorboard.SweepWriter(folder, experiment)  # new, as after a resume
         ends(f"00{number}", score, {"pairs.delta": 0.05})
         sweep.end(f"00{number}", succeeded=True)
         sweep.close()
         (folder / "figures").mkdir(exist_ok=True)
         (folder / "figures" / "curves.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-        tensorboard.conclude(folder)
+        tensorboard.write_leaderboard(folder)
     assert curve(own, "all_trials/best") == [(1, 0.6), (2, 0.6), (3, 0.7)]
     assert curve(own, "all_trials/each") == [(1, 0.6), (2, 0.5), (3, 0.7)]
     found = reader(own)
-    (told,) = found.Tensors("all_trials/leaderboard")
-    assert "0.700" in told.tensor_proto.string_val[0].decode()
+    (leaderboard,) = found.Tensors("all_trials/leaderboard")
+    assert "0.700" in leaderboard.tensor_proto.string_val[0].decode()
     assert len(found.Images("all_trials/curves")) == 1
 
 
-def test_a_sweep_of_which_nothing_came_has_no_leaderboard(folder: Path) -> None:
-    tensorboard.conclude(folder)
+def test_sweep_without_rows_has_no_leaderboard(folder: Path) -> None:
+    tensorboard.write_leaderboard(folder)
     assert not (folder / "trials").exists()

@@ -1,4 +1,4 @@
-"""A trial that goes on from another's checkpoint: what it keeps of its own past, and where its training begins."""
+"""Forks of a trial from another's checkpoint: the rows it keeps, and the index where its training continues."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def epochs(file: Path) -> list[int]:
     return [json.loads(line)["epoch"] for line in file.read_text().splitlines()]
 
 
-def test_rows_past_the_fork_are_put_aside_and_training_begins_at_the_others_index(own: Path, other: Path) -> None:
+def test_fork_moves_later_rows_and_starts_at_the_source_index(own: Path, other: Path) -> None:
     assert (lineage.train_run(own), next_index(own)) == ("checkpoints", 0)
     assert lineage.fork(own, other, {"pairs.delta": 0.1}) == lineage.Fork(str(other), 2, {"pairs.delta": 0.1})
     assert (lineage.train_run(own), next_index(own)) == ("checkpoints_1", 640)
@@ -46,7 +46,7 @@ def test_rows_past_the_fork_are_put_aside_and_training_begins_at_the_others_inde
     assert epochs(own / "rows_0.jsonl") == [1, 2, 3]
 
 
-def test_a_trial_that_is_started_again_after_its_fork_does_not_fork_again(own: Path, other: Path) -> None:
+def test_fork_twice_is_one_fork(own: Path, other: Path) -> None:
     lineage.fork(own, other, {"pairs.delta": 0.1})
     assert lineage.fork(own, other, {"pairs.delta": 0.1}) is None
     assert len(lineage.forks(own)) == 1
@@ -54,7 +54,7 @@ def test_a_trial_that_is_started_again_after_its_fork_does_not_fork_again(own: P
     assert lineage.train_run(own) == "checkpoints_2"
 
 
-def test_a_checkpoint_that_is_gone_is_named_and_nothing_changes(own: Path, tmp_path: Path) -> None:
+def test_fork_from_a_missing_checkpoint(own: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="epoch_0009 holds no checkpoint"):
         lineage.fork(own, tmp_path / "epoch_0009", {})
     assert lineage.forks(own) == []

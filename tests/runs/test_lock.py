@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks of folders, between processes."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ from doppel_ray.runs.lock import lock_folder
 HOLD = """
 import sys, time
 from pathlib import Path
-from doppel_ray.hold import hold
-with hold(Path(sys.argv[1])):
+from doppel_ray.runs.lock import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -31,14 +31,12 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_a_folder_that_another_process_holds_is_refused_and_the_process_named(
-    tmp_path: Path, other: subprocess.Popen[str]
-) -> None:
+def test_lock_held_by_another_process(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     with pytest.raises(ConfigError, match=f"in use by process {other.pid} on"), lock_folder(tmp_path):
         pass
 
 
-def test_a_killed_process_holds_nothing(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+def test_lock_after_kill(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     other.kill()
     with lock_folder(tmp_path, patience=20.0):
         pass

@@ -1,4 +1,4 @@
-"""Object storage, on moto's server: what a place must be, and a run's folder and its copy."""
+"""Object storage on moto's server: S3 paths, and the copy of a run's folder."""
 
 import json
 import os
@@ -17,9 +17,11 @@ from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.object_storage import S3Path
 from doppel_ray.report.__main__ import main as report
 from doppel_ray.runs import folder as run_folder
-from doppel_ray.runs import mirror
-from doppel_ray.runs.mirror import Holder, Mirror
-from tests.report.conftest import make_run, row
+from doppel_ray.runs import lease
+from doppel_ray.runs.fetch import fetch
+from doppel_ray.runs.lease import Lease
+from doppel_ray.runs.mirror import Mirror
+from tests.made_runs import make_run, row
 from tests.s3 import Server
 
 CHECKPOINT = "trials/000/checkpoints/epoch_0001/model.safetensors"
@@ -38,13 +40,13 @@ def files(folder: Path) -> set[str]:
 
 
 def copied(folder: Path, place: S3Path) -> list[str]:
-    """Bring a copy up to date; what is said of it."""
-    said: list[str] = []
-    Mirror(folder, place, said.append).finish()
-    return said
+    """Bring a copy up to date; return the lines logged."""
+    lines: list[str] = []
+    Mirror(folder, place, lines.append).finish()
+    return lines
 
 
-# --- a place ----------------------------------------------------------------------------------------------------------
+# --- S3 paths -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -57,14 +59,14 @@ def copied(folder: Path, place: S3Path) -> list[str]:
         ("s3://bucket/runs?zone=1", "unknown option zone; expected endpoint_override, region, scheme"),
     ],
 )
-def test_a_url_that_is_no_place_is_refused(url: str, said: str) -> None:
+def test_bad_url_is_refused_without_its_secret(url: str, said: str) -> None:
     with pytest.raises(ConfigError, match=r"run\.storage") as refused:
         read_experiment(None, {"run.storage": url})
     assert said in str(refused.value)
-    assert "hush" not in str(refused.value), "and what was secret in it is not repeated"
+    assert "hush" not in str(refused.value), "the secret is not repeated"
 
 
-def test_a_place_that_works_is_left_as_it_was(s3: Server) -> None:
+def test_check_leaves_nothing_behind(s3: Server) -> None:
     place = S3Path.parse(s3.url("sweeps/tiny"))
     place.check()
     assert place.entries() == {}
@@ -74,12 +76,12 @@ def test_a_place_that_works_is_left_as_it_was(s3: Server) -> None:
     assert place.read("nothing") is None
 
 
-def test_the_endpoint_may_stand_in_the_environment(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_from_the_environment(s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://{s3.address}")
     S3Path.parse("s3://bucket/sweeps").check()
 
 
-def test_storage_that_cannot_be_used_is_refused_with_its_name_and_the_remedy(s3: Server) -> None:
+def test_unusable_storage_is_refused_with_a_remedy(s3: Server) -> None:
     wrong = s3.url("sweeps", bucket="another")
     with pytest.raises(ConfigError, match=r"s3://another/sweeps.*no such bucket: make it, or mend run\.storage"):
         preflight.check_storage(read_experiment(None, {"run.storage": wrong}), None)
@@ -87,7 +89,7 @@ def test_storage_that_cannot_be_used_is_refused_with_its_name_and_the_remedy(s3:
         S3Path.parse("s3://bucket/runs?endpoint_override=127.0.0.1:1&scheme=http").check()
 
 
-def test_a_server_that_never_answers_is_given_up(s3: Server) -> None:
+def test_silent_server_times_out(s3: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with pytest.raises(ConfigError, match="no answer within 1 s"):
@@ -104,7 +106,7 @@ def test_a_server_that_never_answers_is_given_up(s3: Server) -> None:
         ("PermanentRedirect", r"add \?region="),
     ],
 )
-def test_what_a_server_refuses_is_told_with_the_remedy(code: str, said: str) -> None:
+def test_refusal_of_a_server_has_a_remedy(code: str, said: str) -> None:
     """A server that answers nothing but this refusal."""
     body = f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
     head = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nConnection: close\r\n"
@@ -130,13 +132,13 @@ def test_what_a_server_refuses_is_told_with_the_remedy(code: str, said: str) -> 
 # --- a run's folder ---------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"run\.dir: .*file/runs cannot be written to: Not a directory"):
         preflight.check_folder(read_experiment(None, {"run.dir": str(tmp_path / "file" / "runs")}), None)
 
 
-def test_checkpoints_that_do_not_fit_are_refused_with_figures(
+def test_checkpoints_larger_than_the_disk_are_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ResNet-18 has 11 million weights: a checkpoint takes 0.13 GB, that of a trial of 200 epochs 27."""
@@ -152,49 +154,47 @@ def test_checkpoints_that_do_not_fit_are_refused_with_figures(
     assert not caplog.text
 
 
-def test_a_copy_has_every_file_that_matters_and_is_brought_back_as_it_was(
-    run: Path, s3: Server, tmp_path: Path
-) -> None:
+def test_fetch_of_a_copy_restores_every_file_but_local_ones(run: Path, s3: Server, tmp_path: Path) -> None:
     place = S3Path.parse(s3.url("sweeps")) / "mine"
     for name in ("lock", "tune/state.json", "trials.partial"):
         (run / name).parent.mkdir(exist_ok=True)
-        (run / name).write_text("of this life alone")
-    assert copied(run, place) == [f"{place} has all of it"]
-    folder = mirror.fetch(place, tmp_path / "there", print)
+        (run / name).write_text("of one process")
+    assert copied(run, place) == [f"{place} has a complete copy"]
+    folder = fetch(place, tmp_path / "there", print)
     assert folder == tmp_path / "there" / "mine"
     assert files(folder) == files(run) - {"lock", "tune/state.json", "trials.partial"}
     for file in files(folder):
         assert (folder / file).read_bytes() == (run / file).read_bytes()
-    run_folder.moved(folder, place)
-    now = run_folder.recorded(folder).run
+    run_folder.relocate(folder, place)
+    now = run_folder.recorded_experiment(folder).run
     assert (now.dir, now.storage) == (tmp_path / "there", s3.url("sweeps"))
 
 
-def test_an_object_whose_name_leads_out_of_the_folder_is_not_brought(run: Path, s3: Server, tmp_path: Path) -> None:
+def test_fetch_ignores_names_outside_the_folder(run: Path, s3: Server, tmp_path: Path) -> None:
     place = S3Path.parse(s3.url("sweeps")) / "mine"
     copied(run, place)
-    s3.put("sweeps/mine/trials/../../../evil", b"by whoever may write to the bucket")
-    folder = mirror.fetch(place, tmp_path / "there", print)
+    s3.put("sweeps/mine/trials/../../../evil", b"written by someone else")
+    folder = fetch(place, tmp_path / "there", print)
     assert files(folder) == files(run)
     assert not list(tmp_path.rglob("evil"))
 
 
-def test_what_changes_is_copied_again_what_is_deleted_is_deleted_and_the_rest_left_alone(run: Path, s3: Server) -> None:
+def test_push_copies_changes_and_deletions_only(run: Path, s3: Server) -> None:
     place = S3Path.parse(s3.url("sweeps")) / "mine"
     made = Mirror(run, place, print)
     made.push()
     before = place.entries()
-    place.write("trials.json", b"that it is untouched")  # as nobody else would
+    place.write("trials.json", b"marked")  # to see whether it is written again
     (run / CHECKPOINT).unlink()
     with (run / "trials" / "000" / "rows.jsonl").open("a") as file:
         file.write(json.dumps(row(2, 0.7)) + "\n")
     made.finish()
     assert set(place.entries()) == set(before) - {CHECKPOINT}
     assert place.read("trials/000/rows.jsonl") == (run / "trials" / "000" / "rows.jsonl").read_bytes()
-    assert place.read("trials.json") == b"that it is untouched"
+    assert place.read("trials.json") == b"marked"
 
 
-def test_a_copy_never_speaks_of_a_checkpoint_that_it_lacks(
+def test_copy_writes_checkpoints_before_files_that_name_them(
     run: Path, s3: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = S3Path.parse(s3.url("sweeps")) / "mine"
@@ -210,7 +210,7 @@ def test_a_copy_never_speaks_of_a_checkpoint_that_it_lacks(
     assert written.index(CHECKPOINT) < min(written.index(name) for name in ("trials/000/rows.jsonl", "run.json"))
 
 
-def test_a_copy_that_fails_is_told_once_and_made_up_for(run: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_copy_is_logged_once_and_retried(run: Path, s3: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     place, said = S3Path.parse(s3.url("sweeps")) / "mine", list[str]()
     made = Mirror(run, place, said.append)
 
@@ -224,46 +224,46 @@ def test_a_copy_that_fails_is_told_once_and_made_up_for(run: Path, s3: Server, m
     assert len(said) == 1
     assert "does not answer" in said[0]
     assert made.finish()
-    assert said[1:] == [f"{place} is up to date again", f"{place} has all of it"]
+    assert said[1:] == [f"{place} is up to date again", f"{place} has a complete copy"]
     assert CHECKPOINT in place.entries()
 
 
-def test_a_run_that_a_living_process_has_is_refused_and_one_that_has_ended_is_taken_over(
-    run: Path, s3: Server, tmp_path: Path
-) -> None:
+def test_lease_of_a_living_and_of_a_dead_process(run: Path, s3: Server, tmp_path: Path) -> None:
     place = S3Path.parse(s3.url("sweeps")) / "mine"
     copied(run, place)
-    other = Holder("another-host", 7, "/runs/mine", Holder.here(run).seen)
-    other.tell(place)
+    other = Lease("another-host", 7, "/runs/mine", Lease.here(run).seen)
+    other.write(place)
     with pytest.raises(ConfigError, match="in use by process 7 on another-host"):
-        mirror.fetch(place, tmp_path / "there", print)
-    replace(other, seen=other.seen - 2 * mirror.LEASE).tell(place)
-    with pytest.raises(ConfigError, match=r"gone on with by .* is behind it; go on from there: --resume 's3://"):
+        fetch(place, tmp_path / "there", print)
+    replace(other, seen=other.seen - 2 * lease.LEASE_SECONDS).write(place)
+    with pytest.raises(
+        ConfigError, match=r"continued by .* is out of date. Resume from the newer one with --resume 's3://"
+    ):
         Mirror(run, place, print)
-    folder = mirror.fetch(place, tmp_path / "there", print)
+    folder = fetch(place, tmp_path / "there", print)
     copied(folder, place)
-    with pytest.raises(ConfigError, match="is behind it"):
+    with pytest.raises(ConfigError, match="is out of date"):
         Mirror(run, place, print)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    replace(Holder.here(tmp_path), process=dead.pid).tell(place)
-    mirror.check_free(place, folder, fetched=True)
+    replace(Lease.here(tmp_path), process=dead.pid).write(place)
+    lease.check_free(place, folder, fetched=True)
 
 
-def test_a_run_is_not_brought_where_one_is_nor_one_that_is_not_there(run: Path, s3: Server, tmp_path: Path) -> None:
+def test_fetch_refuses_missing_runs_and_existing_folders(run: Path, s3: Server, tmp_path: Path) -> None:
     place = S3Path.parse(s3.url("sweeps"))
     with pytest.raises(ConfigError, match=r"s3://bucket/sweeps/none.* holds no run"):
-        mirror.fetch(place / "none", tmp_path / "there", print)
+        fetch(place / "none", tmp_path / "there", print)
     copied(run, place / "mine")
-    with pytest.raises(ConfigError, match=r"runs/mine exists: go on with it, --resume .*runs/mine"):
-        mirror.fetch(place / "mine", run.parent, print)
+    with pytest.raises(ConfigError, match=r"runs/mine exists: resume it with --resume .*runs/mine"):
+        fetch(place / "mine", run.parent, print)
     wanted = {"run.dir": str(tmp_path / "new"), "run.name": "mine", "run.storage": str(place)}
     with pytest.raises(ConfigError, match=r"s3://bucket/sweeps/mine.* already holds a run"):
-        run_folder.make(read_experiment(None, wanted), None, {})
+        run_folder.create(read_experiment(None, wanted), None, {})
     assert not (tmp_path / "new").exists()
 
 
-def test_a_report_is_made_of_a_copy_without_its_weights(
+def test_report_of_a_copy_without_weights(
     run: Path, s3: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = S3Path.parse(s3.url("sweeps")) / "mine"
@@ -276,7 +276,7 @@ def test_a_report_is_made_of_a_copy_without_its_weights(
     assert "mine/trials/000/checkpoints/epoch_0001" in capsys.readouterr().out.replace("\n", "")
 
 
-def test_no_file_of_a_run_and_no_command_line_has_the_secret(run: Path, s3: Server) -> None:
+def test_no_file_has_the_secret(run: Path, s3: Server) -> None:
     place = S3Path.parse(s3.url("sweeps"))
     copied(run, place / "mine")
     told = json.dumps(Experiment.model_validate({"run": {"storage": str(place)}}).plain())

@@ -1,4 +1,4 @@
-"""Which checkpoints of a trial are kept, and what is deleted."""
+"""Checkpoints of a trial: which are kept, and which are deleted."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def kept(policy: KeepConfig, sent: list[Row], mode: str = "max") -> list[int]:
         ("null", None),
     ],
 )
-def test_a_policy_reads_well_however_it_is_typed(typed: str, policy: KeepConfig | None) -> None:
+def test_policy_as_typed(typed: str, policy: KeepConfig | None) -> None:
     experiment = read_experiment(None, {"train.keep": typed})
     assert experiment.train.keep == policy
     assert Experiment.model_validate(experiment.plain()) == experiment
@@ -58,32 +58,30 @@ def test_a_policy_reads_well_however_it_is_typed(typed: str, policy: KeepConfig 
         ("all", "train.keep"),
     ],
 )
-def test_a_policy_that_keeps_nothing_to_go_on_from_is_refused(typed: str, named: str) -> None:
+def test_policy_without_a_checkpoint_to_resume_is_refused(typed: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         read_experiment(None, {"train.keep": typed})
 
 
-def test_the_best_by_the_metric_and_the_newest_are_kept() -> None:
+def test_best_and_newest_are_kept() -> None:
     sent = rows(0.3, 0.9, None, 0.8, 0.1)
     assert kept(KeepConfig(best=2, last=1), sent) == [2, 4, 5]
     assert kept(KeepConfig(best=2, last=1), sent, "min") == [1, 5]
     assert kept(KeepConfig(last=2), sent) == [4, 5]
-    assert kept(KeepConfig(best=1), rows(0.5, 0.5, 0.4)) == [1, 3], "of equals the first, as the report counts"
+    assert kept(KeepConfig(best=1), rows(0.5, 0.5, 0.4)) == [1, 3], "the first of equals, as in the report"
 
 
 @given(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=12), st.integers(0, 3), st.integers(1, 3))
-def test_the_best_so_far_is_never_missed_although_each_row_lets_some_go(
-    scores: list[float | None], best: int, last: int
-) -> None:
+def test_best_so_far_is_never_deleted_row_by_row(scores: list[float | None], best: int, last: int) -> None:
     policy, sent, there = KeepConfig(best=best, last=last), rows(*scores), set[int]()
     for count in range(1, len(sent) + 1):
         there = {*there, count} - {row["epoch"] for row in dropped(policy, sent[:count], "score", "max")}
-        assert there == set(kept(policy, sent[:count])), "what is wanted now has not been deleted before"
+        assert there == set(kept(policy, sent[:count])), "nothing needed now was deleted before"
         assert count in there
         assert len(there) <= best + last
 
 
-def test_what_is_dropped_is_deleted_and_rays_record_forgets_it(tmp_path: Path) -> None:
+def test_drop_deletes_and_snapshot_forgets(tmp_path: Path) -> None:
     sent = rows(0.1, 0.2, 0.3)
     for row in sent:
         (tmp_path / "checkpoints" / Path(row["checkpoint"]).name).mkdir(parents=True)
@@ -101,7 +99,7 @@ def test_what_is_dropped_is_deleted_and_rays_record_forgets_it(tmp_path: Path) -
     }
     (tmp_path / "checkpoints" / ray_snapshot.SNAPSHOT).write_text(json.dumps(state))
     drop(tmp_path, sent[:2])
-    drop(tmp_path, sent[:2])  # again, after a crash: nothing is left to do
+    drop(tmp_path, sent[:2])  # again, as after a crash
     assert [checkpoint_of(tmp_path, row) is not None for row in sent] == [False, False, True]
     ray_snapshot.forget_deleted(tmp_path / "checkpoints")
     found = json.loads((tmp_path / "checkpoints" / ray_snapshot.SNAPSHOT).read_text())
@@ -109,7 +107,7 @@ def test_what_is_dropped_is_deleted_and_rays_record_forgets_it(tmp_path: Path) -
     assert [entry["metrics"]["epoch"] for entry in snapshot(tmp_path)] == [3]
 
 
-def test_a_checkpoint_is_found_from_wherever_one_reads_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_path_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (sent,) = rows(0.5)
     (tmp_path / "trial" / "checkpoints" / "epoch_0001").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -117,13 +115,13 @@ def test_a_checkpoint_is_found_from_wherever_one_reads_of_it(tmp_path: Path, mon
     assert found == tmp_path / "trial" / "checkpoints" / "epoch_0001"
 
 
-def test_a_checkpoint_within_an_epoch_is_of_no_use_once_there_is_a_later_one(tmp_path: Path) -> None:
+def test_older_mid_epoch_checkpoints(tmp_path: Path) -> None:
     for name in ("epoch_0001", "step_00000012", "step_00000018", "step_00000021"):
         (tmp_path / name).mkdir()
     assert sorted(path.name for path in within_epochs(tmp_path, 20)) == ["step_00000012", "step_00000018"]
 
 
-def test_a_population_whose_trials_go_on_from_any_checkpoint_keeps_them_all() -> None:
+def test_population_keeps_every_checkpoint() -> None:
     search = {"pairs.delta": {"grid": [0.1, 0.2]}}
     wanted = Experiment.model_validate({"tune": {"scheduler": "pbt"}, "train": {"keep": 3}, "search": search})
     with pytest.raises(ConfigError, match=r"train\.keep .*pbt.*null"):

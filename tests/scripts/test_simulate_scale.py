@@ -1,4 +1,4 @@
-"""The model of scripts/simulate_scale.py: what bounds a trial, and what it takes for it not to."""
+"""The model of scripts/simulate_scale.py: which part limits a trial."""
 
 import importlib.util
 import re
@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[ModuleType]:
-    """The script, beside the others that it imports."""
+    """The script as a module, beside the scripts that it imports."""
     folder = REPOSITORY / "scripts"
     spec = importlib.util.spec_from_file_location("simulate_scale", folder / "simulate_scale.py")
     assert spec is not None
@@ -70,20 +70,20 @@ def bound(model: Any, rates: Any, trial: Any, *nodes: str) -> tuple[str, float]:
     )
 
 
-def test_a_gpu_waits_for_its_generators_until_there_are_enough(model: Any, rates: Any, trial: Any) -> None:
+def test_gpu_is_limited_by_few_generators(model: Any, rates: Any, trial: Any) -> None:
     assert bound(model, rates, trial, "1x5+1") == ("generators", 4000.0)
     assert bound(model, rates, trial, "1x5+1", "1x8") == ("coordinator", 5000.0)
     larger = replace(trial, block=400)
     assert bound(model, rates, larger, "1x5+1", "1x8") == ("training", pytest.approx(10000.0))
 
 
-def test_workers_on_other_nodes_pay_for_what_they_tell_each_other(model: Any, rates: Any, trial: Any) -> None:
+def test_step_of_two_workers_includes_the_network(model: Any, rates: Any, trial: Any) -> None:
     """Half of 2 x 10^6 + 10^4 numbers of 4 bytes at 10 Gbit/s, and half a batch each."""
     two = replace(trial, workers=2)
     assert model.step_seconds(rates, two) == pytest.approx(50 * 1e-4 + 0.5 * 2.01e6 * 32 / 1e10)
 
 
-def test_nodes_of_one_machine_share_its_cores(model: Any, rates: Any, trial: Any) -> None:
+def test_nodes_on_one_machine_share_its_cores(model: Any, rates: Any, trial: Any) -> None:
     shared = replace(trial, on_gpus=False, cores=2)
     name, pace = bound(model, rates, shared, "3x2")
     assert name == "training"
@@ -101,7 +101,7 @@ def test_nodes_of_one_machine_share_its_cores(model: Any, rates: Any, trial: Any
         ({}, "8 CPUs", "expected COUNTxCPUS+GPUS@PRICE"),
     ],
 )
-def test_what_cannot_be_told_is_refused(
+def test_unknown_rates_and_bad_nodes_are_refused(
     model: Any, rates: Any, trial: Any, changes: dict[str, int], nodes: str, fault: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(fault)):

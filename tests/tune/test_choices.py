@@ -21,9 +21,10 @@ from doppel_ray.probe.tasks.listing import rotated
 from doppel_ray.report import leaderboard, study
 from doppel_ray.runs import reader
 from doppel_ray.runs.metrics_log import Row
+from doppel_ray.runs.retention import dropped
 from doppel_ray.tune import schedulers
 from doppel_ray.tune.progress import SweepProgress
-from tests.report.conftest import make_run, row
+from tests.made_runs import make_run, row
 
 METRIC = Experiment().tune.metric
 PROTOCOLS = (ProtocolConfig(), ProtocolConfig(kind="knn"), ProtocolConfig(kind="mlp", grid_points=1, max_epochs=6))
@@ -132,7 +133,7 @@ def stopped(kind: str, trials: list[list[Row]]) -> list[tuple[int, int, str]]:
 
 def kept(trials: list[list[Row]]) -> list[list[int]]:
     policy = KeepConfig(best=2, last=1)
-    return [[sent["epoch"] for sent in policy.dropped(rows, METRIC, "max")] for rows in trials]
+    return [[sent["epoch"] for sent in dropped(policy, rows, METRIC, "max")] for rows in trials]
 
 
 def best_so_far(trials: list[list[Row]]) -> tuple[str, int]:

@@ -13,12 +13,12 @@ __all__ = ["Figure", "draw"]
 
 
 def draw(study: Study) -> Iterator[Figure]:
-    """Every figure that a study has something for."""
+    """Yield every figure that a study has numbers for."""
     if any(setting.score(name) for setting in study.settings for name in study.scores):
         for key in study.varied:
             if study.is_numeric(key):
                 yield against(study, key)
-            elif key != RUN_KEY or len(study.varied) == 1:  # runs are told apart within the other figures
+            elif key != RUN_KEY or len(study.varied) == 1:  # the other figures show runs apart
                 yield by(study, key)
     for figure in (parallel(study), curves(study), cost(study)):
         if figure is not None:

@@ -1,4 +1,4 @@
-"""What a score costs: training time, pairs, energy."""
+"""Score against cost: training time, pairs, energy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ ENERGY = "energy, kJ"
 
 
 def _per(column: str, unit: float) -> Callable[[Setting], float | None]:
-    """What a column sums up to, up to the row that counts, in another unit."""
+    """Return a function: the sum of a column up to the row that counts, in another unit."""
 
     def measure(setting: Setting) -> float | None:
         total = setting.cost_of_best(column)
@@ -44,7 +44,7 @@ MEASURES = {
 
 
 def cost(study: Study) -> Figure | None:
-    """The metric against what each setting cost up to the row that counts; None where that is not known, or alike."""
+    """Draw the score against each setting's cost; None if the cost is not known, or the same for all."""
     settings = [setting for setting in study.settings if setting.score(study.reported)]
     shown = {what: measure for what, measure in MEASURES.items() if len(set(map(measure, settings)) - {None}) > 1}
     if not shown:
@@ -71,9 +71,11 @@ def cost(study: Study) -> Figure | None:
             coloured.bar(picture, axes)
         legend(picture, axes)
     caption = (
-        "What a setting's trial cost, up to the row whose score is shown; the mean of its repeats. Training time is "
-        "that of the epochs, without start-up and probes. Trials that ran side by side slowed each other down."
+        "Cost of a trial up to the row whose score is shown, as the mean over repeats. Training time is the time of "
+        "the epochs, without start-up and probes. Trials that ran side by side slowed each other down."
     )
     if ENERGY in shown:
-        caption += " Energy is that of the first train worker's whole machine, whatever else ran on it."
+        caption += (
+            " Energy is measured for the first train worker's whole machine, with everything else that ran on it."
+        )
     return Figure("cost", "What a score costs", caption, picture, data)

@@ -1,4 +1,4 @@
-"""Learning curves: loss and scores along the way."""
+"""Learning curves: loss and scores during training."""
 
 from itertools import repeat
 from typing import Any
@@ -10,11 +10,11 @@ from doppel_ray.runs.metrics_log import number
 
 
 def curves(study: Study) -> Figure | None:
-    """Loss and each score against pairs, a line for each trial; repeats share colour and dashes. None without rows."""
+    """Draw loss and scores against pairs, a line for each trial; repeats share colour and dashes. None without rows."""
     names = list(dict.fromkeys(["loss", *study.scores]))
     settings = [setting for setting in study.settings if any(trial.rows for trial in setting.trials)]
     alone = len(settings) == 1
-    if alone:  # its repeats may look different then
+    if alone:  # then its repeats can differ in style
         settings = singles(settings[0])
     if not settings:
         return None
@@ -67,7 +67,7 @@ def _points(study: Study, setting: Setting, name: str) -> list[dict[str, Any]]:
 
 
 def _lines(points: list[dict[str, Any]]) -> list[tuple[list[float], list[float]]]:
-    """Each trial's line: pairs, and values."""
+    """Return each trial's line: pairs, and values."""
     found: dict[str, tuple[list[float], list[float]]] = {}
     for row in points:
         xs, ys = found.setdefault(row["trial"], ([], []))

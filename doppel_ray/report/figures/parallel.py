@@ -1,4 +1,4 @@
-"""Parallel coordinates: every setting as a line through its values to its score."""
+"""Parallel coordinates: each setting is a line through its values to its score."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from doppel_ray.report.figures.style import DARK, PANEL, SCALE, Figure, is_wide,
 from doppel_ray.report.study import Setting, Study, short, title
 
 MANY_KEYS, MANY_TRIALS = 3, 10
-"""From so many on, the other figures do not show a search as a whole."""
+"""Keys or trials from which the figure is drawn: the other figures no longer show the whole search."""
 MOST_WORDS = 10
-"""Words that are written along an axis."""
+"""Most words along an axis."""
 
 
 def parallel(study: Study) -> Figure | None:
-    """An axis for each key and one for the metric; None for a small search."""
+    """Draw an axis for each key and one for the score; None for a small search."""
     keys = study.varied
     scored = [(setting, score.mean) for setting in study.settings if (score := setting.score(study.reported))]
     if not keys or not scored or (len(keys) < MANY_KEYS and study.trials < MANY_TRIALS):
@@ -56,7 +56,7 @@ def parallel(study: Study) -> Figure | None:
 
 @dataclass(frozen=True)
 class _Upright:
-    """One axis: where each setting crosses it, from 0 to 1, and what is written along it."""
+    """One axis: height of each setting from 0 to 1, and labels by height."""
 
     heights: list[float]
     ticks: dict[float, str]
@@ -90,7 +90,7 @@ def _numbers(values: list[float]) -> _Upright:
 
 
 def _smooth(heights: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """A line that crosses every axis level, so that the eye can follow it through."""
+    """Return a line that is level at every axis, so that the eye can follow it."""
     xs = np.linspace(0, len(heights) - 1, 24 * (len(heights) - 1) + 1)
     left = np.minimum(xs.astype(int), len(heights) - 2)
     step = xs - left
@@ -103,7 +103,7 @@ def _draw(axis: Axes, place: int, upright: _Upright) -> None:
     axis.axvline(place, color=DARK, linewidth=0.9, zorder=3)
     for height, name in upright.ticks.items():
         axis.annotate(
-            text(name, 20),
+            text(name, 32),
             (place, height),
             xytext=(4, 0),
             textcoords="offset points",

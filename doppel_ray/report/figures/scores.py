@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from doppel_ray.report.figures.style import (
     Shade,
     Style,
     baselines,
+    beside,
     cloud,
     file_name,
     legend,
@@ -26,18 +28,20 @@ from doppel_ray.report.figures.style import (
 from doppel_ray.report.study import Setting, Study, short, title
 from doppel_ray.runs.metrics_log import number
 
+APART = 4.0
+"""Shift in points from one line of a panel to the next."""
 MOST_WORDS = 16
-"""Values of a key that can stand side by side."""
+"""Most values of a key side by side."""
 INTERVALS = (
     "Vertical lines are 95 % intervals: over seeds where a setting was repeated, else over test examples. "
     "Hollow: stopped early."
 )
 
-CLOUD = "A point for each setting; colours tell another of its numbers, as the bar says. Intervals are in the tables."
+CLOUD = "A point for each setting, coloured as the bar shows. Intervals are in the tables."
 
 
 def against(study: Study, key: str) -> Figure:
-    """Score against a number, a panel for each task, a line for each value of the other keys."""
+    """Draw the score against a number: a panel for each task, a line for each value of the other keys."""
     others = [other for other in study.varied if other != key]
     series = _series(study, others)
     data: list[dict[str, Any]] = []
@@ -46,7 +50,7 @@ def against(study: Study, key: str) -> Figure:
         for axis, name in zip(axes, study.scores, strict=True):
             baselines(axis, study, name)
             if coloured is None:
-                for style, (label, settings) in zip(styles(len(series)), series.items(), strict=True):
+                for style, (label, settings) in zip(_apart(len(series)), series.items(), strict=True):
                     data += _line(axis, settings, key, name, style, label)
             else:
                 data += cloud(axis, study, name, coloured, lambda setting: number(setting.values[key]))
@@ -59,7 +63,7 @@ def against(study: Study, key: str) -> Figure:
 
 
 def by(study: Study, key: str) -> Figure:
-    """Score for each value of a key, a panel for each task, side by side for each value of the other keys."""
+    """Draw the score for each value of a key: a panel for each task, the values of the other keys side by side."""
     others = [other for other in study.varied if other != key]
     series = _series(study, others)
     words = list(study.labels[key].values())[:MOST_WORDS]
@@ -82,7 +86,7 @@ def by(study: Study, key: str) -> Figure:
 
 
 def _series(study: Study, keys: list[str]) -> dict[str, list[Setting]]:
-    """The settings by the values of some keys: what a line stands for -> its settings."""
+    """Return the settings by their values of some keys: label of a line -> its settings."""
     found: dict[str, list[Setting]] = {}
     for setting in study.settings:
         found.setdefault(study.title(setting, keys) if keys else "", []).append(setting)
@@ -90,8 +94,13 @@ def _series(study: Study, keys: list[str]) -> dict[str, list[Setting]]:
 
 
 def _few(series: dict[str, list[Setting]]) -> bool:
-    """Whether lines can be told apart, and are lines."""
+    """Return whether there are enough colours for the lines, and more than a point in some."""
     return len(series) <= len(COLOURS) and (len(series) == 1 or any(len(settings) > 1 for settings in series.values()))
+
+
+def _apart(count: int) -> list[Style]:
+    """Return styles that are shifted so that intervals at the same place do not cover each other."""
+    return [replace(style, shift=APART * (order - (count - 1) / 2)) for order, style in enumerate(styles(count))]
 
 
 def _line(axis: Axes, settings: list[Setting], key: str, name: str, style: Style, label: str) -> list[dict[str, Any]]:
@@ -101,7 +110,7 @@ def _line(axis: Axes, settings: list[Setting], key: str, name: str, style: Style
         if numbers := point(axis, setting.values[key], setting, name, style):
             found.append({key: setting.values[key], "series": label, **numbers})
     xs, ys = [row[key] for row in found], [row["mean"] for row in found]
-    axis.plot(xs, ys, color=style.colour, linestyle=style.dashes, zorder=2)
+    axis.plot(xs, ys, color=style.colour, linestyle=style.dashes, zorder=2, transform=beside(axis, style))
     if label:
         axis.plot([], [], color=style.colour, linestyle=style.dashes, marker=style.marker, label=text(label))
     return found
@@ -110,7 +119,7 @@ def _line(axis: Axes, settings: list[Setting], key: str, name: str, style: Style
 def _beside(
     axis: Axes, study: Study, series: dict[str, list[Setting]], key: str, words: list[str], name: str
 ) -> list[dict[str, Any]]:
-    """The settings of each word side by side, those of a series alike."""
+    """Draw the settings of each word side by side, a series in one style."""
     found = []
     drawn = dict(zip(series, styles(len(series)), strict=True))
     for place, word in enumerate(words):
@@ -129,7 +138,7 @@ def _beside(
 
 
 def _spread(study: Study, key: str, words: list[str]) -> Callable[[Setting], float | None]:
-    """Where settings stand that are too many to be side by side: around their word, one after the other by rank."""
+    """Return the places of many settings: around their word, in the order of their rank."""
     groups = {word: [setting for setting in study.settings if study.label(setting, key) == word] for word in words}
     places = {
         id(setting): place + _shift(position, len(groups[word]))
@@ -140,7 +149,7 @@ def _spread(study: Study, key: str, words: list[str]) -> Callable[[Setting], flo
 
 
 def _shift(position: int, count: int) -> float:
-    """Where a point stands beside the others of its word."""
+    """Return a point's distance from its word."""
     return min(0.2, 0.7 / count) * (position - (count - 1) / 2)
 
 

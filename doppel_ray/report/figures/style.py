@@ -1,7 +1,7 @@
-"""What the figures share: how they look, and how they are kept.
+"""Style, panels and files of the figures.
 
-Lines differ in colour (Okabe and Ito's, which the colour-blind can tell apart), marker and dashes, so that they can be
-told apart on paper without colours too. More than there are colours for are coloured by a number, without a legend.
+Lines differ in colour (Okabe and Ito's, made for the colour-blind), marker and dashes, so that they also differ in
+black and white. More lines than colours are coloured by a number, with a colour bar in place of the legend.
 """
 
 import io
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -21,6 +21,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure as Picture
 from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from doppel_ray.core.plotting import COLOURS
 from doppel_ray.report.leaderboard import write_csv
@@ -41,17 +42,17 @@ GREY, DARK = "#8a8a8a", "#444444"
 LEVELS = {"untrained": (DARK, (0, (6, 3))), "mel": (GREY, (0, (1.5, 2)))}
 """Colour and dashes of each baseline's line."""
 SCALE = LinearSegmentedColormap.from_list("scale", matplotlib.colormaps["viridis"](np.arange(232)))
-"""From dark to light, so that it can be read without colours; without viridis' yellow, which paper swallows."""
+"""From dark to light, readable in black and white; without viridis' yellow, which is too pale on white."""
 WIDE = 8.0
-"""Ratio of the largest number of an axis to the smallest from which the axis is logarithmic."""
+"""Ratio of an axis' largest number to its smallest above which the axis is logarithmic."""
 PANEL = (3.7, 3.0)
 """Width and height of a panel in inches."""
 ACROSS = 3
 """Panels side by side."""
 ALONE = 1.5
-"""Width of a single panel, in usual ones."""
+"""Width of a single panel, relative to one of several."""
 MOST_TICKS = 8
-"""Numbers that an axis has as its own ticks."""
+"""Most distinct values that are ticks themselves."""
 
 RC: Any = {
     "font.family": "DejaVu Sans",
@@ -88,11 +89,16 @@ RC: Any = {
 
 @dataclass(frozen=True)
 class Style:
-    """How one line is drawn."""
+    """Look of one line.
+
+    Attributes:
+        shift: to the right in points, so that intervals at the same place do not cover each other.
+    """
 
     colour: str
     marker: str
     dashes: Any
+    shift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,8 @@ class Figure:
     """A figure and the numbers behind it.
 
     Attributes:
-        name: of its files.
-        heading: what it shows, in a few words.
+        name: stem of its files.
+        heading: a few words.
         caption: how to read it.
         data: the numbers, a row for each point.
     """
@@ -114,15 +120,15 @@ class Figure:
 
     @cached_property
     def svg(self) -> str:
-        """The picture as SVG that can stand in a page: its ids are its own, and it takes the width that there is."""
+        """The picture as SVG for a page, without ids that another picture has too."""
         out = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         with matplotlib.rc_context({**RC, "svg.hashsalt": self.name}):
             self.picture.savefig(out, format="svg", metadata=nothing)
-        self.picture.set_layout_engine("none")  # found by now, and half of the work: kept for the PNG
+        self.picture.set_layout_engine("none")  # keep the layout, half of the work, for the PNG
         drawn = out.getvalue()
         drawn = drawn[drawn.index("<svg") :]
-        return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", drawn)  # of groups, which every picture numbers from 1
+        return re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", drawn)  # ids of groups, which start at 1 in each picture
 
     def write(self, folder: Path) -> None:
         """Write it as SVG and PNG, and its numbers as CSV."""
@@ -134,12 +140,12 @@ class Figure:
 
 
 def file_name(words: str) -> str:
-    """Words from a run's folder, for a file's name."""
+    """Return words from a run's folder as a file name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", words)[:80]
 
 
-def text(words: str, most: int = 48) -> str:
-    """Words from a run's folder, which may hold anything, as matplotlib shows them: no formulas, no control signs."""
+def text(words: str, most: int = 64) -> str:
+    """Return words from a run's folder, which may hold anything, for matplotlib: no formulas, no control characters."""
     shown = "".join(sign if sign.isprintable() else "?" for sign in words)
     shown = shown if len(shown) <= most else f"{shown[: most - 1]}…"
     return shown.replace("$", r"\$")
@@ -147,11 +153,11 @@ def text(words: str, most: int = 48) -> str:
 
 @contextmanager
 def panels(count: int, width: float = 1.0) -> Iterator[tuple[Picture, list[Axes]]]:
-    """A picture with so many panels, in rows; within, everything is drawn in this package's style.
+    """Make a picture with panels in rows, and apply the style within the block.
 
     Args:
-        count: panels.
-        width: of each, in usual ones; a single panel is wider by itself.
+        count: number of panels.
+        width: of a panel, relative to `PANEL`; a single panel is wider by itself.
     """
     columns = 2 if count == 4 else min(count, ACROSS)
     width = max(width, ALONE) if count == 1 else width
@@ -163,6 +169,7 @@ def panels(count: int, width: float = 1.0) -> Iterator[tuple[Picture, list[Axes]
 
 
 def styles(count: int) -> list[Style]:
+    """Return `count` styles, at most as many as there are colours."""
     return [Style(colour, marker, dashes) for colour, marker, dashes in zip(COLOURS, MARKERS, DASHES, strict=True)][
         :count
     ]
@@ -170,11 +177,11 @@ def styles(count: int) -> list[Style]:
 
 @dataclass(frozen=True)
 class Shade:
-    """Colours by a number, for more lines than there are styles.
+    """Colours by a number, for more lines than styles.
 
     Attributes:
-        what: what the number is.
-        value: of a setting; None if it has none.
+        what: name of the number.
+        value: the number of a setting; None if it has none.
     """
 
     what: str
@@ -186,7 +193,7 @@ class Shade:
         return GREY if value is None else SCALE(self.norm(value))
 
     def bar(self, picture: Picture, axes: Sequence[Axes]) -> None:
-        """Add the colour bar."""
+        """Draw the colour bar."""
         bar = picture.colorbar(ScalarMappable(self.norm, SCALE), ax=list(axes), pad=0.02, aspect=30, fraction=0.05)
         bar.set_label(text(self.what))
         bar.outline.set_visible(False)
@@ -195,14 +202,14 @@ class Shade:
 
 
 def shade(study: Study, but: str | None = None) -> Shade:
-    """Colours of the settings: by the number that was searched, if there is one such key; else by their metric.
+    """Return the settings' colours: by the one numeric key, or by their score if there is none or more than one.
 
     Args:
-        study: what is drawn.
+        study: to draw.
         but: a key that an axis shows already.
     """
     keys = [key for key in study.varied if key != but and study.is_numeric(key)]
-    what, value = title(study.reported), study.reached
+    what, value = title(study.reported), study.reported_score
     if len(keys) == 1:
         what, value = short(keys[0]), lambda setting: number(setting.values[keys[0]])
     known = [found for setting in study.settings if (found := value(setting)) is not None] or [0.0, 1.0]
@@ -213,10 +220,10 @@ def shade(study: Study, but: str | None = None) -> Shade:
 def cloud(
     axis: Axes, study: Study, name: str, coloured: Shade, place: Callable[[Setting], float | None]
 ) -> list[dict[str, Any]]:
-    """Every setting's score as a coloured point, without its interval; returns the numbers.
+    """Draw every setting's score as a coloured point, without its interval; return the numbers.
 
     Args:
-        place: where a setting stands along the axis; None: nowhere.
+        place: a setting's place along the axis; None to leave it out.
     """
     rows, colours = [], []
     for setting in study.settings:
@@ -229,12 +236,12 @@ def cloud(
 
 
 def is_wide(values: Sequence[float]) -> bool:
-    """Whether numbers want a logarithmic axis."""
+    """Return whether numbers need a logarithmic axis."""
     return bool(values) and min(values) > 0 and max(values) / min(values) >= WIDE
 
 
 def number_axis(axis: Axes, values: Sequence[float], label: str) -> None:
-    """A horizontal axis of searched numbers: logarithmic where they are wide; a few are ticks themselves."""
+    """Format a horizontal axis of searched numbers: logarithmic if they are wide; a few are ticks themselves."""
     distinct = sorted(set(values))
     if is_wide(distinct):
         axis.set_xscale("log")
@@ -247,14 +254,14 @@ def number_axis(axis: Axes, values: Sequence[float], label: str) -> None:
 
 
 def _plain_logarithms(axis: Axis) -> None:
-    """Ticks at 0.01, 0.03, 0.1, written so."""
+    """Put ticks at 0.01, 0.03, 0.1 and so on, in plain numbers."""
     axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
 
 
 def baselines(axis: Axes, study: Study, name: str) -> None:
-    """A score's baselines as lines across."""
+    """Draw a score's baselines as horizontal lines."""
     for which, what in BASELINES.items():
         level = study.baseline(name, which)
         if level is not None:
@@ -263,12 +270,13 @@ def baselines(axis: Axes, study: Study, name: str) -> None:
 
 
 def point(axis: Axes, x: float, setting: Setting, name: str, style: Style) -> dict[str, Any]:
-    """A setting's score with its interval; hollow if every trial of it was stopped early. Returns its numbers."""
+    """Draw a setting's score with its interval, hollow if all its trials were stopped early; return its numbers."""
     score = setting.score(name)
     if score is None:
         return {}
     if score.low is not None and score.high is not None:
-        axis.vlines(x, score.low, score.high, color=style.colour, linewidth=1.2, alpha=0.75, zorder=2)
+        ends = (score.low, score.high)
+        axis.vlines(x, *ends, color=style.colour, linewidth=1.2, alpha=0.75, zorder=2, transform=beside(axis, style))
     hollow = setting.status == "stopped early"
     axis.plot(
         [x],
@@ -278,12 +286,21 @@ def point(axis: Axes, x: float, setting: Setting, name: str, style: Style) -> di
         color=style.colour,
         markerfacecolor="white" if hollow else style.colour,
         zorder=3,
+        transform=beside(axis, style),
     )
+    # Limits ignore what is drawn with another transform than the axis' own.
+    axis.update_datalim([(x, value) for value in (score.mean, score.low, score.high) if value is not None])
     return {"score": name, "mean": score.mean, "low": score.low, "high": score.high, "interval_over": score.over}
 
 
+def beside(axis: Axes, style: Style) -> Transform:
+    """Return the axis' own transform, moved by a style's shift."""
+    picture = cast(Picture, axis.figure)
+    return axis.transData + ScaledTranslation(style.shift / 72, 0, picture.dpi_scale_trans)
+
+
 def legend(picture: Picture, axes: Sequence[Axes], most: int = 12) -> None:
-    """One legend for all panels, below them, in as many columns as its words leave room for."""
+    """Draw one legend below all panels, in as many columns as fit."""
     known: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
