@@ -31,7 +31,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torch.utils.tensorboard import summary
 
 from doppel_ray.config.search import Space, label
-from doppel_ray.config.variants import searched
+from doppel_ray.config.variants import searched_keys
 from doppel_ray.core.score_names import VALID, reported
 from doppel_ray.report.leaderboard import table
 from doppel_ray.report.study import study
@@ -226,7 +226,7 @@ class Sweep:
 
     def __init__(self, folder: Path, experiment: "Experiment") -> None:
         self.folder, self.trials = folder, folder / "trials"
-        search = searched(experiment)
+        search = searched_keys(experiment)
         self.texts = {key for key, space in search.items() if not _numeric(space)}
         self.curves = Curves(self.trials / SWEEP)
         self.curves.forget_after(_ended(reader.read(folder), reader.ENDED))

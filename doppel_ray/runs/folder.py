@@ -104,7 +104,7 @@ def more(folder: Path, overrides: Mapping[str, str]) -> Experiment:
                 f"--extend adds trials to a sweep, and --{key} would change those that there are; "
                 f"it takes {', '.join(f'--{name}' for name in MORE)}"
             )
-        dotted_keys.assign(plain, key, dotted_keys.typed(text))
+        dotted_keys.assign(plain, key, dotted_keys.parse_value(text))
     return validate_experiment(plain, {key: f"--{key}" for key in overrides})
 
 

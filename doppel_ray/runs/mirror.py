@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.object_storage import S3Path, explained
+from doppel_ray.core.object_storage import S3Path, explain_error
 from doppel_ray.models.checkpoint import EPOCH, WITHIN
 from doppel_ray.runs.folder import TUNE_STATE
 from doppel_ray.runs.lock import LOCK, WORKER_LOCK
@@ -116,7 +116,7 @@ def _reaching(place: S3Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{place} cannot be used: {explained(error)}") from error
+        raise ConfigError(f"{place} cannot be used: {explain_error(error)}") from error
 
 
 # --- there ------------------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Mirror:
         except OSError as error:
             if not self.troubled or ended:
                 again = f"it is tried again every {EVERY:.0f} s" if not ended else f"copy it: --resume {self.folder}"
-                self.say(f"{self.place} is behind {self.folder}: {explained(error)}; {again}")
+                self.say(f"{self.place} is behind {self.folder}: {explain_error(error)}; {again}")
             self.troubled = True
             return False
         if self.troubled:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.console import Console
 
 from doppel_ray.cluster import preflight, ray_env
-from doppel_ray.config.experiment import Experiment, Scale, read_experiment, shrunk
+from doppel_ray.config.experiment import Experiment, Scale, read_experiment, scale_changes
 from doppel_ray.config.run import RunConfig
 from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
@@ -68,13 +68,13 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
     )
     parser.add_experiment(Experiment, default)
     args = parser.parse(argv)
-    console = cli.screen(args.plain, sys.__stdout__)
+    console = cli.console(args.plain, sys.__stdout__)
     if args.resume is None and args.extend is None:
-        experiment = read_experiment(args.config, args.overrides, args.scale).located()
+        experiment = read_experiment(args.config, args.overrides, args.scale).with_absolute_paths()
         if module == "train":
             experiment = one_trial(experiment)
         warnings = preflight.check(experiment)
-        small = shrunk(args.config) if args.scale == "small" else {}
+        small = scale_changes(args.config) if args.scale == "small" else {}
         folder = run_folder.make(experiment, args.config, small, warnings)
         with lock_folder(folder):
             return mirrored(experiment, folder, console, args.plain)
@@ -133,8 +133,8 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
     Raises:
         ConfigError: its budget of pairs is used up, or it does not fit the cluster.
     """
-    from doppel_ray.cluster.connect import connect, disconnect, hush
-    from doppel_ray.cluster.nodes import check_seen, living_nodes
+    from doppel_ray.cluster.connect import connect, disconnect, redirect_ray_output
+    from doppel_ray.cluster.nodes import check_visible, living_nodes
     from doppel_ray.cluster.plan import plan_trial
     from doppel_ray.train.elastic import WorkerScaling
 
@@ -146,13 +146,13 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
     go_on = f"go on with: python -m doppel_ray.tune --resume {folder}"
     result = "interrupted"
     try:
-        with hush(folder / "ray.log"), contextlib.ExitStack() as stack:
+        with redirect_ray_output(folder / "ray.log"), contextlib.ExitStack() as stack:
             stack.callback(disconnect)
             if ray_env.address() is None:
                 threading.Thread(target=_compile_ahead, args=(experiment, console), daemon=True).start()
             nodes, where = connect()
             cli.stop_on_sigterm()
-            check_seen(folder.resolve() / reader.RUN)
+            check_visible(folder.resolve() / reader.RUN)
             plan = plan_trial(experiment, nodes)
             preflight.check_tune(experiment, plan.concurrent)
             run_folder.note(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])

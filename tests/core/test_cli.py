@@ -14,7 +14,7 @@ from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
-from doppel_ray.tune import sweep
+from doppel_ray.tune import __main__ as tune
 from tests.conftest import REPOSITORY
 
 
@@ -57,7 +57,7 @@ def test_every_command_has_help(module: str) -> None:
         (["--pairs.delta", "1.5"], ["pairs.delta is 1.5", "[0, 1]"]),
         (["--pairs.delta"], ["--pairs.delta", "expected one argument"]),
         (["extra"], ["extra"]),
-        (["--generators", "[]"], ["at least one is needed"]),
+        (["--generators", "[]"], ["at least one generator must remain"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["--search.pairs.dleta", "{grid: [0.1]}"], ["there is no key pairs.dleta", "did you mean pairs.delta?"]),
         (["--probes.tasks", "[esc10]", "--tune.metric", "probe/esc10/accuracy_valid"], ["--probes.root"]),
@@ -69,7 +69,10 @@ def test_every_command_has_help(module: str) -> None:
         (["--augment", "[{kind: fde}]"], ["augment.0", "fade"]),
         (["--probes.tasks", "[factors, esc10]", "--probes.root", "nowhere"], ["nowhere", "no such folder"]),
         (["--tune.metric", "probe/esc10/accuracy"], ["tune.metric", "probes.tasks"]),
-        (["--tune.metric", "probe/factors/scor"], ["factors is chosen by", "did you mean probe/factors/score_valid?"]),
+        (
+            ["--tune.metric", "probe/factors/scor"],
+            ["factors has the validation scores", "did you mean probe/factors/score_valid?"],
+        ),
         (
             ["--tune.metric", "probe/factors/score"],
             ["probe/factors/score is a test score; use probe/factors/score_valid"],
@@ -93,7 +96,7 @@ def test_a_sweep_that_cannot_be_is_refused_and_leaves_nothing_behind(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "local")
     with pytest.raises(ConfigError) as refused:
-        sweep.main(arguments)
+        tune.main(arguments)
     for part in parts:
         assert part in str(refused.value)
     assert list(tmp_path.iterdir()) == []

@@ -424,7 +424,7 @@ def test_folders_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: 
         {"kind": "noise", "source": "mixed", "recordings": "noise"},
         {"kind": "impulse_response", "responses": "noise"},
     ]
-    noise, room = validate_experiment({"augment": links}).located().augment
+    noise, room = validate_experiment({"augment": links}).with_absolute_paths().augment
     assert (noise.recordings, room.responses) == (tmp_path / "noise", tmp_path / "noise")
 
 

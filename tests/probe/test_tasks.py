@@ -522,7 +522,7 @@ def test_an_experiment_with_every_kind_of_task_survives_yaml() -> None:
     again = Experiment.model_validate(yaml.safe_load(yaml.safe_dump(experiment.plain())))
     assert again == experiment
     assert [hash(task) for task in again.probes.tasks] == [hash(task) for task in experiment.probes.tasks]
-    assert str(experiment.located().probes.tasks[-1].model_dump()["root"]) == str(Path("a/b").absolute())
+    assert str(experiment.with_absolute_paths().probes.tasks[-1].model_dump()["root"]) == str(Path("a/b").absolute())
 
 
 def test_an_entry_has_what_probes_has_where_it_says_nothing(tmp_path: Path) -> None:
