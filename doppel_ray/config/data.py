@@ -8,7 +8,7 @@ from doppel_ray.core.schema import Range, Section
 
 
 class DataConfig(Section):
-    """How pairs travel from the generators to the train workers."""
+    """Transport of pairs from the generators to the train workers."""
 
     block_pairs: int = Field(default=256, ge=1)
     """Largest number of pairs per block, a generator's unit of work. Lowered so that blocks divide each worker's part

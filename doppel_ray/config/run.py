@@ -9,7 +9,7 @@ from doppel_ray.core.schema import Section
 
 
 class RunConfig(Section):
-    """Where results go, and the random seed."""
+    """Folder of the results, and the random seed."""
 
     dir: Path = Path("runs")
     """Folder that holds all runs; also TensorBoard's log directory."""

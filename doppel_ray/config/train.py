@@ -37,7 +37,7 @@ Keep = Annotated[KeepConfig, BeforeValidator(_plain)]
 
 
 class TrainConfig(Section):
-    """Length, batch, workers and checkpoints of training."""
+    """Training: epochs, batch, workers and checkpoints."""
 
     epochs: int = Field(default=200, ge=1)
     """Number of epochs. Each epoch trains on new pairs and ends with a checkpoint."""

@@ -16,7 +16,7 @@ MUTABLE = ("pairs.delta", "pairs.layers", "source.mix", "objective.", "optim.", 
 
 
 class TuneConfig(Section):
-    """How the trials of a sweep are chosen, compared and stopped."""
+    """Trials of a sweep: how they are chosen, compared and stopped."""
 
     metric: str = "probe/factors/score_valid"
     """Metric that chooses trials and checkpoints: a validation score such as probe/esc10/accuracy_valid, or a training

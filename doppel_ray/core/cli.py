@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from doppel_ray.core import dotted_keys
@@ -33,6 +34,12 @@ PLAIN_SECONDS = 10.0
 """Seconds between progress lines outside a terminal."""
 
 
+OPTIONS = (
+    "Options with a dot override keys of the configuration file: --pairs.delta 0.1 is `pairs: {delta: 0.1}`. "
+    "Values are YAML: null, [1, 2], {key: value}. A RANGE is a number or 1..4."
+)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that refuses abbreviated options, so that a misspelt option is reported."""
 
@@ -47,10 +54,12 @@ class Parser(argparse.ArgumentParser):
         """Dotted keys that have an option."""
 
     def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ").replace("expected one argument", "expected a value")
         raise ConfigError(f"{message}; `{self.prog} --help` lists all options")
 
     def add_experiment(self, model: type[BaseModel], default: Path | None = None) -> None:
         """Add --config and one option for every key of the experiment."""
+        self.description = f"{self.description} {OPTIONS}"
         self.add_argument(
             "--config",
             type=Path,
@@ -66,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         for key, annotation, field in dotted_keys.leaves(model, prefix):
             name = key.partition(".")[0]
             if name not in groups:
-                groups[name] = self.add_argument_group(name)
+                groups[name] = self.add_argument_group(name, _summary(model if prefix else model.model_fields[name]))
             group = groups[name]
             default = field.get_default(call_default_factory=True)
             shown = "required" if default is PydanticUndefined else f"default: {_yaml(default)}"
@@ -103,6 +112,8 @@ class Parser(argparse.ArgumentParser):
                     raise ConfigError(f"--{key}: expected a value")
                 args.overrides[key] = value if equals else unknown.pop(0)
                 continue
+            if not option.startswith("-"):
+                raise ConfigError(f"{option}: unexpected argument; option names start with --")
             known = [*self.keys, *(name.lstrip("-") for action in self._actions for name in action.option_strings)]
             raise ConfigError(f"{option}: unknown option{dotted_keys.suggestion(key, known, prefix='--')}")
         return args
@@ -183,6 +194,13 @@ def parse_section(name: str, model: type[S], overrides: dict[str, str]) -> S:
         return model.model_validate(plain[name])
     except ValidationError as error:
         raise ConfigError(dotted_keys.explain(error, model, prefix=f"{name}.")) from None
+
+
+def _summary(section: type[BaseModel] | FieldInfo) -> str | None:
+    """Return the first line of a section's docstring; None for a key that is not a section."""
+    model = section.annotation if isinstance(section, FieldInfo) else section
+    is_section = isinstance(model, type) and issubclass(model, BaseModel)
+    return (model.__doc__ or "").partition("\n")[0] if is_section else None
 
 
 def _display_path(path: Path | None) -> str:

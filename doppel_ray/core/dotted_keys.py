@@ -19,6 +19,16 @@ SECRET = re.compile(
 """Credentials in a URL, which error messages must not repeat."""
 
 
+PHRASES = {
+    "Input should be greater than or equal to": "expected at least",
+    "Input should be less than or equal to": "expected at most",
+    "Input should be greater than": "expected more than",
+    "Input should be less than": "expected less than",
+    "Input should be": "expected",
+}
+"""Part of a pydantic message -> the words of our own messages."""
+
+
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, FieldInfo]]:
     """Yield every dotted key of nested sections: (key, annotation, pydantic's FieldInfo)."""
     for name, field in model.model_fields.items():
@@ -120,15 +130,21 @@ def _explain(fault: Any, known: list[str], origins: Mapping[str, str], prefix: s
     # Pydantic's path includes the tags of unions; keep keys and list positions only.
     path = [str(part) for part in fault["loc"] if isinstance(part, int) or part.isidentifier() or "." in part]
     key = prefix + ".".join(path)
-    origin = next((origins[k] for k in (key, *_parents(key)) if k in origins), None)
+    # A fault of a whole section may come from any key in it, a fault of a key from the section that sets it.
+    found_in = [origin for other, origin in origins.items() if other == key or other.startswith(f"{key}.")]
+    found_in = found_in or [origins[parent] for parent in _parents(key) if parent in origins][:1]
+    origin = " and ".join(dict.fromkeys(found_in))
     where = f" (from {origin})" if origin and origin != f"--{key}" else ""
     if fault["type"] == "extra_forbidden":
         sections = {section for name in known for section in _parents(name)}
         return f"{key}: unknown key{suggestion(key, [*sorted(sections), *known])}{where}"
-    message = fault["msg"].removeprefix("Value error, ")
     found = fault.get("input")
     value = f" is {SECRET.sub('***', repr(found))}" if key and not isinstance(found, (dict, BaseModel)) else ""
-    return f"{key or 'experiment'}{value}: {message[0].lower()}{message[1:]}{where}"
+    message = fault["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    message = message.removeprefix(f"{key.rpartition('.')[2]}{value}: ")  # says the same
+    for pydantics, ours in PHRASES.items():
+        message = message.replace(pydantics, ours)
+    return f"{key}{value}{': ' if key else ''}{message[0].lower()}{message[1:]}{where}"
 
 
 def _parents(key: str) -> Iterator[str]:

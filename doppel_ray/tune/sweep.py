@@ -52,19 +52,19 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
     parser.add_argument(
         "--resume",
         metavar="RUN_DIR",
-        help="go on with an interrupted run; takes no other setting, but with s3://BUCKET/PREFIX/NAME --run.dir",
+        help="continue an interrupted run with its own settings; --run.dir: where to put a copy of s3://BUCKET/PREFIX/NAME",
     )
     parser.add_argument(
         "--extend",
         metavar="RUN_DIR",
-        help="add trials to a run: with more of --tune.samples, --tune.repeats or --search, or a larger budget",
+        help="continue a run with more trials (larger --tune.samples, --tune.repeats or --search) or a larger budget",
     )
     parser.add_argument("--plain", action="store_true", help="print lines instead of a live table")
     parser.add_argument(
         "--scale",
         choices=get_args(Scale),
         default="full",
-        help="small: as the file's `small` section shrinks it, to what two cores finish in minutes",
+        help="small: apply the file's `small` section, for a test that two cores finish in minutes (default: full)",
     )
     parser.add_experiment(Experiment, default)
     args = parser.parse(argv)

@@ -127,14 +127,17 @@ def test_a_delta_for_each_group_of_parameters_is_allowed() -> None:
 def test_a_fault_says_the_key_the_value_what_is_allowed_and_where_it_came_from(tmp_path: Path) -> None:
     file = written(tmp_path, train={"epochs": 0}, encoder={"kind": "transformer"})
     message = refusal(file, optim__lr="-1")
-    assert f"train.epochs is 0: input should be greater than or equal to 1 (from {file})" in message
-    assert "encoder.kind is 'transformer': input should be 'resnet18', 'resnet18_1d', 'cnn' or 'framenet'" in message
-    assert "optim.lr is -1: input should be greater than 0" in message
+    assert f"train.epochs is 0: expected at least 1 (from {file})" in message
+    assert "encoder.kind is 'transformer': expected 'resnet18', 'resnet18_1d', 'cnn' or 'framenet'" in message
+    assert "optim.lr is -1: expected more than 0" in message
 
 
-def test_an_option_says_that_it_was_an_option_where_the_fault_is_of_several_keys_together(tmp_path: Path) -> None:
-    message = refusal(written(tmp_path, train={"workers": 3}), train__batch_size="128")
-    assert "batch_size 128 is not a multiple of 3 workers; the nearest multiple is 126" in message
+def test_fault_of_several_keys_names_all_their_origins(tmp_path: Path) -> None:
+    file = written(tmp_path, train={"workers": 3})
+    assert refusal(file, train__batch_size="128", optim__lr="0.1") == (
+        "train: batch_size 128 is not a multiple of 3 workers; the nearest multiple is 126 "
+        f"(from {file} and --train.batch_size)"
+    )
 
 
 def test_no_generators_are_refused() -> None:
