@@ -25,7 +25,7 @@ from torch import Tensor
 
 from doppel_ray.core import cli, provenance
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.files import written
+from doppel_ray.core.files import new_output
 from doppel_ray.data import audio_files
 from doppel_ray.data.audio_files import UnreadableAudioError
 from doppel_ray.data.windows import centred
@@ -250,11 +250,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     began, seconds, unreadable = time.monotonic(), 0.0, {}
     position = "milliseconds" if args.timestamps else "seconds"
     with (
-        written(args.out, args.overwrite) as partial,
+        new_output(args.out, args.overwrite) as partial,
         WRITERS[args.out.suffix](partial, position, model.scene_embedding_size, metadata) as write,
     ):
         found = embed(paths, model, args.hop if args.timestamps else None, args.threads)
-        for sound in cli.watched(found, len(paths), "embedding", "files"):
+        for sound in cli.with_progress(found, len(paths), "embedding", "files"):
             if sound.fault is not None:
                 unreadable[sound.path] = sound.fault
                 if args.unreadable == "refuse" or len(unreadable) == len(paths):

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.files import written
+from doppel_ray.core.files import new_output
 from doppel_ray.data.frontends import VGGish
 from doppel_ray.hear import describe, load_model
 from doppel_ray.models import checkpoint
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.to == "onnx" and missing:
         raise ConfigError(f"--to onnx needs {', '.join(missing)}: pip install 'doppel_ray[export]'")
     try:
-        with written(args.out, args.overwrite, folder_of=KEPT if args.to == "safetensors" else ()) as partial:
+        with new_output(args.out, args.overwrite, folder_of=KEPT if args.to == "safetensors" else ()) as partial:
             FORMATS[args.to](args.checkpoint, partial)
     except ExportError as error:
         print(f"error: {error}; nothing was written", file=sys.stderr)

@@ -11,12 +11,15 @@ Pairs are the published recipe's: a second of Voice at 16 kHz, VGGish log-mel. N
 work on them moves the ratios towards one.
 """
 
-import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
+import os
+
+from doppel_ray.cluster import ray_env
+
+os.environ.update(ray_env.variables())  # before Ray is imported
 
 import argparse
 import contextlib
 import logging
-import os
 import statistics
 import time
 import warnings

@@ -21,12 +21,15 @@ Nothing is assumed but the network (--gbps, 10: give your nodes' own) and the sh
 store (30 %, its default).
 """
 
-import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
+import os
+
+from doppel_ray.cluster import ray_env
+
+os.environ.update(ray_env.variables())  # before Ray is imported
 
 import argparse
 import json
 import math
-import os
 import re
 import statistics
 import subprocess

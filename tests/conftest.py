@@ -8,7 +8,10 @@ from pathlib import Path
 # One thread for each process: several tests run at once, and threads of small operations mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
+from doppel_ray.cluster import ray_env
+
+os.environ.update(ray_env.variables())  # before Ray is imported
+
 import hypothesis
 import pytest
 

@@ -1,4 +1,4 @@
-"""The rules of the design that code can break without any other test noticing."""
+"""Design rules that no other test checks."""
 
 import ast
 import subprocess
@@ -12,18 +12,18 @@ import doppel_ray
 PACKAGE = Path(doppel_ray.__file__).parent
 
 FLOORS = ("core", "synth", "data", "models", "probe", "config", "runs", "report", "cluster", "train", "tune")
-"""Packages from the ground up: each imports those before it, and none behind it."""
+"""Packages from the ground up: each may import those before it."""
 TOOLS = {"hear": ("models",), "embed": ("hear",), "export": ("hear",), "analyze": ("report", "hear")}
-"""What uses a trained model stands beside the floors: a tool, and the floors or tools that it stands on."""
+"""Tool for trained models -> the floors or tools that it may import."""
 RAY = ("cluster", "train", "tune")
 """Packages that may import Ray."""
 PRIVATE = "cluster/ray_compat.py"
-"""The one file that may lean on Ray's private modules."""
+"""The file that may import Ray's private modules."""
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name; a package stands for its `__init__`."""
+    """Return the path of every module by its dotted name; a package's name means its `__init__`."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -32,7 +32,7 @@ def modules() -> dict[str, Path]:
 
 
 def imported(module: str) -> Iterator[str]:
-    """Every module, of this package or another, that a module imports, lazily and for types alone included."""
+    """Yield every module that a module imports, including lazy imports and those for types only."""
     for node in ast.walk(ast.parse(modules()[module].read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -44,24 +44,24 @@ def imported(module: str) -> Iterator[str]:
 
 @cache
 def arrows() -> dict[str, set[str]]:
-    """Module -> the modules of this package that it imports."""
+    """Return module -> modules of this package that it imports."""
     return {name: {target for target in imported(name) if target in modules() and target != name} for name in modules()}
 
 
 def package(module: str) -> str:
-    """`train` of `doppel_ray.train.stream.dataset`; empty for the package itself."""
+    """Return `train` for `doppel_ray.train.stream.dataset`; empty for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 
 def below(name: str) -> set[str]:
-    """The packages that a package may import: itself and those it stands on."""
+    """Return the packages that a package may import, including itself."""
     if name in FLOORS:
         return {*FLOORS[: FLOORS.index(name) + 1], ""}
     return {name, *(package for stands_on in TOOLS[name] for package in below(stands_on))}
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Groups of modules that import each other in a circle (Tarjan's strongly connected components)."""
+    """Return groups of modules that import each other in a circle (Tarjan's strongly connected components)."""
     number: dict[str, int] = {}
     lowest: dict[str, int] = {}
     stack: list[str] = []
@@ -87,8 +87,8 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
     return found
 
 
-def test_arrows_between_packages_run_one_way() -> None:
-    """Command lines (`__main__`) are the top layer: they may import everything, and nothing imports them."""
+def test_imports_between_packages_run_one_way() -> None:
+    """Command lines (`__main__`) may import everything, and nothing imports them."""
     wrong = [
         f"{module} imports {target}"
         for module, targets in arrows().items()
@@ -99,7 +99,7 @@ def test_arrows_between_packages_run_one_way() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_no_import_circles() -> None:
     assert circles(arrows()) == []
 
 
@@ -108,7 +108,7 @@ def test_the_circle_finder_finds_circles() -> None:
     assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
 
 
-def test_every_package_has_its_place() -> None:
+def test_every_package_is_listed() -> None:
     there = {package(module) for module in modules()} - {""}
     assert there == {*FLOORS, *TOOLS}
 
@@ -124,7 +124,7 @@ def test_only_the_upper_floors_import_ray() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_rays_private_modules_are_used_in_one_place() -> None:
+def test_private_ray_modules_are_imported_in_one_file() -> None:
     wrong = [
         f"{module} imports {target}"
         for module, path in modules().items()
@@ -135,8 +135,8 @@ def test_rays_private_modules_are_used_in_one_place() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_what_needs_no_ray_imports_where_there_is_none() -> None:
-    """The configuration included; the import graph cannot see what a library imports in turn."""
+def test_lower_floors_import_without_ray() -> None:
+    """Includes the configuration. The import graph does not show what libraries import."""
     ground = [name for name in sorted(modules()) if package(name) not in RAY and not name.endswith("__main__")]
     imports = "\n".join(f"import {module}" for module in ground)
     code = f"import sys\nsys.modules['ray'] = None\n{imports}"
@@ -144,7 +144,7 @@ def test_what_needs_no_ray_imports_where_there_is_none() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_nothing_is_unpickled_but_by_torch_load_with_weights_only() -> None:
+def test_only_torch_load_with_weights_only_unpickles() -> None:
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":

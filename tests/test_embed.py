@@ -164,7 +164,7 @@ def test_bad_arguments_are_refused_with_what_is_allowed(folder: Path, sounds: Pa
     given = ("--checkpoint", folder, "--out", tmp_path / "out.parquet", sounds / "a.wav")
     (tmp_path / "out.parquet").write_text("mine")
     (tmp_path / "empty").mkdir()
-    assert "out.parquet exists; choose another name, or --overwrite it" in refusal(*given)
+    assert "out.parquet exists; choose another name, or add --overwrite" in refusal(*given)
     assert (tmp_path / "out.parquet").read_text() == "mine"
     assert "expected .parquet or .csv" in refusal(*given, "--out", tmp_path / "out.npy")
     assert "nowhere.wav: no such file or folder" in refusal(*given, tmp_path / "nowhere.wav", "--overwrite")

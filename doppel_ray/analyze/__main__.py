@@ -21,7 +21,7 @@ from doppel_ray.analyze.spaces import Space, SpacesConfig
 from doppel_ray.analyze.uncertainty import Uncertainty
 from doppel_ray.core import cli, dotted_keys, plotting, provenance
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.files import written
+from doppel_ray.core.files import new_output
 from doppel_ray.core.schema import Section
 from doppel_ray.data.audio_files import UnreadableAudioError
 from doppel_ray.synth import SynthConfig
@@ -67,16 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser(name).parse(argv[1:])
     cli.stop_on_sigterm()
     settings = Settings(
-        cli.section("synth", SynthConfig, args.overrides),
+        cli.parse_section("synth", SynthConfig, args.overrides),
         _section(SourcesConfig, args, _architectures(args)),
         _section(SpacesConfig, args),
         _section(ClassifierConfig, args),
     )
-    with written(args.out, args.overwrite, folder_of=_written_before(args.out)) as partial:
+    with new_output(args.out, args.overwrite, folder_of=_written_before(args.out)) as partial:
         sources = Sources(settings.sources, settings.synth)
         analyses, left_out = _analyses(name, settings, cli.device(args.device))
         try:
-            listen(cli.watched(sources, len(sources), "listening", "kinds of sounds"), analyses)
+            listen(cli.with_progress(sources, len(sources), "listening", "kinds of sounds"), analyses)
         except UnreadableAudioError as error:
             raise ConfigError(f"--recordings: {error}; --unreadable skip passes over such files") from None
         partial.mkdir()
@@ -140,7 +140,7 @@ def _report(
     analyses: Sequence[Analysis], left_out: dict[str, str], sources: Sources, settings: Settings, folder: Path
 ) -> None:
     """Write what was found, and print it: tables, then sentences."""
-    console = cli.screen()
+    console = cli.console()
     results: dict[str, Any] = {}
     said = [f"left out: {name}: {reason}" for name, reason in left_out.items()]
     if sources.broken:

@@ -1,64 +1,60 @@
-"""A cluster that has shrunk until running trials no longer fit: what lacks, which nodes are gone, how to mend it."""
+"""Report when the cluster has become too small for the running trials: what is missing, and which nodes are gone."""
 
 import time
 from collections import Counter
 from collections.abc import Sequence
 
 from doppel_ray.cluster import ray_env
-from doppel_ray.cluster.nodes import growth, living_nodes
+from doppel_ray.cluster.nodes import living_nodes, possible_nodes
 from doppel_ray.cluster.plan import Node, plan_trial
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.config.train import START_ATTEMPTS
 from doppel_ray.core.errors import ConfigError
 
-EVERY = 10.0
-"""Seconds between two looks at the cluster."""
-PATIENCE = 60.0
-"""Seconds that a shortage may last before it is told: a node that was restarted is back within them."""
-WAIT = START_ATTEMPTS * float(ray_env.SETTINGS["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"])
-"""Seconds that a trial waits for room for its train workers before it fails."""
+CHECK_SECONDS = 10.0
+"""Seconds between two checks of the cluster."""
+GRACE_SECONDS = 60.0
+"""Seconds that a shortage lasts before it is reported: enough for a node to restart."""
+WAIT_SECONDS = START_ATTEMPTS * float(ray_env.SETTINGS["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"])
+"""Seconds that a trial waits for resources for its train workers before it fails."""
 
 
 class CapacityMonitor:
-    """Looks now and then whether the running trials still fit the nodes that are there.
-
-    Args:
-        experiment: as plain data.
-    """
+    """Check regularly whether the running trials still fit the living nodes."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.had: Counter[str] = Counter()
-        """Nodes by address, as many as there ever were at once."""
-        self.looked, self.since = -EVERY, 0.0
-        self.short, self.told = False, False
+        """Address -> largest number of nodes seen there at once."""
+        self.checked, self.since = -CHECK_SECONDS, 0.0
+        self.short, self.reported = False, False
 
-    def news(self, running: Sequence[str]) -> str | None:
-        """What the user should know now; None if that is nothing, or nothing new.
+    def notice(self, running: Sequence[str]) -> str | None:
+        """Return a message for the user when a shortage begins or ends, else None.
 
         Args:
-            running: names of the trials under way.
+            running: names of the running trials.
         """
         now = time.monotonic()
-        if now - self.looked < EVERY:
+        if now - self.checked < CHECK_SECONDS:
             return None
-        self.looked = now
+        self.checked = now
         living = living_nodes()
         self.had |= Counter(node.name for node in living)
-        lacking = self._lacking((*living, *growth(living)), running)
-        if lacking is None:
-            back, self.short, self.told = self.told, False, False
-            return "the cluster has room for the running trials again; they go on" if back else None
+        shortage = self._shortage((*living, *possible_nodes(living)), running)
+        if shortage is None:
+            over, self.short, self.reported = self.reported, False, False
+            return "the cluster has room for the running trials again; they continue" if over else None
         if not self.short:
             self.short, self.since = True, now
-        if self.told or now - self.since < PATIENCE:
+        if self.reported or now - self.since < GRACE_SECONDS:
             return None
-        self.told = True
+        self.reported = True
         gone = self.had - Counter(node.name for node in living)
-        return explain(lacking, gone, running)
+        return explain(shortage, gone, running)
 
-    def _lacking(self, nodes: tuple[Node, ...], running: Sequence[str]) -> str | None:
-        """Why the running trials do not fit the nodes; None if they do."""
+    def _shortage(self, nodes: tuple[Node, ...], running: Sequence[str]) -> str | None:
+        """Return why the running trials do not fit the nodes; None if they fit."""
         if not running:
             return None
         try:
@@ -67,20 +63,21 @@ class CapacityMonitor:
             return str(error)
         if plan.concurrent >= len(running):
             return None
-        return "\n".join([f"of {len(running)} running trials {plan.concurrent} fit this cluster", *plan.lines()])
+        return "\n".join([f"{plan.concurrent} of {len(running)} running trials fit this cluster", *plan.lines()])
 
 
-def explain(lacking: str, gone: Counter[str], running: Sequence[str]) -> str:
-    """The message.
+def explain(shortage: str, gone: Counter[str], running: Sequence[str]) -> str:
+    """Return the message about a shortage.
 
     Args:
-        lacking: why they do not fit.
-        gone: nodes that were there, by address.
-        running: the trials that wait, or will.
+        shortage: why the trials do not fit.
+        gone: address -> number of nodes lost there.
+        running: names of the trials that are affected.
     """
     lost = ", ".join(f"{address} ({count} nodes)" if count > 1 else address for address, count in sorted(gone.items()))
     return (
-        f"{lacking}\n  gone: {lost or 'no node; those there are have less'}\n  held up: {', '.join(running)}\n"
-        "  start Ray there again (`ray up`, or on the node `ray start --address HEAD:6379`), or add a node: "
-        f"within {WAIT / 60:.0f} minutes they go on by themselves from their last checkpoints, later with --resume"
+        f"{shortage}\n  lost nodes: {lost or 'none, but nodes have fewer resources'}\n"
+        f"  waiting trials: {', '.join(running)}\n"
+        "  restart Ray on the node (`ray up`, or there `ray start --address HEAD:6379`), or add a node: within "
+        f"{WAIT_SECONDS / 60:.0f} minutes the trials continue from their last checkpoints, after that use --resume"
     )

@@ -1,4 +1,4 @@
-"""Joining a running Ray cluster, or starting a local one."""
+"""Join a running Ray cluster, or start a local one."""
 
 import contextlib
 import logging
@@ -8,15 +8,15 @@ from typing import Any
 
 import ray
 
-from doppel_ray.cluster.nodes import check_versions, growth, living_nodes, local_node
+from doppel_ray.cluster.nodes import check_versions, living_nodes, local_node, possible_nodes
 from doppel_ray.cluster.plan import Node
 from doppel_ray.cluster.ray_env import address
 from doppel_ray.core.errors import ConfigError
 
 
 @contextlib.contextmanager
-def hush(file: Path) -> Iterator[None]:
-    """Send what Ray logs and prints in this process to a file, away from the terminal."""
+def redirect_ray_output(file: Path) -> Iterator[None]:
+    """Send what Ray logs and prints in this process to a file instead of the terminal."""
     handler = logging.FileHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("ray")
@@ -31,15 +31,15 @@ def hush(file: Path) -> Iterator[None]:
 
 
 def connect() -> tuple[tuple[Node, ...], str]:
-    """Join a running cluster if there is one, else start Ray on this machine, listening on loopback alone.
+    """Join a running cluster if there is one, else start Ray on this machine, listening on loopback only.
 
     Returns:
-        The cluster's nodes, with those that it may grow by, and a sentence that says which cluster it is.
+        The cluster's nodes, including those its autoscaler may add, and a sentence that names the cluster.
 
     Raises:
-        ConfigError: RAY_ADDRESS names a cluster that does not answer, wants another token, or runs other code.
+        ConfigError: the cluster does not answer, refuses the token, or runs other code.
     """
-    # Logging stays as the caller has set it up: see `hush`.
+    # The caller has set up logging: see `redirect_ray_output`.
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     joined = address()
     if joined is not None:
@@ -47,24 +47,24 @@ def connect() -> tuple[tuple[Node, ...], str]:
             ray.init(address=joined, **quiet)
         except ray.exceptions.AuthenticationError:
             raise ConfigError(
-                f"the Ray cluster at {joined} lets in no one without its token: copy ~/.ray/auth_token here from the "
-                "machine that ran `ray up`, readable by you alone, or say where it is with RAY_AUTH_TOKEN_PATH"
+                f"the Ray cluster at {joined} requires its token: copy ~/.ray/auth_token here from the machine that "
+                "ran `ray up`, readable by you alone, or set RAY_AUTH_TOKEN_PATH to its path"
             ) from None
         except (ConnectionError, RuntimeError) as error:
-            if "Version mismatch" in str(error):  # two lines of it say what runs there, two what runs here
+            if "Version mismatch" in str(error):  # the message lists the versions there and here on several lines
                 raise ConfigError(
-                    f"the Ray cluster at {joined} is of another version. {' '.join(str(error).split())}\n"
-                    "install here what the cluster has, or start the cluster again with what is here (`ray up`)"
+                    f"the Ray cluster at {joined} runs another version. {' '.join(str(error).split())}\n"
+                    "install the cluster's version here, or restart the cluster with this one (`ray up`)"
                 ) from None
             raise ConfigError(
                 f"the Ray cluster at {joined} does not answer: {str(error).splitlines()[0]}\n"
-                "start it again, or unset RAY_ADDRESS (and run `ray stop`) to use this machine alone"
+                "restart it, or unset RAY_ADDRESS (and run `ray stop`) to use this machine alone"
             ) from None
         check_versions()
         living = living_nodes()
-        more = growth(living)
-        grows = f", which may grow by {len(more)} node{'s'[: len(more) != 1]}" if more else ""
-        return (*living, *more), f"joined the Ray cluster at {joined}{grows}"
+        possible = possible_nodes(living)
+        grows = f", which may grow by {len(possible)} node{'s'[: len(possible) != 1]}" if possible else ""
+        return (*living, *possible), f"joined the Ray cluster at {joined}{grows}"
     node = local_node()[0]
     try:
         ray.init(
@@ -72,15 +72,15 @@ def connect() -> tuple[tuple[Node, ...], str]:
             num_cpus=int(node.cpus),
             include_dashboard=True,
             dashboard_host="127.0.0.1",
-            # Processes that have imported torch wait for the next trial instead of being started again.
+            # Keep idle processes, which have imported torch, for the next trial.
             _system_config={"idle_worker_killing_time_threshold_ms": 120_000},
             **quiet,
         )
-    except Exception as error:  # Ray raises a plain Exception where its daemons do not come up in time
+    except Exception as error:  # Ray raises a plain Exception if its daemons do not start in time
         raise ConfigError(f"Ray did not start on this machine: {str(error).splitlines()[0]}") from error
     return living_nodes(), "started Ray on this machine"
 
 
 def disconnect() -> None:
-    """Leave the cluster; a Ray that `connect` started ends with it."""
+    """Leave the cluster; stop a Ray that `connect` started."""
     ray.shutdown()

@@ -1,4 +1,4 @@
-"""The nodes of the cluster: what they have, what they have left, and what they answer."""
+"""The nodes of the cluster: their resources, the free part of them, and function calls on each node."""
 
 import json
 import os
@@ -12,25 +12,28 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from doppel_ray.cluster.plan import Node
 from doppel_ray.cluster.ray_compat import available_resources_per_node
-from doppel_ray.cluster.ray_env import answers
+from doppel_ray.cluster.ray_env import is_listening
 from doppel_ray.core.errors import ConfigError
 
 T = TypeVar("T")
 ANSWER_SECONDS = 300
-"""Seconds that a node has to answer what it is asked; it takes a few where a process of Ray's is ready."""
+"""Seconds that a call on a node may take; a few where a Ray process is idle."""
 BOOTSTRAP = "ray_bootstrap_config.yaml"
-"""Where `ray up` leaves the cluster's configuration, in the user's home on the head; JSON in fact."""
+"""File in the user's home on the head node in which `ray up` stores the cluster's configuration, as JSON."""
 
 
 def local_node() -> tuple[Node, ...]:
-    """What a local Ray will have, without starting it: enough to refuse a plan before anything starts."""
+    """Return the resources that a local Ray would have, without starting it."""
     import torch
 
     return (Node("this machine", float(len(os.sched_getaffinity(0))), float(torch.cuda.device_count())),)
 
 
 def _installed() -> Callable[[], dict[str, str]]:
-    """Tells what a machine has installed: a function within one travels whole, to where this module may be another."""
+    """Return a function that lists what a machine has installed.
+
+    Ray sends a nested function by value, so that it runs on nodes with another version of this module.
+    """
 
     def installed() -> dict[str, str]:
         import hashlib
@@ -58,63 +61,63 @@ def _installed() -> Callable[[], dict[str, str]]:
 
 
 def check_versions() -> None:
-    """Ask every living node what it has installed. A node that joins later is set up as these are.
+    """Check that every living node runs the same versions and code as this machine.
 
     Raises:
-        ConfigError: one has other versions than this machine, or does not answer; the message names it.
+        ConfigError: a node has other versions or does not answer; the message names it.
     """
     installed = _installed()
     here, faults = installed(), []
-    for node, there in ask_nodes(installed):
-        if isinstance(there, Exception):
-            faults.append(f"{node} cannot be asked: {str(there).splitlines()[0]}")
+    for node, found in call_on_nodes(installed):
+        if isinstance(found, Exception):
+            faults.append(f"{node} does not answer: {str(found).splitlines()[0]}")
         elif wrong := [
-            f"{name} {there[name]} (here: {version})" for name, version in here.items() if there[name] != version
+            f"{name} {found[name]} (here: {version})" for name, version in here.items() if found[name] != version
         ]:
             faults.append(f"{node} has {', '.join(wrong)}")
     if faults:
         raise ConfigError(
             "the cluster's nodes must run the same code as this machine\n"
             + "".join(f"  {fault}\n" for fault in sorted(set(faults)))
-            + "`ray up` again copies this project to every node and starts Ray anew; or, on the nodes named, "
+            + "run `ray up` again, which copies this project to every node and restarts Ray; or on each of these nodes "
             "`pip install -e` this project, `ray stop`, and `ray start` as before"
         )
 
 
-def check_seen(file: Path) -> None:
-    """Refuse a file of this machine's that another node of the connected cluster does not see.
+def check_visible(file: Path) -> None:
+    """Check that every node of the connected cluster can read a file of this machine.
 
-    A node that does not answer, or comes later, is not judged.
+    Skips nodes that do not answer or join later.
 
     Raises:
-        ConfigError: names the nodes.
+        ConfigError: names the nodes that cannot.
     """
     if len(living_nodes()) == 1:
         return
-    blind = [node for node, seen in ask_nodes(Path.is_file, file) if seen is False]
-    if blind:
+    missing = [node for node, exists in call_on_nodes(Path.is_file, file) if exists is False]
+    if missing:
         raise ConfigError(
-            f"run.dir: {file.parent} is not seen by {', '.join(sorted(blind))}; "
+            f"run.dir: {file.parent} does not exist on {', '.join(sorted(missing))}; "
             "choose a --run.dir on a file system that all nodes share, at the same path"
         )
 
 
-def ask_nodes(question: Callable[..., T], *given: Any) -> list[tuple[str, T | Exception]]:
-    """The address of every living node, and what a function gives there; an error: it gave none in time."""
-    living, ask = [node for node in ray.nodes() if node["Alive"]], ray.remote(question)
-    asked = [
-        ask.options(
+def call_on_nodes(function: Callable[..., T], *args: Any) -> list[tuple[str, T | Exception]]:
+    """Call a function on every living node; return each node's address and its result, or the error."""
+    living, remote = [node for node in ray.nodes() if node["Alive"]], ray.remote(function)
+    results = [
+        remote.options(
             num_cpus=0,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(*given)
+        ).remote(*args)
         for node in living
     ]
-    ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)
-    return [(node["NodeManagerAddress"], _answer(reference)) for node, reference in zip(living, asked, strict=True)]
+    ray.wait(results, num_returns=len(results), timeout=ANSWER_SECONDS)
+    return [(node["NodeManagerAddress"], _result(reference)) for node, reference in zip(living, results, strict=True)]
 
 
-def _answer(reference: Any) -> Any:
+def _result(reference: Any) -> Any:
     try:
         return ray.get(reference, timeout=0)
     except ray.exceptions.GetTimeoutError:
@@ -124,50 +127,50 @@ def _answer(reference: Any) -> Any:
 
 
 def living_nodes() -> tuple[Node, ...]:
-    """The living nodes of the connected cluster, with all that each has."""
-    return tuple(_described(node, node["Resources"]) for node in ray.nodes() if node["Alive"])
+    """Return the living nodes of the connected cluster with their total resources."""
+    return tuple(_as_node(node, node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
 def answering_nodes() -> tuple[Node, ...]:
-    """The nodes whose Ray takes a connection now: that one is gone Ray itself notices after half a minute."""
+    """Return the nodes that accept a connection now; Ray takes about 30 s to mark a lost node dead."""
     return tuple(
-        _described(node, node["Resources"])
+        _as_node(node, node["Resources"])
         for node in ray.nodes()
-        if node["Alive"] and answers(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}")
+        if node["Alive"] and is_listening(f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}")
     )
 
 
 def free_nodes() -> tuple[Node, ...]:
-    """The living nodes, with what each has left."""
-    left = available_resources_per_node()
+    """Return the living nodes with their free resources."""
+    free = available_resources_per_node()
     return tuple(
-        _described(node, found)
+        _as_node(node, found)
         for node in ray.nodes()
-        if node["Alive"] and (found := left.get(node["NodeID"])) is not None
+        if node["Alive"] and (found := free.get(node["NodeID"])) is not None
     )
 
 
-def _described(node: dict[str, Any], resources: dict[str, float]) -> Node:
+def _as_node(node: dict[str, Any], resources: dict[str, float]) -> Node:
     return Node(node["NodeManagerAddress"], resources.get("CPU", 0.0), resources.get("GPU", 0.0))
 
 
-def growth(living: tuple[Node, ...]) -> tuple[Node, ...]:
-    """The nodes that the connected cluster's autoscaler may add to the living ones; none where there is none."""
+def possible_nodes(living: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Return the nodes that the connected cluster's autoscaler may still add; none without an autoscaler."""
     file = Path.home() / BOOTSTRAP
-    return to_come(json.loads(file.read_text()), living) if file.exists() else ()
+    return autoscaler_nodes(json.loads(file.read_text()), living) if file.exists() else ()
 
 
-def to_come(config: dict[str, Any], living: tuple[Node, ...]) -> tuple[Node, ...]:
-    """The nodes that the autoscaler may add to the living ones.
+def autoscaler_nodes(config: dict[str, Any], living: tuple[Node, ...]) -> tuple[Node, ...]:
+    """Return the nodes that an autoscaler may still add to the living ones.
 
     Args:
-        config: what `ray up` has told the head: each kind of node with its resources and how many there may be.
-        living: nodes that are up; each counts against the kind that has as many CPUs and GPUs.
+        config: the cluster's configuration: resources and largest number of each node type.
+        living: nodes that are up; each counts against the type with the same CPUs and GPUs.
     """
     up = Counter((node.cpus, node.gpus) for node in living)
     found: list[Node] = []
     for kind, node_type in config["available_node_types"].items():
         cpus, gpus = (float(node_type["resources"].get(name, 0)) for name in ("CPU", "GPU"))
-        if cpus:  # one's own machines, all of which are up, say nothing of theirs
+        if cpus:  # on-premises node types list no CPUs, and all their nodes are up
             found += [Node(kind, cpus, gpus)] * (node_type.get("max_workers", 0) - up[cpus, gpus])
     return tuple(found[: max(0, config["max_workers"] - (len(living) - 1))])

@@ -1,4 +1,4 @@
-"""The plan of a trial, held against the cluster that is really there before anything starts."""
+"""Plan which resources a trial needs, and how many trials fit the cluster, before anything starts."""
 
 import math
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment
 
 DRIVER_CPUS = 0.01
-"""CPUs of a trial's own process, which only waits."""
+"""CPUs that a trial's own process reserves; it only waits."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one kind of process of a trial needs.
+class ResourceRequest:
+    """Resources that one kind of process of a trial needs.
 
     Attributes:
-        name: which kind, as the plan prints it.
-        key: the configuration key that asks for the CPUs, and for the GPUs, of one.
-        count: how many.
-        cpus, gpus: of each.
-        more: how many more there may be, if there is room.
+        name: the kind, as the plan prints it.
+        cpu_key, gpu_key: configuration keys that set `cpus` and `gpus`.
+        count: number of processes.
+        cpus, gpus: of each process.
+        more: number of further processes, if resources are free.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Node:
-    """What one node of the cluster has in all."""
+    """Resources of one node of the cluster."""
 
     name: str
     cpus: float
@@ -48,27 +48,28 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a trial needs, and how many trials fit side by side."""
+    """Resources that a trial needs, and the number of trials that fit side by side."""
 
-    shares: tuple[Share, ...]
+    requests: tuple[ResourceRequest, ...]
     nodes: tuple[Node, ...]
     concurrent: int
 
     @property
     def cpus(self) -> float:
-        return sum(share.count * share.cpus for share in self.shares)
+        return sum(request.count * request.cpus for request in self.requests)
 
     @property
     def gpus(self) -> float:
-        return sum(share.count * share.gpus for share in self.shares)
+        return sum(request.count * request.gpus for request in self.requests)
 
     def lines(self) -> list[str]:
-        """The plan as it is printed."""
+        """Return the plan as printed lines."""
         parts = []
-        for share in self.shares:
-            each = f"{share.cpus:g} CPU" + (f" + {share.gpus:g} GPU" if share.gpus else "")
+        for request in self.requests:
+            each = f"{request.cpus:g} CPU" + (f" + {request.gpus:g} GPU" if request.gpus else "")
             parts.append(
-                f"{share.count} {share.name} x {each}" + (f" (up to {share.count + share.more})" if share.more else "")
+                f"{request.count} {request.name} x {each}"
+                + (f" (up to {request.count + request.more})" if request.more else "")
             )
         cpus, gpus = sum(node.cpus for node in self.nodes), sum(node.gpus for node in self.nodes)
         found = f"{cpus:g} CPUs, {gpus:g} GPUs on {len(self.nodes)} node{'s'[: len(self.nodes) != 1]}"
@@ -78,10 +79,10 @@ class Plan:
         ]
 
 
-def train_workers(experiment: "Experiment", count: int) -> Share:
-    """What so many train workers of a trial ask for."""
+def train_workers(experiment: "Experiment", count: int) -> ResourceRequest:
+    """Return the request of `count` train workers."""
     train = experiment.train
-    return Share(
+    return ResourceRequest(
         "train worker",
         "train.cpus_per_worker",
         "train.gpus_per_worker",
@@ -92,14 +93,14 @@ def train_workers(experiment: "Experiment", count: int) -> Share:
     )
 
 
-def shares(experiment: "Experiment", workers: int) -> tuple[Share, ...]:
-    """What one trial with so many train workers asks for."""
+def trial_requests(experiment: "Experiment", workers: int) -> tuple[ResourceRequest, ...]:
+    """Return the requests of one trial with this number of train workers."""
     probes = experiment.probes
     asked = [
-        Share("driver", "", "", 1, DRIVER_CPUS, 0.0),
+        ResourceRequest("driver", "", "", 1, DRIVER_CPUS, 0.0),
         train_workers(experiment, workers),
         *(
-            Share(
+            ResourceRequest(
                 "generator" if len(experiment.generators) == 1 else f"{pool.device} generator",
                 f"generators.{number}.num_cpus",
                 f"generators.{number}.num_gpus",
@@ -113,44 +114,50 @@ def shares(experiment: "Experiment", workers: int) -> tuple[Share, ...]:
     ]
     if probes.tasks:
         alone = probes.actors == 1
-        asked.append(Share("probe", "probes.cpus", "probes.gpus", 1, probes.cpus, probes.gpus if alone else 0.0))
+        asked.append(
+            ResourceRequest("probe", "probes.cpus", "probes.gpus", 1, probes.cpus, probes.gpus if alone else 0.0)
+        )
         if not alone:
-            asked.append(Share("probe actor", "probes.cpus", "probes.gpus", probes.actors, probes.cpus, probes.gpus))
+            asked.append(
+                ResourceRequest("probe actor", "probes.cpus", "probes.gpus", probes.actors, probes.cpus, probes.gpus)
+            )
     return tuple(asked)
 
 
 def plan_trial(experiment: "Experiment", nodes: tuple[Node, ...], trials: int = 1) -> Plan:
-    """Hold a trial against the nodes: with the most train workers of those allowed that leave room for the others.
+    """Plan a trial with the largest allowed number of train workers with which `trials` trials fit.
 
     Args:
         experiment: one point of the search.
-        nodes: the cluster's nodes, or for a cluster that grows those that it may grow to.
-        trials: that should fit side by side.
+        nodes: the cluster's nodes, including those its autoscaler may add.
+        trials: number of trials to fit side by side.
 
     Raises:
-        ConfigError: not even one trial fits; the message shows asked, found, and the smallest change that would fit.
+        ConfigError: not even one trial fits; shows needed and available resources and the smallest change that fits.
     """
     counts = experiment.train.worker_counts
-    asked = shares(experiment, most_workers(experiment, nodes, trials, counts) or counts[-1])
+    asked = trial_requests(experiment, most_workers(experiment, nodes, trials, counts) or counts[-1])
     limit = experiment.tune.concurrent or max(1, sum(math.ceil(node.cpus) for node in nodes) * 2)
-    concurrent = fitting(asked, nodes, limit)
+    concurrent = count_that_fit(asked, nodes, limit)
     if concurrent == 0:
         raise ConfigError(_refusal(asked, nodes))
     return Plan(asked, nodes, concurrent)
 
 
 def most_workers(experiment: "Experiment", nodes: tuple[Node, ...], trials: int, counts: tuple[int, ...]) -> int | None:
-    """The first of these numbers of train workers with which so many trials fit side by side; None: none of them."""
-    return next((count for count in counts if fitting(shares(experiment, count), nodes, trials) == trials), None)
+    """Return the first of `counts` train workers with which `trials` trials fit side by side; None if none does."""
+    return next(
+        (count for count in counts if count_that_fit(trial_requests(experiment, count), nodes, trials) == trials), None
+    )
 
 
-def fitting(asked: tuple[Share, ...], nodes: tuple[Node, ...], limit: int) -> int:
-    """How many trials can be placed, each process whole on one node, largest first."""
+def count_that_fit(asked: tuple[ResourceRequest, ...], nodes: tuple[Node, ...], limit: int) -> int:
+    """Return how many trials can be placed, at most `limit`: each process whole on one node, largest first."""
     free = [[node.cpus, node.gpus] for node in nodes]
-    pieces = sorted(((share.gpus, share.cpus) for share in asked for _ in range(share.count)), reverse=True)
+    pieces = sorted(((request.gpus, request.cpus) for request in asked for _ in range(request.count)), reverse=True)
     for trial in range(limit):
         for gpus, cpus in pieces:
-            # The fullest node that still takes it, and one without GPUs rather than one with.
+            # Best fit: the fullest node that still takes it, preferably one without GPUs.
             room = [node for node in free if node[0] >= cpus - 1e-9 and node[1] >= gpus - 1e-9]
             if not room:
                 return trial
@@ -160,33 +167,35 @@ def fitting(asked: tuple[Share, ...], nodes: tuple[Node, ...], limit: int) -> in
     return limit
 
 
-def _refusal(asked: tuple[Share, ...], nodes: tuple[Node, ...]) -> str:
+def _refusal(asked: tuple[ResourceRequest, ...], nodes: tuple[Node, ...]) -> str:
     made = Plan(asked, nodes, 0)
     lines = ["no trial fits this cluster", *(f"  {line}" for line in made.lines())]
     largest_cpus = max((node.cpus for node in nodes), default=0.0)
     largest_gpus = max((node.gpus for node in nodes), default=0.0)
-    for share in asked:
-        if share.gpus > largest_gpus:
-            lines.append(f"  {share.gpu_key} is {share.gpus:g}, but the largest node has {largest_gpus:g} GPUs")
-        if share.cpus > largest_cpus:
-            lines.append(f"  {share.cpu_key} is {share.cpus:g}, but the largest node has {largest_cpus:g} CPUs")
+    for request in asked:
+        if request.gpus > largest_gpus:
+            lines.append(f"  {request.gpu_key} is {request.gpus:g}, but the largest node has {largest_gpus:g} GPUs")
+        if request.cpus > largest_cpus:
+            lines.append(f"  {request.cpu_key} is {request.cpus:g}, but the largest node has {largest_cpus:g} CPUs")
     return "\n".join([*lines, f"  {_smallest_change(asked, nodes)}"])
 
 
-def _smallest_change(asked: tuple[Share, ...], nodes: tuple[Node, ...]) -> str:
-    """One setting that makes a trial fit, as near to what was asked as can be; or what the cluster lacks."""
-    for k, share in sorted(enumerate(asked), key=lambda item: -item[1].count * item[1].cpus):
-        if not share.cpu_key:
+def _smallest_change(asked: tuple[ResourceRequest, ...], nodes: tuple[Node, ...]) -> str:
+    """Return the smallest reduction of one setting that makes a trial fit, or what the cluster lacks."""
+    for k, request in sorted(enumerate(asked), key=lambda item: -item[1].count * item[1].cpus):
+        if not request.cpu_key:
             continue
-        halves = [n / 2 for n in range(int(share.cpus * 2), 0, -1)] + [0.25, 0.1]
+        halves = [n / 2 for n in range(int(request.cpus * 2), 0, -1)] + [0.25, 0.1]
         for cpus in halves:
-            if cpus >= share.cpus:
+            if cpus >= request.cpus:
                 continue
-            smaller = Share(share.name, share.cpu_key, share.gpu_key, share.count, cpus, share.gpus, share.more)
-            if fitting((*asked[:k], smaller, *asked[k + 1 :]), nodes, 1):
-                return f"the smallest change that fits: --{share.cpu_key} {cpus:g}"
-    missing_cpus = sum(share.count * share.cpus for share in asked) - sum(node.cpus for node in nodes)
-    missing_gpus = sum(share.count * share.gpus for share in asked) - sum(node.gpus for node in nodes)
+            smaller = ResourceRequest(
+                request.name, request.cpu_key, request.gpu_key, request.count, cpus, request.gpus, request.more
+            )
+            if count_that_fit((*asked[:k], smaller, *asked[k + 1 :]), nodes, 1):
+                return f"the smallest change that fits: --{request.cpu_key} {cpus:g}"
+    missing_cpus = sum(request.count * request.cpus for request in asked) - sum(node.cpus for node in nodes)
+    missing_gpus = sum(request.count * request.gpus for request in asked) - sum(node.gpus for node in nodes)
     wants = [
         f"{max(missing, 0):g} more {kind}"
         for missing, kind in ((missing_cpus, "CPUs"), (missing_gpus, "GPUs"))

@@ -1,8 +1,7 @@
-"""Ray's private parts that this package leans on: the one place that names them, each with the reason.
+"""Private parts of Ray that this package uses, each with the reason; no other module imports private parts.
 
-`from doppel_ray.cluster.ray_compat import RefBundle` imports the part when it is asked for, so that a process pays for
-what it uses alone. Ray is pinned to one minor release for their sake, and `tests/cluster/test_ray_compat.py` says what
-broke when a new release moves one of them.
+`from doppel_ray.cluster.ray_compat import RefBundle` imports the part lazily: a process loads only what it uses.
+Ray is pinned to one minor release because of them; `tests/cluster/test_ray_compat.py` names those that a release moves.
 """
 
 import importlib
@@ -13,22 +12,28 @@ class Private(NamedTuple):
     """A private part of Ray."""
 
     module: str
-    """Where it lies."""
+    """Module that defines it."""
     reason: str
-    """What it is for, and which public way was missing."""
+    """Its purpose, and the public way that is missing."""
 
 
-_ROWS = "A stream of many index blocks as rows of few objects: `ray.data.range` and `from_arrow` start read tasks, "
-_ROWS += "which ask for CPUs that train workers hold."
-_SCALING = "Pools that follow the demand: `ActorPoolStrategy` scales by queued tasks, which are always as many as may "
-_SCALING += "be, and there is no public hook to scale a pool."
-_TRIALS = "Trials that are handed to Ray Tune one by one, under names and identifiers of ours: public search "
-_TRIALS += "algorithms make both up themselves, so that a resumed sweep would not know its trials."
+_ROWS = (
+    "Streams many index blocks as rows of few objects: `ray.data.range` and `from_arrow` start read tasks, which need "
+    "CPUs that train workers hold."
+)
+_SCALING = (
+    "Scales pools by demand: `ActorPoolStrategy` scales by the number of queued tasks, which is always the largest "
+    "allowed, and no public hook scales a pool."
+)
+_TRIALS = (
+    "Gives trials to Ray Tune one by one under our names and identifiers: public search algorithms invent both, so "
+    "that a resumed sweep would not recognise its trials."
+)
 
 PRIVATE = {
     "available_resources_per_node": Private(
         "ray._private.state",
-        "What each node has left: `ray.available_resources` knows the cluster's sum alone.",
+        "Free resources of each node: `ray.available_resources` gives only the cluster's sum.",
     ),
     "ExecutionCallback": Private("ray.data._internal.execution.execution_callback", _SCALING),
     "BackpressurePolicy": Private("ray.data._internal.execution.backpressure_policy", _SCALING),
@@ -45,11 +50,11 @@ PRIVATE = {
     "_make_parser": Private("ray.tune.experiment.config_parser", _TRIALS),
     "_WandbLoggingActor": Private(
         "ray.air.integrations.wandb",
-        "Weights & Biases on the driver's node: the public callback starts its actor on any node, where the files that "
-        "it uploads may not be.",
+        "Runs Weights & Biases on the driver's node: the public callback starts its actor on any node, which may lack "
+        "the files to upload.",
     ),
 }
-"""Name -> what it is."""
+"""Name -> its module and the reason."""
 
 
 def __getattr__(name: str) -> Any:

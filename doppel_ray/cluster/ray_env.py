@@ -1,23 +1,37 @@
-"""What Ray reads from the environment when it is imported: command lines import this before anything of Ray's."""
+"""Environment variables that Ray reads when it is imported or started.
+
+Importing this module sets `SETTINGS`. Command lines also set `variables()` before they import Ray.
+"""
 
 import os
 import socket
 from pathlib import Path
 
 
+def variables() -> dict[str, str]:
+    """Return the variables for the cluster to join, or for a Ray on this machine alone; set them before importing Ray.
+
+    May open a connection to see whether a cluster is running.
+    """
+    if address() is None:
+        return ALONE
+    # By default Ray sends its token only to a cluster that it finds without being given an address.
+    return {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token")} if has_token() else {}
+
+
 def address() -> str | None:
-    """Address of the cluster to join: RAY_ADDRESS, or that of a Ray that `ray start` has started on this machine."""
-    if asked := os.environ.get("RAY_ADDRESS"):
-        return None if asked == "local" else asked
+    """Return the address of the cluster to join: RAY_ADDRESS, or a Ray that `ray start` runs on this machine."""
+    if given := os.environ.get("RAY_ADDRESS"):
+        return None if given == "local" else given
     temporary = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
     file = Path(temporary) / "ray" / "ray_current_cluster"
     found = file.read_text().strip() if file.exists() else ""
-    # `ray start` leaves its address behind when it is killed.
-    return found if found and answers(found) else None
+    # The file remains when `ray start` is killed.
+    return found if found and is_listening(found) else None
 
 
-def answers(address: str) -> bool:
-    """Whether something listens at HOST:PORT."""
+def is_listening(address: str) -> bool:
+    """Return whether something accepts connections at HOST:PORT."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=2).close()
@@ -27,52 +41,48 @@ def answers(address: str) -> bool:
 
 
 def has_token() -> bool:
-    """Whether there is a token to show to a cluster, at any of the places where Ray looks for one."""
+    """Return whether Ray will find a token to authenticate with."""
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     return bool(given) or (Path.home() / ".ray" / "auth_token").exists()
 
 
-def drains() -> bool:
-    """Whether Ray Train watches for nodes that are to be drained."""
-    return os.environ.get(DRAINS, "1") != "0"
+def watches_preemption() -> bool:
+    """Return whether Ray Train watches for nodes that are about to be drained."""
+    return os.environ.get(PREEMPTION_WATCHER, "1") != "0"
 
 
-DRAINS = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the live table is ours
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # TensorBoard's events are written by the trial itself, once
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # each trial writes its own TensorBoard events
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # epochs between probes have no metric
     "TUNE_RESULT_BUFFER_LENGTH": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3",  # how much of its own record Ray Tune may lose to a kill -9
+    "TUNE_GLOBAL_CHECKPOINT_S": "3",  # seconds of Ray Tune's own state that a kill -9 may lose
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",  # the default of 60 is short for a busy machine
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",  # Ray's default of 60 is too short on a busy machine
     "RAY_DEDUP_LOGS": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+"""Variables for every process, on a cluster and on one machine."""
 ALONE = {
-    # Every server of a local Ray binds to 127.0.0.1. Linux has no other switch: a `_node_ip_address` of 127.0.0.1
-    # is replaced by the machine's outward address.
+    # Bind every server of a local Ray to 127.0.0.1. Linux has no other switch: Ray replaces a `_node_ip_address` of
+    # 127.0.0.1 by the machine's outward address.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    DRAINS: "0",  # a process per trial, for notices that only a cluster gets
+    PREEMPTION_WATCHER: "0",  # would start a process per trial for notices that only a cluster gets
 }
-"""For a Ray on this machine alone."""
+"""Variables for a Ray on this machine alone."""
 
 TRAIN_WORKER = {
-    # glibc hands large blocks back when they are freed, and the kernel clears every page of them when they are asked
-    # for again, as a step does with all its activations: a tenth of its time. Here they are kept; in one arena, since
-    # only the first can hold large blocks, and Ray Train's loop runs in a thread that would have another.
+    # glibc returns large freed blocks to the system, and the kernel zeroes every page when they are allocated again.
+    # Each step does this with all activations and loses a tenth of its time. These keep the blocks, in a single arena:
+    # only the first arena can hold large blocks, and the thread that runs Ray Train's loop would get another one.
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**40),
     "MALLOC_ARENA_MAX": "1",
-    # Threads that wait long for the others at the end of a loop sleep, and leave their processor to the generators.
+    # Threads that wait at the end of a parallel loop sleep early, so that generators can use their core.
     "GOMP_SPINCOUNT": "20000",
 }
-"""For the processes that train on a CPU; read when they start."""
+"""Variables for processes that train on a CPU; read when the process starts."""
 
 os.environ.update(SETTINGS)
-if address() is None:
-    os.environ.update(ALONE)
-elif has_token():
-    # Ray by itself shows its token to no cluster whose address it is given, and RAY_ADDRESS and ours are given.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")

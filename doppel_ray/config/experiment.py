@@ -1,4 +1,4 @@
-"""The experiment: every section put together, read from YAML and dotted overrides, with errors a person can act on."""
+"""The experiment: all configuration sections, read from YAML and dotted overrides."""
 
 import json
 import types
@@ -29,7 +29,7 @@ from doppel_ray.synth import SynthConfig
 
 
 class Experiment(Section):
-    """One experiment. A file in tune_configs/ is this tree."""
+    """The settings of an experiment, as in a file of tune_configs/."""
 
     run: RunConfig = RunConfig()
     synth: SynthConfig = SynthConfig()
@@ -37,7 +37,7 @@ class Experiment(Section):
     source: SourceConfig = SourceConfig()
     frontend: FrontendConfig = FrontendConfig()
     augment: tuple[AugmentConfig, ...] = ()
-    """Augmentations of each view, in order."""
+    """Augmentations applied to each view, in order, such as [{kind: gain}, {kind: fade}]. Default: none."""
     encoder: EncoderConfig = EncoderConfig()
     head: HeadConfig = HeadConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -45,42 +45,44 @@ class Experiment(Section):
     train: TrainConfig = TrainConfig()
     data: DataConfig = DataConfig()
     generators: tuple[GeneratorConfig, ...] = (GeneratorConfig(),)
-    """Pools of generators, on CPUs and on GPUs; blocks go to whichever generator is free."""
+    """Pools of generators, the processes that render pairs, each a mapping of device (cpu or cuda), actors (number of
+    processes, such as 2 or 1..4), num_cpus and num_gpus (of each process)."""
     probes: ProbesConfig = ProbesConfig()
     tune: TuneConfig = TuneConfig()
     search: dict[str, Space] = Field(default={})
-    """What a sweep varies: dotted keys, each with one of grid, choice, uniform, loguniform, randint."""
+    """Keys that the sweep varies, each with one of grid, choice, uniform, loguniform, randint. On the command line:
+    --search.pairs.delta '{grid: [0.05, 0.25]}'."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Experiment":
         if sum(pool.actors[0] for pool in self.generators) < 1:
             raise ValueError(
-                "generators: no pool has a generator at its least; at least one is needed, such as actors: 1"
+                "generators: all pools may shrink to 0; at least one generator must remain, such as actors: 1"
             )
         frontend = self.frontend.build(self.synth.sample_rate)
         if frontend.domain != self.encoder.domain:
             raise ValueError(
-                f"encoder.kind is {self.encoder.kind}, which reads a {self.encoder.domain}, but frontend.kind is "
-                f"{self.frontend.kind}, which gives a {frontend.domain}"
+                f"encoder.kind is {self.encoder.kind}, which needs a {self.encoder.domain}, but frontend.kind is "
+                f"{self.frontend.kind}, which produces a {frontend.domain}"
             )
         self.tune.check(self.search)
         check_chain(self.augment, self.synth.sample_rate, frontend.domain)
         if self.objective.needs_labels and self.source.share == 0.0:
             raise ValueError(
                 f"objective.kind is {self.objective.kind}, which needs labels, and synthetic pairs have none; "
-                "add recordings to source.mix, or choose another objective"
+                "add recordings to source.mix, or choose another objective.kind"
             )
         return self
 
     def plain(self) -> dict[str, Any]:
-        """The experiment as plain JSON data, which `Experiment.model_validate` reads back."""
+        """Return the experiment as plain JSON data for `Experiment.model_validate`."""
         return self.model_dump(mode="json")
 
-    def located(self) -> "Experiment":
-        """A copy whose paths to read from are absolute: generators and workers may run in other folders.
+    def with_absolute_paths(self) -> "Experiment":
+        """Return a copy with absolute input paths, since generators and workers may run in other folders.
 
         Raises:
-            ConfigError: as `read`.
+            ConfigError: as `read_experiment`.
         """
         plain = self.plain()
         for section, key in (
@@ -95,7 +97,7 @@ class Experiment(Section):
         return validate_experiment(plain)
 
     def with_values(self, values: Mapping[str, Any]) -> "Experiment":
-        """A copy with dotted keys replaced and everything checked again.
+        """Return a copy with dotted keys replaced, validated again.
 
         Raises:
             ConfigError: a key does not exist, or a value is not allowed.
@@ -108,50 +110,50 @@ class Experiment(Section):
 
 Scale = Literal["full", "small"]
 SMALL = "small"
-"""Section of a file that says what `--scale small` changes: dotted keys and values."""
+"""Section of a file with the dotted keys and values that `--scale small` changes."""
 
 
 def read_experiment(
     file: Path | None, overrides: Mapping[str, str] = types.MappingProxyType({}), scale: Scale = "full"
 ) -> Experiment:
-    """An experiment from a YAML file (or the defaults) and dotted overrides.
+    """Read an experiment from a YAML file (or the defaults) and dotted overrides.
 
     Args:
-        file: YAML, or None.
-        overrides: dotted key -> text as typed, which is read as YAML.
-        scale: "small": with what the file's own `small` section changes.
+        file: YAML file, or None for the defaults.
+        overrides: dotted key -> text, which is read as YAML.
+        scale: "small" also applies the file's `small` section.
 
     Raises:
-        ConfigError: the file cannot be read, has no `small` section where one is needed, a key does not exist, or a
-            value is not allowed.
+        ConfigError: the file cannot be read, lacks the `small` section, a key does not exist, or a value is not
+            allowed.
     """
     plain, small = _read(file)
     origins = dict.fromkeys(dotted_keys.flatten(plain), str(file))
     if scale == "small":
         if not small:
-            raise ConfigError(f"--scale small: {file} has no section `{SMALL}`, which would say what to shrink")
+            raise ConfigError(f"--scale small: {file} has no section `{SMALL}` with the settings to change")
         for key, value in small.items():
             dotted_keys.assign(plain, key, value)
             origins[key] = f"{file}, {SMALL}"
     for key, text in overrides.items():
-        dotted_keys.assign(plain, key, dotted_keys.typed(text))
+        dotted_keys.assign(plain, key, dotted_keys.parse_value(text))
         origins[key] = f"--{key}"
     return validate_experiment(plain, origins)
 
 
-def shrunk(file: Path) -> dict[str, tuple[Any, Any]]:
-    """What `--scale small` changes: dotted key -> (full, small)."""
+def scale_changes(file: Path) -> dict[str, tuple[Any, Any]]:
+    """Return what `--scale small` changes: dotted key -> (full value, small value)."""
     full, small = (read_experiment(file, scale=scale).plain() for scale in ("full", "small"))
     return {key: (dotted_keys.lookup(full, key), dotted_keys.lookup(small, key)) for key in _read(file)[1]}
 
 
 def _read(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A file's tree, YAML or JSON, and its `small` section apart."""
+    """Return the tree of a YAML or JSON file, and its `small` section."""
     if file is None:
         return {}, {}
     try:
         text = file.read_text()
-        found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)  # YAML takes JSON's 1e-05 for text
+        found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)  # YAML reads 1e-05 as text
     except OSError as error:
         raise ConfigError(f"--config {file}: {error.strerror or error}{_known_configs(file)}") from None
     except (yaml.YAMLError, json.JSONDecodeError) as error:
@@ -172,14 +174,14 @@ def _known_configs(file: Path) -> str:
 
 
 def validate_experiment(plain: dict[str, Any], origins: Mapping[str, str] = types.MappingProxyType({})) -> Experiment:
-    """Check plain nested data.
+    """Return the experiment of plain nested data.
 
     Args:
         plain: the tree.
-        origins: dotted key -> where it came from, for the message.
+        origins: dotted key -> file or option that set it, for error messages.
 
     Raises:
-        ConfigError: one line for every fault.
+        ConfigError: has a line for each fault.
     """
     try:
         experiment = Experiment.model_validate(plain)
@@ -190,7 +192,7 @@ def validate_experiment(plain: dict[str, Any], origins: Mapping[str, str] = type
 
 
 def _check_search(experiment: Experiment) -> None:
-    """Every searched key exists and takes every value that the search may draw."""
+    """Check that every searched key exists and allows every value of its space."""
     known = [key for key, _, _ in dotted_keys.leaves(Experiment)]
     for key, space in experiment.search.items():
         if key.startswith(("run.dir", "run.storage", "run.name", "search", "tune.")):

@@ -1,4 +1,4 @@
-"""`run`: where results go, and the seed of everything."""
+"""`run`: where results go, and the random seed."""
 
 from pathlib import Path
 
@@ -9,18 +9,18 @@ from doppel_ray.core.schema import Section
 
 
 class RunConfig(Section):
-    """Where results go, and the seed of everything."""
+    """Folder of the results, and the random seed."""
 
     dir: Path = Path("runs")
-    """Folder of all runs; also TensorBoard's log directory."""
+    """Folder that holds all runs; also TensorBoard's log directory."""
     storage: str | None = None
-    """Object storage that this run's folder is copied to as it grows, `s3://BUCKET/PREFIX`; null: nothing is copied."""
+    """Object storage, `s3://BUCKET/PREFIX`, to which the run's folder is copied while it runs; null: no copy."""
     name: str | None = None
-    """Name of this run's folder; null: the config's name and the time."""
+    """Name of this run's folder; null: name of the config file and the time."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Seed of the stream, the weights and the search."""
+    """Random seed of the pairs, the initial weights and the search."""
 
     @field_validator("storage")
     @classmethod
-    def _is_a_place(cls, url: str | None) -> str | None:
+    def _is_s3(cls, url: str | None) -> str | None:
         return None if url is None else str(S3Path.parse(url))

@@ -1,4 +1,4 @@
-"""What a sweep varies and how it is steered."""
+"""`search`: the values that a sweep tries."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from doppel_ray.core.schema import Section
 
 
 def label(value: Any) -> str:
-    """A searched value, short enough for a name or a table: `0.05`, `fade+time_mask`, `synthetic 0.7`."""
+    """Return a searched value in short form for names and tables: `0.05`, `fade+time_mask`, `synthetic 0.7`."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):
@@ -22,18 +22,18 @@ def label(value: Any) -> str:
 
 
 class Space(Section):
-    """Values that a search may take: exactly one of these."""
+    """The values of one searched key: exactly one of these fields."""
 
     grid: tuple[Any, ...] | None = None
-    """Every one of these values, in combination with every other grid."""
+    """Try each of these values, in every combination with other grids."""
     choice: tuple[Any, ...] | None = None
-    """One of these, at random."""
+    """Draw one of these values."""
     uniform: tuple[float, float] | None = None
-    """A number between these."""
+    """Draw a number between these two."""
     loguniform: tuple[float, float] | None = None
-    """A number between these, uniform in its logarithm."""
+    """Draw a number between these two, uniformly in its logarithm."""
     randint: tuple[int, int] | None = None
-    """A whole number from the first to the one before the second."""
+    """Draw a whole number from the first up to, but not including, the second."""
 
     @model_validator(mode="after")
     def _one(self) -> "Space":
@@ -57,7 +57,7 @@ class Space(Section):
     @field_validator("grid", "choice")
     @classmethod
     def _numbers(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        """YAML takes 1e-3 for text; a number is meant."""
+        """Read numbers that YAML takes for text, such as 1e-3."""
         return None if values is None else tuple(_number(value) for value in values)
 
     @property
@@ -65,7 +65,7 @@ class Space(Section):
         return next(name for name in type(self).model_fields if getattr(self, name) is not None)
 
     def examples(self) -> tuple[Any, ...]:
-        """All values, or the ends of the range: what must be allowed for the whole space to be."""
+        """Return all values, or the ends of the range: if these are allowed, so is the whole space."""
         if self.randint is not None:
             return (self.randint[0], self.randint[1] - 1)
         return tuple(getattr(self, self.kind))

@@ -9,77 +9,78 @@ from doppel_ray.config.search import Space
 from doppel_ray.core.schema import Section
 
 PAUSING = ("hyperband", "pbt")
-"""Schedulers whose trials wait for each other, so that all must fit side by side."""
+"""Schedulers whose trials wait for each other, so that all must run side by side."""
 OPTUNA = "doppel_ray[optuna]"
 MUTABLE = ("pairs.delta", "pairs.layers", "source.mix", "objective.", "optim.", "augment", "train.clip")
-"""Keys, or how they begin, that a trial may be given other values of while it runs."""
+"""Keys, or prefixes of keys, whose values may change while a trial runs."""
 
 
 class TuneConfig(Section):
-    """How the trials of a sweep are chosen, compared and stopped."""
+    """Trials of a sweep: how they are chosen, compared and stopped."""
 
     metric: str = "probe/factors/score_valid"
-    """What trials and checkpoints are chosen by: a column of their rows, a validation score such as
-    probe/esc10/accuracy_valid, or loss. Reported is the test score of what it has chosen, probe/esc10/accuracy."""
+    """Metric that chooses trials and checkpoints: a validation score such as probe/esc10/accuracy_valid, or a training
+    metric such as loss. For a validation score, reports show the test score of the choice, probe/esc10/accuracy."""
     mode: Literal["max", "min"] = "max"
-    """Whether more of the metric is better."""
+    """Whether a larger (max) or smaller (min) metric is better."""
     scheduler: Literal["fifo", "asha", "median", "hyperband", "pbt"] = "asha"
-    """fifo: every trial runs to its end. asha: the weaker trials are stopped early (Li et al., 2020). median: those
-    whose best is below the median of the others' means are (Golovin et al., 2017). hyperband: brackets of trials wait
-    for each other, and the weaker part of each is stopped (Li et al., 2018). pbt: every `interval` epochs the weakest
-    go on from a checkpoint of the strongest, with other values (population-based training, Jaderberg et al., 2017)."""
+    """How weak trials are stopped. fifo: none are. asha: stops weaker trials early (Li et al., 2020). median: stops a
+    trial whose best metric is below the median of the other trials' means (Golovin et al., 2017). hyperband: trials of
+    a bracket wait for each other, then the weaker ones stop (Li et al., 2018). pbt: every `interval` epochs the weakest
+    trials continue from a checkpoint of the strongest with changed values (population-based training, Jaderberg et al.,
+    2017)."""
     grace: int = Field(default=1, ge=1)
-    """Epochs that every trial may run before it can be stopped or changed (asha, median, pbt)."""
+    """Epochs that every trial runs before it may be stopped or changed (asha, median, pbt)."""
     reduction: float = Field(default=2.0, gt=1.0)
-    """Of so many trials that reach a rung one goes on (asha, hyperband)."""
+    """Reduction factor: the best 1/`reduction` of the trials at each rung continue (asha, hyperband)."""
     interval: int = Field(default=1, ge=1)
     """Epochs between changes (pbt)."""
     quantile: float = Field(default=0.25, gt=0.0, le=0.5)
-    """Share of the trials that are weakest, and share that are strongest (pbt)."""
+    """Fraction of the trials that count as weakest, and as strongest (pbt)."""
     searcher: Literal["random", "optuna"] = "random"
-    """random: grids in full, everything else drawn at random from run.seed. optuna: values that did well guide the
-    next ones (tree-structured Parzen estimators; the extra `optuna`)."""
+    """How values are chosen. random: all grid combinations, other values drawn at random from run.seed. optuna: earlier
+    results guide the next values (tree-structured Parzen estimators; pip install 'doppel_ray[optuna]')."""
     samples: int = Field(default=1, ge=1)
-    """Times that the whole grid is run, with fresh random draws each time; trials, where there is no grid."""
+    """Number of passes over the grid, each with new random draws; without a grid, the number of trials."""
     repeats: int = Field(default=1, ge=1)
-    """Seeds that each point of the search is run with: run.seed and those after it. Reported as mean and interval."""
+    """Number of seeds for each point of the search, from run.seed upwards; reports show mean and interval."""
     minutes: float | None = Field(default=None, gt=0.0)
-    """Budget of time: after so many minutes no trial starts, and those that run end with their next row."""
+    """Time budget in minutes; afterwards no trial starts, and running trials stop after their current epoch."""
     pairs: int | None = Field(default=None, ge=1)
-    """Budget of pairs, of all trials together: once they are trained no trial starts, and those that run end with
-    their next row."""
+    """Budget of training pairs, summed over all trials; afterwards no trial starts, and running trials stop after their
+    current epoch."""
     concurrent: int | None = Field(default=None, ge=1)
-    """Trials side by side, at most; null: as many as fit."""
+    """Largest number of trials that run at once; null: as many as fit."""
     max_failures: int = Field(default=3, ge=0)
-    """Times that a trial that failed, or whose node was lost, is started again from its last checkpoint."""
+    """Number of restarts of a trial from its last checkpoint after it fails or its node is lost."""
     log_to: tuple[Literal["mlflow", "wandb"], ...] = ()
-    """Trackers that are told every row, beside TensorBoard (the extras `mlflow` and `wandb`); servers and keys come
-    from their own environment variables."""
+    """Experiment trackers that receive every epoch's metrics, besides TensorBoard (pip install 'doppel_ray[mlflow]' or
+    'doppel_ray[wandb]'). Server and key come from the tracker's own environment variables."""
     log_project: str | None = None
-    """What the trackers call the experiment or project; null: the name of the run's folder."""
+    """Name of the experiment or project in the trackers; null: name of the run's folder."""
 
     def check(self, search: Mapping[str, Space]) -> None:
-        """Refuse what this way of searching cannot do with a space.
+        """Refuse a search that the searcher, the scheduler or the repeats cannot handle.
 
         Raises:
             ValueError: names the key.
         """
         if self.repeats > 1 and "run.seed" in search:
             raise ValueError(
-                f"repeats is {self.repeats}, which gives each point seeds of its own, but search.run.seed does"
+                f"tune.repeats is {self.repeats} and search has run.seed, and both set the seeds; use one of them"
             )
         if self.repeats > 1 and (self.searcher == "optuna" or self.scheduler == "pbt"):
-            steered = "tune.searcher optuna" if self.searcher == "optuna" else "tune.scheduler pbt"
+            adaptive = "tune.searcher optuna" if self.searcher == "optuna" else "tune.scheduler pbt"
             raise ValueError(
-                f"repeats is {self.repeats}, but {steered} gives each trial values that no other has; use 1"
+                f"tune.repeats is {self.repeats}, but {adaptive} gives every trial different values; use tune.repeats 1"
             )
         for key, space in search.items():
             if self.searcher == "optuna" and space.kind == "grid":
-                raise ValueError(f"search.{key} is a grid, which tune.searcher optuna cannot guide; write choice")
+                raise ValueError(f"search.{key} is a grid, which tune.searcher optuna does not support; use choice")
             if self.scheduler == "pbt" and not key.startswith(MUTABLE):
                 raise ValueError(
                     f"search.{key}: tune.scheduler pbt changes values while trials run, which only "
                     f"{', '.join(name.rstrip('.') for name in MUTABLE)} allow"
                 )
         if self.scheduler == "pbt" and self.searcher == "optuna":
-            raise ValueError("tune.scheduler pbt chooses values itself; tune.searcher must be random")
+            raise ValueError("tune.scheduler pbt chooses values itself; use tune.searcher random")

@@ -1,4 +1,4 @@
-"""The points of a search: what each trial of a sweep is given, known before the first one starts."""
+"""The points of a search: the values of each trial, known before the first trial starts."""
 
 import itertools
 import math
@@ -19,11 +19,10 @@ SEED = "run.seed"
 
 
 def points(experiment: "Experiment") -> list[Point]:
-    """Every point that grids and random draws give, in order.
+    """Return every point of grids and random draws, in order.
 
-    Repeats come last, so that each point has been seen once before any is seen again; samples, each the whole grid with
-    fresh draws, come before. A draw is a function of `run.seed`, its key and its number: more samples or repeats leave
-    the earlier points as they were.
+    All samples (passes over the grid, each with new draws) come before the first repeat. A draw is a function of
+    `run.seed`, its key and its number, so that more samples or repeats do not change earlier points.
     """
     search, seed, tune = experiment.search, experiment.run.seed, experiment.tune
     grids = {key: space.grid for key, space in search.items() if space.grid is not None}
@@ -37,14 +36,14 @@ def points(experiment: "Experiment") -> list[Point]:
     return [{**point, SEED: seed + repeat} for repeat in range(tune.repeats) for point in drawn]
 
 
-def searched(experiment: "Experiment") -> dict[str, Space]:
-    """What tells trials apart: the search, and the seed where points are repeated."""
+def searched_keys(experiment: "Experiment") -> dict[str, Space]:
+    """Return the keys in which trials differ: the search, and the seed if points are repeated."""
     seed, repeats = experiment.run.seed, experiment.tune.repeats
     return experiment.search | ({SEED: Space(randint=(seed, seed + repeats))} if repeats > 1 else {})
 
 
 def draw(space: Space, key: str, seed: int, number: int) -> Any:
-    """One random value of a space."""
+    """Draw the value with this number from a space."""
     random = np.random.default_rng([seed, zlib.crc32(key.encode()), number])
     if space.choice is not None:
         return space.choice[random.integers(len(space.choice))]
@@ -58,31 +57,31 @@ def draw(space: Space, key: str, seed: int, number: int) -> Any:
 
 
 def trial_count(experiment: "Experiment") -> int:
-    """Trials of the whole sweep."""
+    """Return the number of trials of the whole sweep."""
     return experiment.tune.samples if experiment.tune.searcher == "optuna" else len(points(experiment))
 
 
-def left(experiment: "Experiment", known: list[Point]) -> list[Point]:
-    """The points that no trial has had yet.
+def remaining(experiment: "Experiment", known: list[Point]) -> list[Point]:
+    """Return the points that have no trial yet.
 
-    Points are the same if they make the same experiment, whichever keys they name; each known one counts once.
+    Points are equal if they give the same experiment, whichever keys they name; each known point counts once.
 
     Args:
         experiment: what is swept.
-        known: points of the trials that there are.
+        known: points of the existing trials.
     """
-    had = [_made(experiment, point) for point in known]
+    done = [_experiment_at(experiment, point) for point in known]
     found = []
     for point in points(experiment):
-        made = _made(experiment, point)
-        if made in had:
-            had.remove(made)
+        trial = _experiment_at(experiment, point)
+        if trial in done:
+            done.remove(trial)
         else:
             found.append(point)
     return found
 
 
-def _made(experiment: "Experiment", point: Mapping[str, Any]) -> dict[str, Any]:
-    """What a point makes of the experiment, without what is the sweep's own."""
+def _experiment_at(experiment: "Experiment", point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the experiment of a point as plain data, without the sections of the sweep itself."""
     plain = experiment.with_values(point).plain()
     return {name: section for name, section in plain.items() if name not in ("tune", "search")}

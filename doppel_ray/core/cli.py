@@ -1,6 +1,6 @@
-"""What the command lines share: options made from the configuration tree, and exit codes.
+"""Command lines: options generated from the configuration tree, consoles, and exit codes.
 
-0: all that was asked happened. 1: it did not. 2: refused before anything started. 130: stopped by ctrl-C.
+Exit codes are 0 for success, 1 for failure, 2 for bad input refused before anything started, 130 for ctrl-C.
 """
 
 import argparse
@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ValidationError
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.schema import kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +31,17 @@ REFUSED = 2
 INTERRUPTED = 130
 
 PLAIN_SECONDS = 10.0
-"""Seconds between lines of progress where there is no terminal."""
+"""Seconds between progress lines outside a terminal."""
+
+
+OPTIONS = (
+    "Options with a dot override keys of the configuration file: --pairs.delta 0.1 is `pairs: {delta: 0.1}`. "
+    "Values are YAML: null, [1, 2], {key: value}. A RANGE is a number or 1..4."
+)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with abbreviations off, so that a misspelt option is told and not guessed."""
+    """An argument parser that refuses abbreviated options, so that a misspelt option is reported."""
 
     def __init__(self, module: str, description: str) -> None:
         super().__init__(
@@ -42,19 +51,21 @@ class Parser(argparse.ArgumentParser):
             usage="%(prog)s [--option value ...]",
         )
         self.keys: list[str] = []
-        """Every dotted key that is an option."""
+        """Dotted keys that have an option."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}\n{self.prog} --help lists every option")
+        message = message.removeprefix("argument ").replace("expected one argument", "expected a value")
+        raise ConfigError(f"{message}; `{self.prog} --help` lists all options")
 
     def add_experiment(self, model: type[BaseModel], default: Path | None = None) -> None:
         """Add --config and one option for every key of the experiment."""
+        self.description = f"{self.description} {OPTIONS}"
         self.add_argument(
             "--config",
             type=Path,
             default=default,
             metavar="FILE",
-            help=f"YAML file of the experiment (default: {default})",
+            help=f"YAML file with the experiment's settings (default: {_display_path(default)})",
         )
         self.add_keys(model)
 
@@ -64,10 +75,10 @@ class Parser(argparse.ArgumentParser):
         for key, annotation, field in dotted_keys.leaves(model, prefix):
             name = key.partition(".")[0]
             if name not in groups:
-                groups[name] = self.add_argument_group(name)
+                groups[name] = self.add_argument_group(name, _summary(model if prefix else model.model_fields[name]))
             group = groups[name]
             default = field.get_default(call_default_factory=True)
-            shown = "required" if default is PydanticUndefined else f"default: {_shown(default)}"
+            shown = "required" if default is PydanticUndefined else f"default: {_yaml(default)}"
             help_text = f"{(field.description or '').strip()} [{shown}]".replace("%", "%%")
             group.add_argument(
                 f"--{key}",
@@ -79,10 +90,10 @@ class Parser(argparse.ArgumentParser):
             self.keys.append(key)
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
-        """Parse; `overrides` of the result holds the dotted options that were given, as typed.
+        """Parse arguments; `overrides` of the result maps each given dotted key to its text.
 
         Raises:
-            ConfigError: an option does not exist or lacks its value.
+            ConfigError: an option is unknown or has no value.
         """
         args, unknown = self.parse_known_args(argv)
         args.overrides = {
@@ -93,43 +104,45 @@ class Parser(argparse.ArgumentParser):
         while unknown:
             option = unknown.pop(0)
             key, equals, value = option.removeprefix("--").partition("=")
-            # Keys below a leaf, such as --pairs.delta.pitch or --search.optim.lr, are part of the tree too, and so are
-            # whole sections, such as --probes.protocol mlp or --optim '{kind: adamw, lr: 1e-3}'.
-            part = any(key.startswith(f"{known}.") or known.startswith(f"{key}.") for known in self.keys)
-            if option.startswith("--") and part:
+            # Also accept keys below a leaf, such as --pairs.delta.pitch or --search.optim.lr, and whole sections, such
+            # as --probes.protocol mlp or --optim '{kind: adamw, lr: 1e-3}'.
+            in_tree = any(key.startswith(f"{known}.") or known.startswith(f"{key}.") for known in self.keys)
+            if option.startswith("--") and in_tree:
                 if not equals and not unknown:
                     raise ConfigError(f"--{key}: expected a value")
                 args.overrides[key] = value if equals else unknown.pop(0)
                 continue
+            if not option.startswith("-"):
+                raise ConfigError(f"{option}: unexpected argument; option names start with --")
             known = [*self.keys, *(name.lstrip("-") for action in self._actions for name in action.option_strings)]
             raise ConfigError(f"{option}: unknown option{dotted_keys.suggestion(key, known, prefix='--')}")
         return args
 
 
-def screen(plain: bool = False, file: IO[str] | None = None) -> "Console":
-    """Where tables and lines are printed.
+def console(plain: bool = False, file: IO[str] | None = None) -> "Console":
+    """Return a console for tables and lines.
 
     Args:
-        plain: print lines, even in a terminal.
-        file: in place of standard output; a sweep prints to the terminal itself, while what Ray writes goes elsewhere
-            (see `doppel_ray.cluster.connect.hush`).
+        plain: print plain lines, even in a terminal.
+        file: where to print instead of standard output, which a sweep redirects (see
+            `doppel_ray.cluster.connect.redirect_ray_output`).
     """
     from rich.console import Console
 
     file = file or sys.stdout
-    # Where there is no terminal there is no width either, and tables need some.
+    # Tables need a width, which only a terminal has.
     width = None if file.isatty() else 160
     return Console(file=file, force_terminal=False if plain else None, highlight=False, soft_wrap=True, width=width)
 
 
-def watched(results: Iterable[T], total: int, doing: str, what: str) -> Iterator[T]:
-    """The results, with a progress bar in a terminal, or a line every ten seconds elsewhere, on standard error.
+def with_progress(results: Iterable[T], total: int, doing: str, what: str) -> Iterator[T]:
+    """Yield the results and show progress on standard error: a bar in a terminal, else a line every ten seconds.
 
     Args:
-        results: as they come.
-        total: how many there will be.
-        doing: what the bar says, such as "embedding".
-        what: of what there are `total`, such as "files".
+        results: what to yield.
+        total: number of results.
+        doing: label of the bar, such as "embedding".
+        what: what is counted, such as "files".
     """
     from rich.console import Console
     from rich.progress import track
@@ -138,19 +151,19 @@ def watched(results: Iterable[T], total: int, doing: str, what: str) -> Iterator
     if console.is_terminal:
         yield from track(results, doing, total, console=console)
         return
-    said = time.monotonic()
+    printed = time.monotonic()
     for done, result in enumerate(results, start=1):
         yield result
-        if time.monotonic() - said > PLAIN_SECONDS:
-            said = time.monotonic()
+        if time.monotonic() - printed > PLAIN_SECONDS:
+            printed = time.monotonic()
             print(f"{done} of {total} {what}", file=sys.stderr, flush=True)
 
 
 def device(name: str | None) -> "torch.device":
-    """The device asked for, or the GPU if there is one.
+    """Return the named device; without a name the GPU if there is one, else the CPU.
 
     Raises:
-        ConfigError: it cannot be used.
+        ConfigError: the device cannot be used.
     """
     import torch
 
@@ -158,39 +171,58 @@ def device(name: str | None) -> "torch.device":
     try:
         found = torch.device(name)
         torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch that was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without CUDA
         raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
     return found
 
 
 def stop_on_sigterm() -> None:
-    """Let SIGTERM, which a cluster's scheduler or a closing shell sends, end a run as ctrl-C does."""
+    """Treat SIGTERM, which schedulers and closing shells send, as ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
-def section(name: str, model: type[S], overrides: dict[str, str]) -> S:
-    """One section from dotted options.
+def parse_section(name: str, model: type[S], overrides: dict[str, str]) -> S:
+    """Return one section from dotted options.
 
     Raises:
         ConfigError: a value is not allowed.
     """
     plain: dict[str, Any] = {name: {}}
     for key, text in overrides.items():
-        dotted_keys.assign(plain, key, dotted_keys.typed(text))
+        dotted_keys.assign(plain, key, dotted_keys.parse_value(text))
     try:
         return model.model_validate(plain[name])
     except ValidationError as error:
         raise ConfigError(dotted_keys.explain(error, model, prefix=f"{name}.")) from None
 
 
-def _shown(value: object) -> str:
-    if value is None:
-        return "null"
-    return "..".join(map(str, value)) if isinstance(value, tuple) and value else str(value)
+def _summary(section: type[BaseModel] | FieldInfo) -> str | None:
+    """Return the first line of a section's docstring; None for a key that is not a section."""
+    model = section.annotation if isinstance(section, FieldInfo) else section
+    is_section = isinstance(model, type) and issubclass(model, BaseModel)
+    return (model.__doc__ or "").partition("\n")[0] if is_section else None
+
+
+def _display_path(path: Path | None) -> str:
+    """Return a path as short as it can be typed here."""
+    if path is None:
+        return "none, all settings at their defaults"
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _yaml(value: Any) -> str:
+    """Return a default as a user would type it."""
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(bound, int) for bound in value):
+        return str(value[0]) if value[0] == value[1] else f"{value[0]}..{value[1]}"
+    if isinstance(value, tuple):
+        value = [kind_of(part) or part for part in value]
+    plain = TypeAdapter(Any).dump_python(value, mode="json")
+    text = yaml.safe_dump(plain, default_flow_style=True, width=1000, sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-    """Run a command line: print what a user can mend without a traceback; the exit code says what happened."""
+    """Run a command line and exit; print a `ConfigError` without its traceback."""
     try:
         code = main(None)
     except ConfigError as error:

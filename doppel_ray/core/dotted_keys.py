@@ -1,4 +1,4 @@
-"""The tree of keys that configuration sections make: listing it, assigning into it, saying what is wrong with it."""
+"""Dotted keys of nested sections: list, read and assign them, and explain validation errors."""
 
 import difflib
 import re
@@ -16,11 +16,21 @@ from doppel_ray.core.errors import ConfigError
 SECRET = re.compile(
     r"(?<=://)[^/@\s]+(?=@)|(?<=access_key=)[^&'\s]+|(?<=secret_key=)[^&'\s]+|(?<=session_token=)[^&'\s]+"
 )
-"""What a refused URL may hold that is not to be repeated: a terminal may be recorded."""
+"""Credentials in a URL, which error messages must not repeat."""
+
+
+PHRASES = {
+    "Input should be greater than or equal to": "expected at least",
+    "Input should be less than or equal to": "expected at most",
+    "Input should be greater than": "expected more than",
+    "Input should be less than": "expected less than",
+    "Input should be": "expected",
+}
+"""Part of a pydantic message -> the words of our own messages."""
 
 
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, FieldInfo]]:
-    """Every dotted key of a tree of sections: (key, annotation, pydantic's FieldInfo)."""
+    """Yield every dotted key of nested sections: (key, annotation, pydantic's FieldInfo)."""
     for name, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -30,16 +40,16 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any,
 
 
 def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean ...?`, or nothing if no known word is near."""
+    """Return `; did you mean ...?`, or an empty string if no known word is close."""
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not near:  # a right last name under a wrong section
+    if not near:  # the right name in the wrong section
         near = [key for key in known if key.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:1]
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
 def assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key of plain nested data, making the branches that lead to it."""
+    """Set a dotted key of plain nested data, creating missing branches."""
     if key.startswith("search."):  # the keys of `search` are dotted themselves
         tree.setdefault("search", {})[key.removeprefix("search.")] = value
         return
@@ -55,7 +65,7 @@ def assign(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def lookup(tree: Any, key: str) -> Any:
-    """The value at a dotted key of plain nested data; None where there is none."""
+    """Return the value at a dotted key of plain nested data; None if there is none."""
     if key.startswith("search."):
         return tree.get("search", {}).get(key.removeprefix("search."))
     for part in key.split("."):
@@ -67,9 +77,9 @@ def lookup(tree: Any, key: str) -> Any:
 
 
 def _enter(tree: Any, part: str, fresh: Any, key: str) -> Any:
-    """The branch `part` of a tree, made if it is missing; one that is no branch is replaced.
+    """Return the branch `part` of a tree, created if missing; a value that is not a branch is replaced.
 
-    `pairs.delta.pitch` replaces a `pairs.delta` that was one number; `generators.0.num_cpus` reaches into a list.
+    `pairs.delta.pitch` replaces a number at `pairs.delta`; `generators.0.num_cpus` reaches into a list.
     """
     if isinstance(tree, list):
         if int(part) > len(tree):
@@ -83,15 +93,15 @@ def _enter(tree: Any, part: str, fresh: Any, key: str) -> Any:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Every dotted key of plain nested data, branches too."""
+    """Yield every dotted key of plain nested data, including branches."""
     for key, value in tree.items():
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}.")
 
 
-def typed(text: str) -> Any:
-    """A value as typed on a command line, read as YAML; what is not YAML is text."""
+def parse_value(text: str) -> Any:
+    """Read a command line's value as YAML, or as text if it is not YAML."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -104,31 +114,37 @@ def explain(
     origins: Mapping[str, str] = types.MappingProxyType({}),
     prefix: str = "",
 ) -> str:
-    """What is wrong, a line for each fault: the key, the value found, what is allowed, and where it came from.
+    """Return a line for each fault: the key, its value, what is allowed, and the origin of the value.
 
     Args:
-        error: pydantic's.
-        model: the section, or the whole tree, that refused.
-        origins: dotted key -> the file or option that it came from.
-        prefix: where the section stands in the tree, such as "probes.".
+        error: pydantic's error.
+        model: the section that was validated.
+        origins: dotted key -> file or option that set it.
+        prefix: key of the section in the tree, such as "probes.".
     """
     known = [key for key, _, _ in leaves(model, prefix)]
     return "\n".join(_explain(fault, known, origins, prefix) for fault in error.errors())
 
 
 def _explain(fault: Any, known: list[str], origins: Mapping[str, str], prefix: str) -> str:
-    # pydantic puts the tags of unions into the path; only names of the tree and list positions are the user's.
+    # Pydantic's path includes the tags of unions; keep keys and list positions only.
     path = [str(part) for part in fault["loc"] if isinstance(part, int) or part.isidentifier() or "." in part]
     key = prefix + ".".join(path)
-    origin = next((origins[k] for k in (key, *_parents(key)) if k in origins), None)
+    # A fault of a whole section may come from any key in it, a fault of a key from the section that sets it.
+    found_in = [origin for other, origin in origins.items() if other == key or other.startswith(f"{key}.")]
+    found_in = found_in or [origins[parent] for parent in _parents(key) if parent in origins][:1]
+    origin = " and ".join(dict.fromkeys(found_in))
     where = f" (from {origin})" if origin and origin != f"--{key}" else ""
     if fault["type"] == "extra_forbidden":
         sections = {section for name in known for section in _parents(name)}
         return f"{key}: unknown key{suggestion(key, [*sorted(sections), *known])}{where}"
-    message = fault["msg"].removeprefix("Value error, ")
     found = fault.get("input")
     value = f" is {SECRET.sub('***', repr(found))}" if key and not isinstance(found, (dict, BaseModel)) else ""
-    return f"{key or 'experiment'}{value}: {message[0].lower()}{message[1:]}{where}"
+    message = fault["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    message = message.removeprefix(f"{key.rpartition('.')[2]}{value}: ")  # says the same
+    for pydantics, ours in PHRASES.items():
+        message = message.replace(pydantics, ours)
+    return f"{key}{value}{': ' if key else ''}{message[0].lower()}{message[1:]}{where}"
 
 
 def _parents(key: str) -> Iterator[str]:
@@ -138,7 +154,7 @@ def _parents(key: str) -> Iterator[str]:
 
 
 def annotation_name(annotation: Any) -> str:
-    """A type as `--help` shows it."""
+    """Return a type as `--help` shows it."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is typing.Literal:
         return "|".join(str(arg) for arg in args)

@@ -1,8 +1,8 @@
-"""The one error that a user can mend."""
+"""The error that users can fix."""
 
 
 class ConfigError(ValueError):
-    """What the user asked for cannot be done. The message names the field, the value found and what is allowed.
+    """Bad input, refused before work starts. The message names the field, its value, what is allowed and a remedy.
 
-    Command lines print the message alone, without a traceback, and exit with code 2.
+    Command lines print the message without a traceback and exit with code 2.
     """

@@ -1,4 +1,4 @@
-"""Results that are written whole or not at all."""
+"""Atomic writes, and the cache folder."""
 
 import os
 import shutil
@@ -10,23 +10,23 @@ from doppel_ray.core.errors import ConfigError
 
 
 @contextmanager
-def written(out: Path, overwrite: bool, folder_of: Collection[str] = ()) -> Iterator[Path]:
-    """A path beside `out` to write a file or a folder to, which takes its place at the end.
+def new_output(out: Path, overwrite: bool, folder_of: Collection[str] = ()) -> Iterator[Path]:
+    """Yield a temporary path beside `out`, and move what was written there to `out` at the end.
 
-    What was written before an error, or ctrl-C, is removed.
+    Removes the temporary path after an error or ctrl-C.
 
     Args:
-        out: where the result shall be; its folder is made.
-        overwrite: replace what is there.
-        folder_of: the files of a result that is a folder. A folder that holds anything else is never replaced.
+        out: path of the resulting file or folder; its parent is created.
+        overwrite: replace what is at `out`.
+        folder_of: for a folder, the names it may hold; a folder with any other file is never replaced.
 
     Raises:
-        ConfigError: there is something at `out` that may not be replaced, or it cannot be written to.
+        ConfigError: `out` may not be replaced, or cannot be written.
     """
     if out.exists() and not overwrite:
-        raise ConfigError(f"--out {out} exists; choose another name, or --overwrite it")
+        raise ConfigError(f"--out {out} exists; choose another name, or add --overwrite")
     if out.is_dir() and (not folder_of or {path.name for path in out.iterdir()} - set(folder_of)):
-        raise ConfigError(f"--out {out} is a folder of other things, which is not overwritten; choose another name")
+        raise ConfigError(f"--out {out} is a folder with other files, which are never overwritten; choose another name")
     partial = out.with_name(f".{os.getpid()}.{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def written(out: Path, overwrite: bool, folder_of: Collection[str] = ()) -> Iter
 
 
 def replace(file: Path, text: str) -> None:
-    """Write a text file in place of one that may be there: whoever reads it meets the old text or the new one."""
+    """Write a text file atomically: readers see the old text or the new one."""
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(text)
     partial.replace(file)
@@ -58,6 +58,9 @@ def _remove(path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """`$DOPPEL_RAY_CACHE`, or `doppel_ray` in the user's cache folder. It may not exist yet."""
+    """Return the folder for compiled programs and decoded sounds; it may not exist yet.
+
+    `$DOPPEL_RAY_CACHE`, or `doppel_ray` in the user's cache folder.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("DOPPEL_RAY_CACHE") or Path(home) / "doppel_ray")

@@ -1,15 +1,11 @@
-"""What this package logs, into a file of a trial."""
+"""Log files of trials."""
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def log_to(file: Path) -> logging.Handler:
-    """Send what this package logs in this process to a file too, if its folder is on this machine."""
+    """Also log this package's messages to a file, or to standard error if its folder is not on this machine."""
     handler: logging.Handler = logging.FileHandler(file) if file.parent.is_dir() else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("doppel_ray")

@@ -1,8 +1,8 @@
-"""Object storage: a place in an S3 bucket, and what can be done there. Only this module knows `pyarrow.fs`.
+"""Object storage: read, write, list and delete objects below a path in an S3 bucket, by `pyarrow.fs`.
 
-A place is a URL as pyarrow writes it: `s3://BUCKET/PREFIX`, and for a server other than Amazon's
-`?endpoint_override=HOST:PORT&scheme=http` (or AWS_ENDPOINT_URL_S3). Credentials come from AWS's own environment
-variables and files, and never from a URL, which is written down. An object is written whole or not at all.
+A path is a URL as pyarrow writes it: `s3://BUCKET/PREFIX`, and for a server other than Amazon's
+`?endpoint_override=HOST:PORT&scheme=http` (or AWS_ENDPOINT_URL_S3). Credentials come from AWS's environment variables
+and files, never from the URL, which run folders record. Writes are atomic.
 """
 
 import contextlib
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 SCHEME = "s3://"
 OPTIONS = ("endpoint_override", "region", "scheme")
 ENDPOINTS, REGIONS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), ("AWS_REGION", "AWS_DEFAULT_REGION")
-CONNECT, ANSWER = 5.0, 10.0
-"""Seconds after which a server that cannot be reached, or has sent nothing, is tried again; three times in all."""
-LIMIT = 60.0
-"""Seconds within which a place must have shown that it can be used."""
+CONNECT_SECONDS, REQUEST_SECONDS = 5.0, 10.0
+"""Timeouts of a connection and a request; pyarrow tries three times."""
+CHECK_SECONDS = 60.0
+"""Timeout of `S3Path.check`."""
 CREDENTIALS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-NO_BUCKET = "there is no such bucket: make it, or mend run.storage"
+NO_BUCKET = "the bucket does not exist: create it, or change run.storage"
 REMEDIES = {
     "NO_SUCH_BUCKET": NO_BUCKET,
     "not found": NO_BUCKET,
     "ACCESS_DENIED": f"access is denied: {CREDENTIALS}, and allow ListBucket, GetObject, PutObject and DeleteObject",
-    "INVALID_ACCESS_KEY_ID": f"the access key is not known there: {CREDENTIALS}",
+    "INVALID_ACCESS_KEY_ID": f"the server does not know the access key: {CREDENTIALS}",
     "SIGNATURE_DOES_NOT_MATCH": f"the secret key is wrong: {CREDENTIALS}",
     "ExpiredToken": "the credentials have expired: get new ones",
     "PermanentRedirect": "the bucket is in another region: add ?region=REGION to run.storage",
-    "NETWORK_CONNECTION": "the server does not answer: mend endpoint_override or AWS_ENDPOINT_URL_S3, or the network",
+    "NETWORK_CONNECTION": "the server does not answer: check endpoint_override or AWS_ENDPOINT_URL_S3, and the network",
 }
-"""Part of an error of pyarrow's -> what it means, and how to mend it."""
+"""Part of a pyarrow error -> its meaning and a remedy."""
 
 
 def is_s3(text: object) -> bool:
-    """Whether this names a place in object storage, and not a folder."""
+    """Return whether this is an `s3://` URL, not a folder."""
     return str(text).startswith(SCHEME)
 
 
@@ -52,7 +52,7 @@ class Entry:
 
     Attributes:
         size: in bytes.
-        written: seconds since 1970, by the server's clock.
+        written: time of the last write in seconds since 1970, by the server's clock.
     """
 
     size: int
@@ -61,12 +61,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class S3Path:
-    """A bucket, or what lies below a prefix in it.
+    """A bucket, or a prefix in it.
 
     Attributes:
-        bucket: its name.
-        path: the prefix, without slashes at its ends.
-        options: of the URL, which say how to reach the server.
+        bucket: name of the bucket.
+        path: the prefix, without leading or trailing slashes.
+        options: options of the URL that say how to reach the server.
     """
 
     bucket: str
@@ -75,17 +75,17 @@ class S3Path:
 
     @classmethod
     def parse(cls, url: str) -> "S3Path":
-        """From a URL.
+        """Parse a URL.
 
         Raises:
-            ConfigError: it names no bucket, has an option that is not known, or holds credentials.
+            ConfigError: it names no bucket, has an unknown option, or contains credentials.
         """
         parts = urlsplit(url)
         options = tuple(parse_qsl(parts.query, keep_blank_values=True))
         if not is_s3(url) or not parts.netloc:
             raise ConfigError(f"expected s3://BUCKET/PREFIX, found {url!r}")
         if "@" in parts.netloc or {name for name, _ in options} & {"access_key", "secret_key", "session_token"}:
-            raise ConfigError(f"credentials do not belong into a URL, which is written down: {CREDENTIALS}")
+            raise ConfigError(f"credentials do not belong in a URL, which run folders record: {CREDENTIALS}")
         for name, _ in options:
             if name not in OPTIONS:
                 raise ConfigError(f"the URL has an unknown option {name}; expected {', '.join(OPTIONS)}")
@@ -116,16 +116,18 @@ class S3Path:
             given["region"] = region or fs.resolve_s3_region(self.bucket)
         elif "://" in endpoint:
             given["scheme"], _, given["endpoint_override"] = endpoint.rstrip("/").partition("://")
-        return fs.S3FileSystem(connect_timeout=CONNECT, request_timeout=ANSWER, allow_delayed_open=True, **given)
+        return fs.S3FileSystem(
+            connect_timeout=CONNECT_SECONDS, request_timeout=REQUEST_SECONDS, allow_delayed_open=True, **given
+        )
 
     def _key(self, name: str) -> str:
-        """A path as pyarrow writes it; of no name, that of this place."""
+        """Return pyarrow's path of a name below this one; of this path itself for an empty name."""
         return "/".join(filter(None, (self.bucket, self.path, name)))
 
-    # Each raises OSError where the server cannot be reached, or refuses: see `explained`.
+    # Each raises OSError if the server cannot be reached or refuses: see `explain_error`.
 
     def entries(self) -> dict[str, Entry]:
-        """Every object below, by its name relative to this place."""
+        """Return every object below this path, by its relative name."""
         from pyarrow import fs
 
         top = self._key("")
@@ -135,11 +137,11 @@ class S3Path:
             for info in found
             if info.type == fs.FileType.File
         }
-        # A key may hold `..`, and would name a file elsewhere.
+        # A key may contain `..` and would name a file outside the run's folder.
         return {name: entry for name, entry in entries.items() if not name.startswith("../")}
 
     def read(self, name: str) -> bytes | None:
-        """An object; None: there is none."""
+        """Return an object's content; None if it does not exist."""
         try:
             with self._files.open_input_stream(self._key(name)) as file:
                 return file.read()
@@ -147,52 +149,52 @@ class S3Path:
             return None
 
     def write(self, name: str, content: bytes) -> None:
-        """Write an object, in place of one of this name."""
-        # In one piece: where writing breaks off, a stream that is closed would leave a shorter object.
+        """Write an object, replacing one of the same name."""
+        # One write: closing a stream after a failed later write would leave a truncated object.
         with self._files.open_output_stream(self._key(name)) as file:
             file.write(content)
 
     def delete(self, name: str) -> None:
-        """Delete an object, if it is there."""
+        """Delete an object if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._files.delete_file(self._key(name))
 
-    def check(self, limit: float = LIMIT) -> None:
-        """Write an object here, read it, list it and delete it.
+    def check(self, limit: float = CHECK_SECONDS) -> None:
+        """Check that objects can be written, read, listed and deleted here.
 
         Args:
             limit: seconds that this may take.
 
         Raises:
-            ConfigError: it cannot be done; says why, and how to mend it.
+            ConfigError: they cannot; gives the reason and a remedy.
         """
         failed: list[OSError] = []
         name, content = f"check-{os.getpid()}", os.urandom(16)
 
-        def tried() -> None:
+        def use() -> None:
             try:
                 self.write(name, content)
                 if self.read(name) != content or name not in self.entries():
-                    raise OSError("what was written there is not what is read")
+                    raise OSError("an object that was written reads back differently")
                 self.delete(name)
             except OSError as error:
                 failed.append(error)
 
-        attempt = threading.Thread(target=tried, daemon=True, name="check of storage")
+        attempt = threading.Thread(target=use, daemon=True, name="check of storage")
         attempt.start()
         attempt.join(limit)
         if attempt.is_alive():
-            raise ConfigError(f"{self} cannot be used: no answer within {limit:.0f} s; mend the URL, or the network")
+            raise ConfigError(f"{self} cannot be used: no answer within {limit:.0f} s; check the URL and the network")
         if failed:
-            raise ConfigError(f"{self} cannot be used: {explained(failed[0])}")
+            raise ConfigError(f"{self} cannot be used: {explain_error(failed[0])}")
 
 
 def _environment(names: tuple[str, ...]) -> str | None:
-    """The first of these variables that is set."""
+    """Return the first of these environment variables that is set."""
     return next(filter(None, map(os.environ.get, names)), None)
 
 
-def explained(error: OSError) -> str:
-    """What an error of a place means and how to mend it, in one sentence."""
+def explain_error(error: OSError) -> str:
+    """Return the meaning of a storage error and a remedy, in one sentence."""
     known = (meaning for part, meaning in REMEDIES.items() if part in str(error))
     return next(known, str(error).partition(" (Request ID")[0])

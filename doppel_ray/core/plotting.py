@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written: PNG to look at, SVG to print."""
+"""Style of all figures, and writing them as PNG and SVG."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
+"""Okabe and Ito's palette, distinguishable for colour-blind readers."""
 
 GREY = "#6E6E6E"
-"""Of what is there for reference."""
+"""Colour of references and baselines."""
 
 DPI = 150
 
@@ -33,14 +33,14 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.3,
     "legend.fontsize": 8,
     "legend.frameon": False,
-    "svg.fonttype": "none",  # text that stays text
-    "svg.hashsalt": "doppel_ray",  # the same figure is the same file
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "doppel_ray",  # identical figures give identical files
 }
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Figures that are made and written in here look alike; whatever else draws in this process is left alone."""
+    """Apply this package's style to figures made and written in this context."""
     with matplotlib.rc_context(STYLE):
         yield
 
@@ -48,8 +48,8 @@ def styled() -> Iterator[None]:
 def panels(
     columns: int, rows: int = 1, width: float = 4.2, height: float = 3.4, share: bool = False
 ) -> "tuple[Figure, list[list[Axes]]]":
-    """A figure of so many panels of so many inches; `share`: all have the same axes."""
-    from matplotlib.figure import Figure  # not pyplot: figures that no window shows, and that nothing keeps
+    """Return a figure and its panels, each `width` by `height` inches; `share` gives all panels the same axes."""
+    from matplotlib.figure import Figure  # pyplot would keep figures in memory
 
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share)
@@ -57,12 +57,12 @@ def panels(
 
 
 def title(figure: "Figure", text: str) -> None:
-    """A title above all panels, where reading begins."""
+    """Set a left-aligned title above all panels."""
     figure.suptitle(text, x=0.01, ha="left")
 
 
 def legend(figure: "Figure", axis: "Axes", columns: int = 6) -> None:
-    """The legend of a panel below all of them, where it hides nothing."""
+    """Put the legend of one panel below all panels."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, commit, machine, command."""
+"""Record where results come from: versions, commit, machine, command."""
 
 import importlib.metadata
 import os
@@ -16,7 +16,7 @@ PACKAGES = ("ray", "torch", "torchaudio", "numpy", "pyarrow", "scikit-learn")
 
 
 def gather() -> dict[str, Any]:
-    """What this process runs on and from, as plain data."""
+    """Return versions, commit, machine and command of this process as plain data."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
@@ -31,13 +31,13 @@ def gather() -> dict[str, Any]:
 
 
 def _module() -> str:
-    """The module that is being run; of a package, its own name and not `__main__`."""
+    """Return the name of the running module; for a package's `__main__`, the package."""
     file = Path(sys.argv[0])
     return f"doppel_ray.{file.parent.name if file.stem == '__main__' else file.stem}"
 
 
 def commit() -> str | None:
-    """The git commit of this code, with `+changes` if the working tree differs; None outside a checkout."""
+    """Return the git commit of this code, with `+changes` if the working tree differs; None outside a checkout."""
     here = Path(__file__).parent
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
@@ -56,7 +56,7 @@ def commit() -> str | None:
 
 
 def _version(package: str) -> str | None:
-    """None if it is not installed, as Ray need not be where models are only used."""
+    """Return a package's version; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""The base of every configuration section, and the one error a user can mend.
+"""Base class and types of configuration sections.
 
-A section is defined beside the code that reads it; `doppel_ray.config` only puts the sections together.
+A section is defined beside the code that reads it; `doppel_ray.config.experiment` combines them.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ def _as_text(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_text)]
-"""Names such as those of folds, which YAML may take for numbers: `[1, 2]` is `["1", "2"]`."""
+"""Names such as those of folds, which YAML may read as numbers: `[1, 2]` becomes `("1", "2")`."""
 
 
 def _as_range(value: Any) -> Any:
@@ -32,13 +32,13 @@ def _as_range(value: Any) -> Any:
 
 
 Range = Annotated[tuple[int, int], BeforeValidator(_as_range)]
-"""The least and the most of something: `4` is 4..4, `1..4` from 1 to 4."""
+"""Smallest and largest count: `4` means 4..4, `1..4` from 1 to 4."""
 
 
 class Section(BaseModel):
-    """A frozen, typed group of settings.
+    """A frozen, typed group of settings; unknown keys are refused.
 
-    Unknown keys are refused. The docstring under a field is its description: it becomes the field's `--help` text.
+    The docstring under a field becomes its `--help` text.
     """
 
     model_config = ConfigDict(
@@ -51,5 +51,5 @@ class Section(BaseModel):
 
 
 def kind_of(value: Any) -> Any:
-    """The `kind` of a section that is one of several, or of the plain data of one."""
+    """Return the `kind` of a section, or of its plain data."""
     return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)

@@ -1,14 +1,14 @@
-"""How scores are named: test scores are reported, validation scores choose."""
+"""Column names of scores. Trials and checkpoints are chosen by validation scores; test scores are only reported."""
 
 VALID = "_valid"
-"""Suffix of a validation score, which chooses; the column without it is the test score, which is reported."""
+"""Suffix of a validation score; the column without it is the test score."""
 
 
 def reported(metric: str) -> str:
-    """Return the column that is reported of what `metric` has chosen: of a validation score, the test score."""
+    """Return the column to report for a choice by `metric`: the test score of a validation score."""
     return metric.removesuffix(VALID)
 
 
 def is_test(metric: str) -> bool:
-    """Return whether a column is a score of test examples."""
+    """Return whether a column is a test score."""
     return metric.startswith("probe/") and metric.count("/") > 1 and not metric.endswith(VALID)

@@ -11,19 +11,20 @@ from doppel_ray.core.schema import Section
 
 
 class FrontendConfig(Section):
-    """How sound becomes what the encoder reads."""
+    """Features computed from sound, which the encoder reads."""
 
     kind: Literal["vggish", "clar", "raw"] = "vggish"
-    """vggish: log-mel as VGGish defines it: 25 ms Hann window, 10 ms hop, magnitude, HTK bands, log(x + 0.01).
-    clar: CLAR's three channels, magnitude in dB, phase, mel in dB, each of 128 bins from 40 to 8000 Hz, 8 ms hop.
-    raw: the waveform."""
+    """Features that the encoder reads. vggish: VGGish's log-mel spectrogram (25 ms Hann window, 10 ms hop, magnitude,
+    HTK bands, log(x + 0.01)). clar: CLAR's three channels (magnitude in dB, phase, mel in dB), each of 128 bins from 40
+    to 8000 Hz with 8 ms hop. raw: the waveform."""
     mels: int = Field(default=64, ge=1)
-    """vggish: mel bands, from 125 to 7500 Hz."""
+    """vggish: number of mel bands, from 125 to 7500 Hz."""
     window: float = Field(default=0.016, gt=0.0, le=0.128)
-    """clar: Hann window in seconds, zero-padded to an FFT of 0.128 s. CLAR's paper says 0.016; its code, 0.128."""
+    """clar: length of the Hann window in seconds, zero-padded to an FFT of 0.128 s. CLAR's paper has 0.016, its code
+    0.128."""
     where: Literal["generator", "trainer"] = "generator"
-    """Who computes the features: the generators, beside the synthesizer, so that features travel and not sound; or the
-    trainer, on its own device, so that sound travels and the generators have less to do."""
+    """Where features are computed. generator: by the generators, which then send features. trainer: by the train
+    workers, on their own device; the generators send sound and have less work."""
 
     def build(self, sample_rate: int) -> "Frontend":
         """The frontend for sound at `sample_rate` Hz.

@@ -30,14 +30,15 @@ LEVELS = 2**20 + 4
 
 
 class ScheduleConfig(Section):
-    """How δ moves from `pairs.delta`, where a run begins, over its indices."""
+    """How δ changes during a run, starting from `pairs.delta`."""
 
     kind: Literal["constant", "linear", "cosine", "steps"] = "constant"
-    """linear, cosine: to `end` at the end of the run. steps: as `steps` has it."""
+    """How δ changes during a run. constant: it does not. linear, cosine: from pairs.delta to `end`. steps: to the
+    values of `steps`."""
     end: Delta | None = None
-    """δ at the end of the run (linear, cosine); of the same form as pairs.delta: a number, or the same groups."""
+    """linear, cosine: δ at the end of the run, in the form of pairs.delta (a number, or the same groups)."""
     steps: dict[float, Delta] = Field(default={})
-    """Share of the run -> δ from there on (steps), such as {0.5: 0.1, 0.75: 0.05}."""
+    """steps: fraction of the run and the δ from then on, such as {0.5: 0.1, 0.75: 0.05}."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ScheduleConfig":
@@ -55,20 +56,20 @@ class ScheduleConfig(Section):
 
 
 class PairsConfig(Section):
-    """What a positive pair is."""
+    """Positive pairs: two sounds that training pulls together, made from perturbed synthesizer parameters."""
 
     delta: Delta = 0.25
-    """δ, the strength of the perturbation of the synthesizer's parameters: one number, or one per parameter group."""
+    """Strength δ, from 0 to 1, of the perturbation that makes the two sounds of a pair differ: one number for all
+    synthesizer parameters, or a mapping of parameter groups, such as {pitch: 0.1, mix: 0.3}."""
     schedule: ScheduleConfig = ScheduleConfig()
     noise: Noise = "shared"
-    """White noise of the synthetic sounds. shared: one buffer for all sounds, as published. view: a draw for each view
-    of each pair. There is no noise that the two views of a pair share alone: training would find it and learn nothing
-    else."""
+    """White noise in synthetic sounds. shared: the same noise in all sounds, as in the paper. view: new noise for each
+    sound. (Noise shared only by the two sounds of a pair would give the pair away, so it is not offered.)"""
     layers: int = Field(default=1, ge=1, le=16)
-    """Synthetic sounds heard at once in each view, every one perturbed on its own, at levels from -12 to 0 dB
-    drawn for each view."""
+    """Number of synthetic sounds mixed into each view, each perturbed independently, at random levels from -12 to
+    0 dB."""
     reuse: int | None = Field(default=None, ge=2)
-    """Draw from so many pairs only, over and over; null: every pair is fresh, for ever."""
+    """Size of a fixed set of pairs to train on repeatedly; null: every pair is new."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "PairsConfig":

@@ -68,21 +68,21 @@ def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
 
 
 class EncoderConfig(Section):
-    """The network whose output the probes read."""
+    """The network that is trained and whose embeddings are probed."""
 
     kind: Literal["resnet18", "resnet18_1d", "cnn", "framenet"] = "resnet18"
-    """resnet18: He et al. (2016), without its last layer. resnet18_1d: CLAR's, with kernels of 9, on waveforms.
-    cnn: four strided convolutions, for quick runs. framenet: the same, all of them read, and a layer over all bands of
-    a frame, as in BYOL-A."""
+    """Network. resnet18: ResNet-18 (He et al., 2016) without its last layer. resnet18_1d: CLAR's ResNet-18 on
+    waveforms, with kernels of 9. cnn: four strided convolutions, for quick runs. framenet: cnn with the outputs of all
+    its layers and a layer over all bands of a frame, as in BYOL-A."""
     width: int = Field(default=64, ge=8, le=1024)
-    """Channels of the first stage (each later stage doubles them); 64 is ResNet-18's own."""
+    """Channels of the first stage, doubled by each later stage; ResNet-18 has 64."""
     representation: Literal["pooled", "projected"] = "pooled"
-    """What the probes read. pooled: the encoder's output, as in CLAR. projected: the head's, as in the published Audio
-    Doppelgängers, whose 512-d output is the last linear layer of its ResNet-18."""
+    """Embedding that probes evaluate. pooled: the encoder's output, as in CLAR. projected: the head's output, as in the
+    published Audio Doppelgängers, whose 512-d output is the last linear layer of its ResNet-18."""
     reading: Literal["windows", "whole"] = "windows"
-    """How a recording longer than training's sounds is read. windows: in windows of that length, whose representations
-    are averaged. whole: at once, so that what the encoder pools over time is pooled over all of it; one longer than a
-    minute in parts of a minute, whose representations are averaged."""
+    """How to embed recordings longer than the training sounds. windows: average over windows of the training length.
+    whole: at once, pooling over the whole recording; recordings longer than a minute: average over parts of a
+    minute."""
 
     @property
     def domain(self) -> Domain:

@@ -9,19 +9,20 @@ from doppel_ray.core.schema import Section
 
 
 class HeadConfig(Section):
-    """What stands between the encoder and the objective while training.
+    """Projection head between the encoder and the objective, used in training only.
 
     CLAR's is `{kind: mlp, hidden: 512, layers: 2, size: 128}`: 512 -> 512 -> 512 -> 128.
     """
 
     kind: Literal["none", "linear", "mlp"] = "linear"
-    """linear: one layer, the last of the published ResNet-18. mlp: hidden layers with batch norm and ReLU. none."""
+    """none: the objective reads the encoder's output.
+    linear: one layer, the last of the published ResNet-18. mlp: hidden layers with batch norm and ReLU."""
     hidden: int = Field(default=512, ge=1)
-    """Width of each hidden layer (mlp)."""
+    """mlp: width of each hidden layer."""
     layers: int = Field(default=1, ge=1, le=8)
-    """Hidden layers (mlp)."""
+    """mlp: number of hidden layers."""
     size: int = Field(default=512, ge=2)
-    """Width of the output (linear, mlp)."""
+    """linear, mlp: width of the output."""
 
     def build(self, inputs: int) -> nn.Module:
         if self.kind == "none":

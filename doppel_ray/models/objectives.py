@@ -27,23 +27,23 @@ COLLAPSED_RANK = 1.05
 
 
 class ObjectiveConfig(Section):
-    """What training minimises."""
+    """The loss that training minimises."""
 
     kind: Literal["alignment_uniformity", "nt_xent", "cross_entropy", "joint"] = "alignment_uniformity"
-    """alignment_uniformity: Wang and Isola (2020), as the paper. nt_xent: SimCLR's, and CLAR's without labels.
-    cross_entropy: labels alone (supervised CLAR). joint: nt_xent and cross-entropy together (CLAR)."""
+    """alignment_uniformity: Wang and Isola (2020), as in the paper. nt_xent: SimCLR's contrastive loss.
+    cross_entropy: classification of labels (supervised CLAR). joint: nt_xent plus cross_entropy (CLAR)."""
     alpha: float = Field(default=2.0, gt=0.0)
-    """Power of the distance in the alignment term (alignment_uniformity)."""
+    """alignment_uniformity: power of the distance in the alignment term."""
     t: float = Field(default=2.0, gt=0.0)
-    """Scale of the Gaussian potential in the uniformity term (alignment_uniformity)."""
+    """alignment_uniformity: scale of the Gaussian potential in the uniformity term."""
     alignment_weight: float = Field(default=1.0, ge=0.0)
-    """Weight of the alignment term (alignment_uniformity)."""
+    """alignment_uniformity: weight of the alignment term."""
     uniformity_weight: float = Field(default=1.0, ge=0.0)
-    """Weight of the uniformity term (alignment_uniformity)."""
+    """alignment_uniformity: weight of the uniformity term."""
     temperature: float = Field(default=0.5, gt=0.0)
-    """Temperature of the softmax (nt_xent, joint); CLAR's is 0.5."""
+    """nt_xent, joint: temperature of the softmax; CLAR has 0.5."""
     cross_entropy_weight: float = Field(default=1.0, ge=0.0)
-    """Weight of each view's cross-entropy beside NT-Xent (joint)."""
+    """joint: weight of each view's cross-entropy relative to NT-Xent."""
 
     @property
     def needs_labels(self) -> bool:

@@ -17,37 +17,39 @@ SGD_REFERENCE = 256
 
 
 class OptimConfig(Section):
-    """How the weights move."""
+    """Optimizer, learning rate and weight averaging."""
 
     kind: Literal["sgd", "adam", "adamw", "lars"] = "sgd"
-    """sgd: the paper's, without momentum. adam: Kingma and Ba (2015). adamw: Loshchilov and Hutter (2019), with the
-    weight decay apart from the gradient. lars: You et al. (2017), around `base`; CLAR's is around Adam."""
+    """Optimizer. sgd: as in the paper. adam: Kingma and Ba (2015). adamw: Adam with decoupled weight decay (Loshchilov
+    and Hutter, 2019). lars: layer-wise scaling of the steps of `base` (You et al., 2017); CLAR uses it with adam."""
     base: Literal["sgd", "adam"] = "sgd"
-    """What takes the step that LARS has scaled (lars)."""
+    """lars: optimizer whose steps are scaled."""
     trust: float = Field(default=0.02, gt=0.0)
-    """Share of its own norm that a weight may move in a step of the base (lars); CLAR's library has 0.02."""
+    """lars: trust coefficient, the size of a step relative to the norm of the weights; CLAR's library has 0.02."""
     lr: float = Field(default=0.12, gt=0.0)
-    """Learning rate at `reference_batch` pairs; multiplied by the real ratio train.batch_size / reference_batch."""
+    """Learning rate for batches of `reference_batch` pairs; multiplied by train.batch_size / reference_batch."""
     reference_batch: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
-    """Batch size that `lr` is meant for; null: use `lr` as it is. auto: 256 for sgd, as published, and null for the
+    """Batch size that `lr` refers to; null: use `lr` without scaling. auto: 256 for sgd, as published, and null for the
     others, whose steps do not grow with the gradient."""
     weight_decay: float = Field(default=1e-6, ge=0.0)
     """Weight decay."""
     exclude_norm_and_bias: bool | None = None
-    """Leave biases and the scales and shifts of norms out of the weight decay; null: lars does, the others don't."""
+    """Whether biases and the parameters of normalisation layers have no weight decay; null: true for lars, else
+    false."""
     momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Momentum (sgd, and lars around it)."""
+    """Momentum of sgd, also as the base of lars."""
     schedule: Literal["constant", "multistep", "cosine"] = "multistep"
-    """multistep: x `gamma` at each of `milestones`, as the paper. cosine: down to 0."""
+    """How the learning rate changes. constant: it does not. multistep: multiplied by `gamma` at each of `milestones`,
+    as in the paper. cosine: decays to 0."""
     milestones: tuple[float, ...] = (0.775, 0.85, 0.925)
-    """Shares of the run at which the learning rate drops, rising (multistep)."""
+    """multistep: fractions of the run at which the learning rate drops, in increasing order."""
     gamma: float = Field(default=0.1, gt=0.0, le=1.0)
-    """What the learning rate is multiplied by at each milestone (multistep)."""
+    """multistep: factor of the learning rate at each milestone."""
     warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of the run over which the learning rate climbs linearly from 0."""
+    """Fraction of the run in which the learning rate rises linearly from 0."""
     ema: float | None = Field(default=None, ge=0.0, lt=1.0)
-    """Decay per step of a running average of the weights, such as 0.999, which checkpoints then hold, with batch-norm
-    statistics of its own; null: none is kept."""
+    """Decay per step of a moving average of the weights, such as 0.999; checkpoints then contain the average, with its
+    own batch-norm statistics. null: no average."""
 
     @field_validator("milestones")
     @classmethod

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for short, key in (("tasks", "probes.tasks"), ("protocol", "probes.protocol.kind")):
         if (given := getattr(args, short)) is not None:
             args.overrides[key] = given
-    probes = cli.section("probes", ProbesConfig, args.overrides)
+    probes = cli.parse_section("probes", ProbesConfig, args.overrides)
     probes.check(checkpoint.recipe(args.checkpoint).synth.sample_rate)
     if not probes.tasks:
         raise ConfigError("probes.tasks is empty: there is nothing to ask")
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         span = f"{show(low)} to {show(high)}" if low is not None else ""
         beside = (scores.get(f"{name}{VALID}"), *baselines)
         table.add_row(task, metric, show(value), span, *("" if given is None else show(given) for given in beside))
-    cli.screen().print(table)
+    cli.console().print(table)
     if pairs is not None:
         print(
             f"untrained: the same encoder before its first step, with batch-norm statistics of {pairs:.0f} of its pairs"

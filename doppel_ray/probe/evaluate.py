@@ -37,38 +37,38 @@ Embedded = tuple[np.ndarray, dict[int, str]]
 
 
 class ProbesConfig(Section):
-    """What each checkpoint is asked."""
+    """Probes, which score the embeddings of each checkpoint on tasks."""
 
     tasks: TaskConfigs = Field(
         default=(Factors(),),
-        description="What to ask, each a kind or a mapping such as {kind: hear, root: DIR}; an empty list: no probes. "
-        + "; ".join(f"{kind}: {about}" for kind, about in TASKS.items())
-        + ".",
+        description="Tasks that score each checkpoint, each a kind or a mapping such as {kind: hear, root: DIR}; []: "
+        "no probes. Kinds: " + ", ".join(f"{kind} ({about})" for kind, about in TASKS.items()) + ".",
     )
     root: Path | None = None
-    """Folder of the recordings, where a task does not say its own."""
+    """Folder of the recordings, for tasks without a root of their own."""
     every: int | Literal["best", "last"] = 1
-    """Epochs between probes; or best: those whose loss is the lowest yet; or last. The last epoch is always probed."""
+    """When to probe: every N epochs, best (each epoch with the lowest loss so far) or last (only the last epoch). The
+    last epoch is always probed."""
     protocol: NamedProtocol = ProtocolConfig()
-    """How tasks are asked that do not say it themselves."""
+    """Probe, for tasks without a protocol of their own."""
     test_folds: Names | None = Field(default=None, min_length=1)
-    """Folds of recordings to test on, each with a probe of all the others; null: every one in turn. [5] keeps
-    unseen what source.recordings.folds [1, 2, 3, 4] has left out of training."""
+    """Folds to test on, each with a probe trained on all other folds; null: every fold in turn. [5] tests on unseen
+    recordings if source.recordings.folds is [1, 2, 3, 4]."""
     unreadable: Unreadable = "refuse"
-    """What to do about a recording that cannot be read."""
+    """What to do about an unreadable recording. refuse: stop before training starts. skip: leave it out and log it."""
     cache: float = Field(default=4.0, ge=0.0)
-    """GB of decoded recordings that are kept on disk, in $DOPPEL_RAY_CACHE or the user's cache folder, so that the next
-    probe need not decode them; 0: none."""
+    """Size of the disk cache of decoded recordings in GB, in $DOPPEL_RAY_CACHE or the user's cache folder; 0: no
+    cache."""
     actors: int = Field(default=1, ge=1, le=256)
-    """Processes that share the sounds of a task, each with `cpus` and `gpus`; 1: the probe does it all itself."""
+    """Number of processes that embed a task's sounds in parallel, each with `cpus` and `gpus`; 1: the probe itself."""
     cpus: float = Field(default=1.0, gt=0.0)
-    """CPUs that a probe reserves, outside the trial's own."""
+    """CPUs reserved for a probe, in addition to the trial's."""
     gpus: float = Field(default=0.0, ge=0.0)
-    """GPUs that a probe reserves; 0: it runs on the CPU."""
+    """GPUs reserved for a probe; 0: run on the CPU."""
     projector: int = Field(default=1000, ge=0)
-    """Sounds of the first task whose embeddings, those of the newest probe, TensorBoard's projector shows; 0: none."""
+    """Number of sounds of the first task whose newest embeddings TensorBoard's projector shows; 0: none."""
     timeout: float = Field(default=600.0, gt=0.0)
-    """Seconds after which a probe is given up, from when it was asked for; the trial goes on, its row is marked."""
+    """Seconds from request until a probe is cancelled; the trial continues, and its metrics are marked."""
 
     def build(self) -> list[Task]:
         """The tasks, in which everything that an entry leaves open is as it is here."""

@@ -36,23 +36,23 @@ from doppel_ray.probe.validation import parts
 
 
 class ProtocolConfig(Section):
-    """How a task's questions are put to embeddings."""
+    """The probe that predicts labels from embeddings."""
 
     kind: Literal["linear", "mlp", "knn"] = "linear"
-    """linear: logistic or ridge regression. mlp: HEAR's shallow networks, for final numbers. knn: nearest
-    neighbours."""
+    """linear: logistic or ridge regression. mlp: HEAR's shallow networks,
+    for final results. knn: nearest neighbours."""
     neighbours: int = Field(default=10, ge=1)
-    """knn: training examples that vote on a test example."""
+    """knn: number of training examples that vote on a test example."""
     grid_points: int = Field(default=8, ge=1, le=16)
-    """mlp: how many of HEAR's 16 combinations are tried, drawn at random; HEAR tries 8."""
+    """mlp: number of HEAR's 16 hyperparameter combinations to try, drawn at random; HEAR tries 8."""
     max_epochs: int = Field(default=500, ge=1)
-    """mlp: epochs after which a network that still gets better is stopped; HEAR's is 500, that of its fast grid 10
-    or 50."""
+    """mlp: largest number of epochs per network; HEAR has 500, its fast grid 10 or 50."""
     selection: Literal["first_split", "each_split"] = "first_split"
-    """mlp: first_split chooses the combination once, as HEAR does: the test folds of the other splits take part in
-    that choice, though never in fitting. each_split chooses anew in every fold, and takes as many times longer."""
+    """mlp: when hyperparameters are chosen. first_split: once, on the first split, as HEAR does; test folds of other
+    splits then take part in the choice, but never in fitting. each_split: for every split, which takes as many times
+    longer."""
     seed: int = Field(default=0, ge=0)
-    """Of the networks' initial weights, the order of their batches, and the bootstrap."""
+    """Random seed of initial weights, batch order and bootstrap."""
 
 
 NamedProtocol = Annotated[

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse(argv)
     if args.out is None and any(map(is_s3, args.runs)):
         raise ConfigError("a run in object storage needs a place for its report: add --out PATH")
-    console = cli.screen()
+    console = cli.console()
     with tempfile.TemporaryDirectory() as scratch:
         runs = [read(_folder(run, Path(scratch, str(number)), console)) for number, run in enumerate(args.runs)]
         if len({run.folder.resolve() for run in runs}) < len(runs):

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from doppel_ray.config.search import label
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.files import written
+from doppel_ray.core.files import new_output
 from doppel_ray.report.leaderboard import rows_table, settings_table, show, table, trials_table, write_csv
 from doppel_ray.report.notes import chosen_on_test
 from doppel_ray.report.study import Study, study
@@ -67,7 +67,7 @@ def write(subject: Study, page: Path) -> None:
     figures = list(draw(subject))
     alone = page.name != PAGE
     html = render(subject, figures, {} if alone else FILES)
-    with written(page, overwrite=True) as partial:
+    with new_output(page, overwrite=True) as partial:
         partial.write_text(html)
     if alone:
         return

@@ -105,7 +105,7 @@ def extended_experiment(folder: Path, overrides: Mapping[str, str]) -> Experimen
                 f"--extend adds trials to a sweep, and --{key} would change the existing ones; "
                 f"it takes {', '.join(f'--{name}' for name in EXTENDABLE)}"
             )
-        dotted_keys.assign(plain, key, dotted_keys.typed(text))
+        dotted_keys.assign(plain, key, dotted_keys.parse_value(text))
     return validate_experiment(plain, {key: f"--{key}" for key in overrides})
 
 

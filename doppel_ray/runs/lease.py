@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.object_storage import S3Path, explained
+from doppel_ray.core.object_storage import S3Path, explain_error
 
 LEASE_FILE = "holder.json"
 LEASE_SECONDS = 300.0
@@ -111,4 +111,4 @@ def reaching(place: S3Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"{place} cannot be used: {explained(error)}") from error
+        raise ConfigError(f"{place} cannot be used: {explain_error(error)}") from error

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from doppel_ray.core.object_storage import S3Path, explained
+from doppel_ray.core.object_storage import S3Path, explain_error
 from doppel_ray.models.checkpoint import EPOCH, WITHIN
 from doppel_ray.runs.folder import TUNE_STATE
 from doppel_ray.runs.lease import LEASE_FILE, claim, reaching, renew
@@ -74,7 +74,7 @@ class Mirror:
         except OSError as error:
             if not self.failing or ended:
                 remedy = f"copy it with --resume {self.folder}" if ended else f"retrying every {INTERVAL:.0f} s"
-                self.log(f"{self.place} is behind {self.folder}: {explained(error)}; {remedy}")
+                self.log(f"{self.place} is behind {self.folder}: {explain_error(error)}; {remedy}")
             self.failing = True
             return False
         if self.failing:

@@ -269,29 +269,31 @@ def _as_indices(indices: Indices) -> Tensor:
 
 
 class SynthConfig(Section):
-    """Which synthesizer, and at what rates."""
+    """The synthesizer, its rates and the length of its sounds."""
 
     architecture: Literal["voice", "voicefm", "parametric"] = "voice"
-    """voice: 78 parameters; voicefm: 130, adds frequency modulation; parametric: any number of oscillators."""
+    """Synthesizer. voice: 78 parameters. voicefm: adds frequency modulation, 130 parameters. parametric: the numbers of
+    oscillators given below."""
     sample_rate: int = Field(16000, ge=1000, le=384000)
     """Audio samples per second, in Hz."""
     duration: float = Field(1.0, gt=0.0, le=600.0)
-    """Length of a sound, in seconds."""
+    """Length of each sound, in seconds."""
     control_rate: int = Field(480, ge=1, le=384000)
-    """Points per second of envelopes and modulation, in Hz. At most the sample rate."""
+    """Rate at which envelopes and modulation are computed, in Hz; at most the sample rate."""
     compile: Compile = "auto"
-    """Whether to compile the rendering, once for all processes of a user: auto does if there is a C++ compiler, and
-    says so if there is none; true insists; false never does: no wait, but about 20 times slower."""
+    """Whether to compile the synthesizer, once per user. auto: if there is a C++ compiler, else warn. true: fail
+    without a compiler. false: start at once, but render about 20 times slower."""
     noise_curve: Literal["synthax", "torchsynth"] = "synthax"
-    """Voice only. The noise level: straight, as in SynthAX and the paper, or bent towards silence, as in torchsynth."""
+    """voice: how the noise level follows its parameter. synthax: linearly, as in SynthAX and the paper. torchsynth: on
+    a curve with more values near silence."""
     sine: int = Field(2, ge=0, le=64)
-    """Parametric only. Sine oscillators."""
+    """parametric: number of sine oscillators."""
     square_saw: int = Field(2, ge=0, le=64)
-    """Parametric only. Square-saw oscillators."""
+    """parametric: number of square-saw oscillators."""
     fm_sine: int = Field(1, ge=0, le=64)
-    """Parametric only. Sine oscillators that modulate the frequency of another."""
+    """parametric: number of sine oscillators that modulate the frequency of another oscillator."""
     fm_square_saw: int = Field(1, ge=0, le=64)
-    """Parametric only. Square-saw oscillators that modulate the frequency of another."""
+    """parametric: number of square-saw oscillators that modulate the frequency of another oscillator."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

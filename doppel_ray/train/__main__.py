@@ -1,15 +1,17 @@
 """`python -m doppel_ray.train`: train and probe one experiment."""
 
-import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
-
+import os
 from collections.abc import Sequence
 
+from doppel_ray.cluster import ray_env
 from doppel_ray.core import cli
-from doppel_ray.tune.sweep import start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return start("train", "Train and probe one experiment; a search: section in the file is left out.", None, argv)
+    os.environ.update(ray_env.variables())  # before Ray is imported
+    from doppel_ray.tune.sweep import start
+
+    return start("train", "Train and probe one experiment; ignores a `search` section in the file.", None, argv)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 import torch.distributed
 
 from doppel_ray.cluster.nodes import answering_nodes, free_nodes
-from doppel_ray.cluster.plan import fitting, most_workers, train_workers
+from doppel_ray.cluster.plan import count_that_fit, most_workers, train_workers
 
 if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment
@@ -55,7 +55,7 @@ class WorkerScaling:
         counts = tuple(
             count
             for count in experiment.train.worker_counts
-            if count > workers and fitting((train_workers(experiment, count - workers),), left, 1)
+            if count > workers and count_that_fit((train_workers(experiment, count - workers),), left, 1)
         )
         return most_workers(experiment, answering_nodes(), self.side_by_side, counts)
 

@@ -85,7 +85,7 @@ def trainer(
         "experiment": experiment.plain(),
         "folder": str(folder),
         "source": past[-1].source if past else None,
-        "drains": ray_env.drains(),
+        "drains": ray_env.watches_preemption(),
         "room": asdict(room),
     }
     resources = {"CPU": train.cpus_per_worker}

@@ -1,19 +1,21 @@
 """`python -m doppel_ray.tune`: train and probe a sweep of experiments, the main job."""
 
-import doppel_ray.cluster.ray_env  # isort: skip  # before anything of Ray's
-
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import doppel_ray
+from doppel_ray.cluster import ray_env
 from doppel_ray.core import cli
-from doppel_ray.tune.sweep import start
 
 # Beside the installed package, also where `ray submit` has copied this file elsewhere.
 DEFAULT_CONFIG = Path(doppel_ray.__file__).parent.parent / "tune_configs" / "quickstart.yaml"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    os.environ.update(ray_env.variables())  # before Ray is imported
+    from doppel_ray.tune.sweep import start
+
     return start("tune", "Train and probe a sweep of experiments.", DEFAULT_CONFIG, argv)
 
 

@@ -50,7 +50,7 @@ class ProgressCallback(Callback):
     # --- Ray Tune's events ---
 
     def setup(self, stop: Any = None, num_samples: Any = None, total_num_samples: Any = None, **info: Any) -> None:
-        self.console = cli.screen(self.plain, sys.__stdout__)
+        self.console = cli.console(self.plain, sys.__stdout__)
         self.progress = Progress(
             BarColumn(),
             TextColumn("{task.completed:g}/{task.total:g} epochs"),
@@ -78,7 +78,7 @@ class ProgressCallback(Callback):
                 self._note(trial, "waiting")
         waiting = [str(trial) for trial in trials if trial.status == "PENDING"]
         running = [str(trial) for trial in trials if trial.status == "RUNNING"]
-        if news := self.shortage.news(running or waiting[:1]):
+        if news := self.shortage.notice(running or waiting[:1]):
             self._say(news)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

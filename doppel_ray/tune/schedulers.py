@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from doppel_ray.config.variants import left, trial_count
+from doppel_ray.config.variants import remaining, trial_count
 
 if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment
@@ -127,7 +127,7 @@ def agenda(
     points = [trial.point for trial in past]
     if experiment.tune.searcher == "optuna":
         return TrialQueue(run, past, optuna(experiment, past), trial_count(experiment), concurrent, budget, recall)
-    rest = left(experiment, points)
+    rest = remaining(experiment, points)
     return TrialQueue(run, past, rest, len(past) + len(rest), concurrent, budget, recall)
 
 

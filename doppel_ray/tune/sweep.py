@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.console import Console
 
 from doppel_ray.cluster import preflight, ray_env
-from doppel_ray.config.experiment import Experiment, Scale, read_experiment, shrunk
+from doppel_ray.config.experiment import Experiment, Scale, read_experiment, scale_changes
 from doppel_ray.config.run import RunConfig
 from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
@@ -53,29 +53,29 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
     parser.add_argument(
         "--resume",
         metavar="RUN_DIR",
-        help="go on with an interrupted run; takes no other setting, but with s3://BUCKET/PREFIX/NAME --run.dir",
+        help="continue an interrupted run with its own settings; --run.dir: where to put a copy of s3://BUCKET/PREFIX/NAME",
     )
     parser.add_argument(
         "--extend",
         metavar="RUN_DIR",
-        help="add trials to a run: with more of --tune.samples, --tune.repeats or --search, or a larger budget",
+        help="continue a run with more trials (larger --tune.samples, --tune.repeats or --search) or a larger budget",
     )
     parser.add_argument("--plain", action="store_true", help="print lines instead of a live table")
     parser.add_argument(
         "--scale",
         choices=get_args(Scale),
         default="full",
-        help="small: as the file's `small` section shrinks it, to what two cores finish in minutes",
+        help="small: apply the file's `small` section, for a test that two cores finish in minutes (default: full)",
     )
     parser.add_experiment(Experiment, default)
     args = parser.parse(argv)
-    console = cli.screen(args.plain, sys.__stdout__)
+    console = cli.console(args.plain, sys.__stdout__)
     if args.resume is None and args.extend is None:
-        experiment = read_experiment(args.config, args.overrides, args.scale).located()
+        experiment = read_experiment(args.config, args.overrides, args.scale).with_absolute_paths()
         if module == "train":
             experiment = one_trial(experiment)
         warnings = preflight.check(experiment)
-        small = shrunk(args.config) if args.scale == "small" else {}
+        small = scale_changes(args.config) if args.scale == "small" else {}
         folder = run_folder.create(experiment, args.config, small, warnings)
         with lock_folder(folder):
             return mirrored(experiment, folder, console, args.plain)
@@ -138,8 +138,8 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
     Raises:
         ConfigError: its budget of pairs is used up, or it does not fit the cluster.
     """
-    from doppel_ray.cluster.connect import connect, disconnect, hush
-    from doppel_ray.cluster.nodes import check_seen, living_nodes
+    from doppel_ray.cluster.connect import connect, disconnect, redirect_ray_output
+    from doppel_ray.cluster.nodes import check_visible, living_nodes
     from doppel_ray.cluster.plan import plan_trial
     from doppel_ray.train.elastic import WorkerScaling
 
@@ -151,13 +151,13 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
     go_on = f"go on with: python -m doppel_ray.tune --resume {folder}"
     result = "interrupted"
     try:
-        with hush(folder / "ray.log"), contextlib.ExitStack() as stack:
+        with redirect_ray_output(folder / "ray.log"), contextlib.ExitStack() as stack:
             stack.callback(disconnect)
             if ray_env.address() is None:
                 threading.Thread(target=_compile_ahead, args=(experiment, console), daemon=True).start()
             nodes, where = connect()
             cli.stop_on_sigterm()
-            check_seen(folder.resolve() / reader.RUN)
+            check_visible(folder.resolve() / reader.RUN)
             plan = plan_trial(experiment, nodes)
             preflight.check_tune(experiment, plan.concurrent)
             run_folder.update(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])

@@ -81,7 +81,7 @@ def test_an_analysis_is_the_same_each_time_and_takes_the_place_of_the_last_one_i
     assert run(*arguments, "--overwrite") == 0
     assert (out / "similarity_mel.csv").read_text() == first
     (out / "mine.txt").write_text("mine")
-    with pytest.raises(ConfigError, match="a folder of other things"):
+    with pytest.raises(ConfigError, match="a folder with other files"):
         run(*arguments, "--overwrite")
 
 

@@ -1,4 +1,4 @@
-"""What the driver says when nodes go and come back."""
+"""What the driver reports when nodes are lost and come back."""
 
 import pytest
 
@@ -12,40 +12,38 @@ HEAD, GONE = Node("10.9.0.2", 1.0, 0.0), Node("10.9.0.3", 1.0, 0.0)
 
 @pytest.fixture
 def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """A trial of it needs both nodes."""
-    monkeypatch.setattr(capacity, "EVERY", 0.0)
-    monkeypatch.setattr(capacity, "PATIENCE", 0.0)
-    monkeypatch.setattr(capacity, "growth", lambda living: ())
+    """A trial that needs both nodes."""
+    monkeypatch.setattr(capacity, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(capacity, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(capacity, "possible_nodes", lambda living: ())
     return read_experiment(
         None,
         {"train.cpus_per_worker": "0.7", "generators.0.num_cpus": "0.7", "probes.cpus": "0.1", "probes.every": "1"},
     )
 
 
-def test_a_node_that_is_gone_is_named_once_with_what_is_lacking_and_how_to_mend_it(
-    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_node_is_reported_once(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     found = CapacityMonitor(experiment)
     monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD, GONE))
-    assert found.news(["000_delta=0.05"]) is None
+    assert found.notice(["000_delta=0.05"]) is None
     monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD,))
-    told = found.news(["000_delta=0.05"])
+    told = found.notice(["000_delta=0.05"])
     assert told is not None
     for part in (
         "no trial fits this cluster",
         "a trial needs 1.51 CPU",
         "the cluster has 1 CPUs, 0 GPUs on 1 node",
-        "gone: 10.9.0.3",
-        "held up: 000_delta=0.05",
+        "lost nodes: 10.9.0.3",
+        "waiting trials: 000_delta=0.05",
         "ray start --address HEAD:6379",
     ):
         assert part in told
-    assert found.news(["000_delta=0.05"]) is None, "once"
+    assert found.notice(["000_delta=0.05"]) is None, "once"
     monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD, GONE))
-    assert "room for the running trials again" in str(found.news(["000_delta=0.05"]))
+    assert "room for the running trials again" in str(found.notice(["000_delta=0.05"]))
 
 
-def test_fewer_places_than_running_trials_are_told_too(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_for_fewer_trials_than_run_is_reported(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     found = CapacityMonitor(experiment)
     monkeypatch.setattr(capacity, "living_nodes", lambda: (HEAD, GONE))
-    assert "of 2 running trials 1 fit" in str(found.news(["000_delta=0.05", "001_delta=0.25"]))
+    assert "1 of 2 running trials fit" in str(found.notice(["000_delta=0.05", "001_delta=0.25"]))

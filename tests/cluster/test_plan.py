@@ -105,7 +105,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
 
 def placeable(made: Plan, nodes: tuple[Node, ...]) -> bool:
     """Whether all trials' processes can be placed at once, by trying every way."""
-    pieces = sorted([(s.cpus, s.gpus) for s in made.shares for _ in range(s.count)] * made.concurrent, reverse=True)
+    pieces = sorted([(s.cpus, s.gpus) for s in made.requests for _ in range(s.count)] * made.concurrent, reverse=True)
 
     @functools.cache
     def place(k: int, free: tuple[tuple[float, float], ...]) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 
 from doppel_ray.config.experiment import validate_experiment
 from doppel_ray.config.search import Space
-from doppel_ray.config.variants import draw, left, points, trial_count
+from doppel_ray.config.variants import draw, points, remaining, trial_count
 from doppel_ray.core.errors import ConfigError
 
 GRIDS = {"pairs.delta": {"grid": [0.1, 0.2]}, "encoder.kind": {"grid": ["cnn", "framenet"]}}
@@ -65,19 +65,19 @@ def test_a_draw_is_of_its_space_and_a_function_of_the_seed(seed: int, number: in
 def test_what_is_left_is_what_no_trial_has_had() -> None:
     wider = {"pairs.delta": {"grid": [0.1, 0.2, 0.3]}}
     known = [{"pairs.delta": 0.1}, {"pairs.delta": 0.3}]
-    assert left(experiment(wider), known) == [{"pairs.delta": 0.2}]
+    assert remaining(experiment(wider), known) == [{"pairs.delta": 0.2}]
 
 
 def test_a_point_that_names_the_seed_of_the_run_is_the_one_that_does_not() -> None:
     """A sweep of one seed is extended to two: its trials are the first repeat."""
     known = [{"pairs.delta": 0.1}, {"pairs.delta": 0.2}]
-    found = left(experiment({"pairs.delta": {"grid": [0.1, 0.2]}}, repeats=2), known)
+    found = remaining(experiment({"pairs.delta": {"grid": [0.1, 0.2]}}, repeats=2), known)
     assert found == [{"pairs.delta": 0.1, "run.seed": 1}, {"pairs.delta": 0.2, "run.seed": 1}]
 
 
 def test_equal_draws_are_trials_of_their_own() -> None:
     search = {"encoder.width": {"choice": [8]}}
-    assert len(left(experiment(search, samples=3), [{"encoder.width": 8}])) == 2
+    assert len(remaining(experiment(search, samples=3), [{"encoder.width": 8}])) == 2
 
 
 def test_a_searcher_runs_as_many_trials_as_samples() -> None:
@@ -87,9 +87,13 @@ def test_a_searcher_runs_as_many_trials_as_samples() -> None:
 @pytest.mark.parametrize(
     ("search", "tune", "fault"),
     [
-        ({"run.seed": {"grid": [0, 1]}}, {"repeats": 2}, "search.run.seed does"),
-        ({"pairs.delta": {"choice": [0.1]}}, {"repeats": 2, "searcher": "optuna"}, "values that no other has"),
-        ({"pairs.delta": {"choice": [0.1]}}, {"repeats": 2, "scheduler": "pbt"}, "values that no other has"),
+        ({"run.seed": {"grid": [0, 1]}}, {"repeats": 2}, "both set the seeds; use one of them"),
+        (
+            {"pairs.delta": {"choice": [0.1]}},
+            {"repeats": 2, "searcher": "optuna"},
+            "every trial different values",
+        ),
+        ({"pairs.delta": {"choice": [0.1]}}, {"repeats": 2, "scheduler": "pbt"}, "every trial different values"),
         ({}, {"repeats": 0}, "tune.repeats is 0"),
         ({}, {"minutes": 0}, "tune.minutes is 0"),
     ],

@@ -1,4 +1,4 @@
-"""Command lines: 0 for done, 2 for refused, and a message that a person can act on. No Ray is started here."""
+"""Command lines: exit codes and error messages. These tests start no Ray."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
-from doppel_ray.tune.__main__ import main as tune
+from doppel_ray.tune import __main__ as tune
 from tests.conftest import REPOSITORY
 
 
 def python(module: str, *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`python -m doppel_ray.<module>`, as it is typed, with no cluster to join."""
+    """Run `python -m doppel_ray.<module>` without a cluster to join."""
     environment = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
     command = [sys.executable, "-m", f"doppel_ray.{module}", *map(str, arguments)]
     return subprocess.run(
@@ -44,10 +44,56 @@ def test_help_lists_every_key_of_the_experiment() -> None:
 
 
 @pytest.mark.parametrize("module", ["analyze", "probe", "report", "train"])
-def test_every_command_has_help(module: str) -> None:
+def test_command_has_help(module: str) -> None:
     done = python(module, "--help")
     assert done.returncode == 0
     assert f"python -m doppel_ray.{module}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pairs.detla", "0.1"], "--pairs.detla: unknown option; did you mean --pairs.delta?"),
+        (["--pairs.delta", "1.5"], "pairs.delta is 1.5: it must lie in [0, 1]"),
+        (["--train.epochs", "many"], "train.epochs is 'many': expected a valid integer"),
+        (
+            ["--encoder.kind", "resnet"],
+            "encoder.kind is 'resnet': expected 'resnet18', 'resnet18_1d', 'cnn' or 'framenet'",
+        ),
+        (["--config", "nowhere.yaml"], "--config nowhere.yaml: No such file or directory"),
+        (
+            ["--search.pairs.delta", "{grid: [0.1, 1.5]}"],
+            "search.pairs.delta holds a value that is not allowed: pairs.delta is 1.5: it must lie in [0, 1] "
+            "(from search.pairs.delta)",
+        ),
+        (
+            ["--frontend.kind", "raw"],
+            "encoder.kind is cnn, which needs a spectrogram, but frontend.kind is raw, which produces a waveform",
+        ),
+        (
+            ["--probes.tasks", "[factors, esc11]"],
+            "probes.tasks.1 is 'esc11': there is no task 'esc11'; expected one of factors, esc10, esc50, urbansound8k, "
+            "vivae, speech_commands, sc09, nsynth_family, nsynth_pitch, hear, manifest; did you mean esc10? "
+            "(from --probes.tasks)",
+        ),
+        (
+            ["--tune.metric", "probe/factors/score"],
+            "tune.metric: probe/factors/score is a test score; use probe/factors/score_valid",
+        ),
+        (["--resume", "runs/mine"], "runs/mine holds no run: run.json is missing"),
+        (["quickstart.yaml"], "quickstart.yaml: unexpected argument; option names start with --"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_typical_error_gives_this_message(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a newcomer reads after a typical mistake."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with pytest.raises(ConfigError) as refused:
+        tune.main(arguments)
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize(
@@ -55,9 +101,9 @@ def test_every_command_has_help(module: str) -> None:
     [
         (["--pairs.detla", "0.1"], ["--pairs.detla: unknown option; did you mean --pairs.delta?"]),
         (["--pairs.delta", "1.5"], ["pairs.delta is 1.5", "[0, 1]"]),
-        (["--pairs.delta"], ["--pairs.delta", "expected one argument"]),
+        (["--pairs.delta"], ["--pairs.delta: expected a value"]),
         (["extra"], ["extra"]),
-        (["--generators", "[]"], ["at least one is needed"]),
+        (["--generators", "[]"], ["at least one generator must remain"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["--search.pairs.dleta", "{grid: [0.1]}"], ["there is no key pairs.dleta", "did you mean pairs.delta?"]),
         (["--probes.tasks", "[esc10]", "--tune.metric", "probe/esc10/accuracy_valid"], ["--probes.root"]),
@@ -69,7 +115,10 @@ def test_every_command_has_help(module: str) -> None:
         (["--augment", "[{kind: fde}]"], ["augment.0", "fade"]),
         (["--probes.tasks", "[factors, esc10]", "--probes.root", "nowhere"], ["nowhere", "no such folder"]),
         (["--tune.metric", "probe/esc10/accuracy"], ["tune.metric", "probes.tasks"]),
-        (["--tune.metric", "probe/factors/scor"], ["factors is chosen by", "did you mean probe/factors/score_valid?"]),
+        (
+            ["--tune.metric", "probe/factors/scor"],
+            ["factors has the validation scores", "did you mean probe/factors/score_valid?"],
+        ),
         (
             ["--tune.metric", "probe/factors/score"],
             ["probe/factors/score is a test score; use probe/factors/score_valid"],
@@ -86,26 +135,26 @@ def test_every_command_has_help(module: str) -> None:
     ],
     ids=lambda value: " ".join(value)[:60],
 )
-def test_a_sweep_that_cannot_be_is_refused_and_leaves_nothing_behind(
+def test_refused_sweep_writes_nothing(
     arguments: list[str], parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Within this process, for speed: `ConfigError` is what a command line turns into exit code 2."""
+    """Runs in this process for speed; command lines turn `ConfigError` into exit code 2."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "local")
     with pytest.raises(ConfigError) as refused:
-        tune(arguments)
+        tune.main(arguments)
     for part in parts:
         assert part in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_refusal_is_one_message_without_a_traceback_and_exit_code_2(tmp_path: Path) -> None:
+def test_refusal_prints_message_and_exits_with_2(tmp_path: Path) -> None:
     done = python("tune", "--pairs.detla", "0.1", cwd=tmp_path)
     assert_refused(done, "--pairs.detla: unknown option; did you mean --pairs.delta?")
     assert done.stdout == ""
 
 
-def test_eight_cpus_a_worker_on_fewer_cores_are_refused_within_30_seconds(tmp_path: Path) -> None:
+def test_too_many_cpus_are_refused_within_30_seconds(tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
     began = time.monotonic()
     done = python("tune", "--train.cpus_per_worker", 4 * cores, cwd=tmp_path)
@@ -114,7 +163,7 @@ def test_eight_cpus_a_worker_on_fewer_cores_are_refused_within_30_seconds(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_folder_that_exists_is_refused_and_nothing_in_it_changes(tmp_path: Path) -> None:
+def test_existing_run_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "run.json").write_text("{}")
     done = python("tune", "--run.name", "mine", cwd=tmp_path)
@@ -123,14 +172,14 @@ def test_a_run_folder_that_exists_is_refused_and_nothing_in_it_changes(tmp_path:
     assert (tmp_path / "runs" / "mine" / "run.json").read_text() == "{}"
 
 
-def test_recordings_that_cannot_be_read_stop_a_sweep_before_it_starts(esc50_folder: Path, tmp_path: Path) -> None:
+def test_unreadable_recordings_are_refused_before_the_sweep(esc50_folder: Path, tmp_path: Path) -> None:
     (esc50_folder / "audio" / "1-0-A-0.wav").write_bytes(b"no sound")
     done = python("tune", "--probes.tasks", "[factors, esc50]", "--probes.root", esc50_folder, cwd=tmp_path)
     assert_refused(done, "1 of 24 files cannot be read", "1-0-A-0.wav", "--probes.unreadable skip")
     assert not (tmp_path / "runs").exists()
 
 
-def test_probe_scores_a_checkpoint_and_writes_the_scores_down(tmp_path: Path, esc50_folder: Path) -> None:
+def test_probe_prints_and_writes_scores(tmp_path: Path, esc50_folder: Path) -> None:
     plain = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}}).plain()
     folder = tmp_path / "epoch_0001"
     folder.mkdir()

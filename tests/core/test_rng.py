@@ -1,4 +1,4 @@
-"""The generator: a function of (seed, index, stream, column), the same bits everywhere, and random enough."""
+"""Counter-based random numbers: the same bits everywhere, and random enough."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from doppel_ray.core import rng
 from doppel_ray.core.rng import Stream
 
 
-def test_the_bits_never_change() -> None:
-    """These numbers are in every run made so far: whoever changes them makes old runs impossible to repeat."""
+def test_bits_are_those_of_earlier_versions() -> None:
+    """All earlier runs used these numbers: changing them makes old runs impossible to repeat."""
     drawn = rng.uniform(0, torch.tensor([0, 1, 10**12]), Stream.PARAMETERS, 2)
     assert torch.equal(
         (drawn * 2**24).to(torch.int32),
@@ -20,7 +20,7 @@ def test_the_bits_never_change() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(-(2**63), 2**63), start=st.integers(0, 2**40), cut=st.integers(1, 9))
-def test_a_draw_does_not_depend_on_its_batch(seed: int, start: int, cut: int) -> None:
+def test_draw_is_independent_of_batch(seed: int, start: int, cut: int) -> None:
     indices = torch.arange(start, start + 10)
     whole = rng.normal(seed, indices, Stream.FIRST_VIEW, 5)
     parts = [rng.normal(seed, part, Stream.FIRST_VIEW, 5) for part in (indices[:cut], indices[cut:])]

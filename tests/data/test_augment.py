@@ -424,7 +424,7 @@ def test_folders_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: 
         {"kind": "noise", "source": "mixed", "recordings": "noise"},
         {"kind": "impulse_response", "responses": "noise"},
     ]
-    noise, room = validate_experiment({"augment": links}).located().augment
+    noise, room = validate_experiment({"augment": links}).with_absolute_paths().augment
     assert (noise.recordings, room.responses) == (tmp_path / "noise", tmp_path / "noise")
 
 
@@ -437,7 +437,7 @@ def refusal(*links: Any) -> str:
 def test_what_is_wrong_with_an_augmentation_is_said_by_its_place_in_the_list() -> None:
     message = refusal({"kind": "gain"}, {"kind": "fde"})
     assert f"augment.1: kind is 'fde'; expected one of {', '.join(KINDS)} (from mine.yaml)" in message
-    assert "augment.0.p is 2: input should be less than or equal to 1" in refusal({"kind": "fade", "p": 2})
+    assert "augment.0.p is 2: expected at most 1" in refusal({"kind": "fade", "p": 2})
     assert "augment.0.sise: unknown key" in refusal({"kind": "fade", "sise": 0.5})
     assert "augment.0: kind is None; expected one of gain" in refusal({})
     assert "augment.0: low is 3, above high, which is 1" in refusal({"kind": "noise", "low": 3, "high": 1})

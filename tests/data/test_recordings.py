@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from doppel_ray.cluster.preflight import check_source
+from doppel_ray.cluster.experiment_checks import check_source
 from doppel_ray.config.experiment import Experiment, validate_experiment
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data import audio_files

@@ -4,7 +4,11 @@ Three nodes of a CPU each: two train workers and a generator of 0.9 fill them. A
 trains is killed with -9; after the second there is another. Prints the trial's rows as JSON.
 """
 
-import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
+import os
+
+from doppel_ray.cluster import ray_env
+
+os.environ.update(ray_env.variables())  # before Ray is imported
 
 import json
 import sys

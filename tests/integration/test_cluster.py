@@ -194,7 +194,7 @@ def test_a_folder_that_the_hosts_do_not_share_is_refused(hosts: Hosts, cluster: 
     )
     _, *others = hosts.addresses
     assert code != 0, output
-    assert f"run.dir: /tmp/runs/mine is not seen by {', '.join(sorted(others))}; choose a --run.dir" in output
+    assert f"run.dir: /tmp/runs/mine does not exist on {', '.join(sorted(others))}; choose a --run.dir" in output
 
 
 def test_a_node_with_other_code_is_named_before_anything_starts(hosts: Hosts, cluster: Path) -> None:

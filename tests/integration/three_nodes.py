@@ -4,7 +4,11 @@ A head without CPUs and two nodes of two; on one of them a place is held, as Ray
 Prints, for two streams of two and of three generators, how many are beside that place and how many are not, as JSON.
 """
 
-import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
+import os
+
+from doppel_ray.cluster import ray_env
+
+os.environ.update(ray_env.variables())  # before Ray is imported
 
 import json
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from doppel_ray.cluster import preflight
+from doppel_ray.cluster import experiment_checks
 from doppel_ray.config.experiment import Experiment, validate_experiment
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.probe.overlap import shared
@@ -70,12 +70,12 @@ def test_labels_of_test_recordings_are_refused(esc50_folder: Path, tmp_path: Pat
     if mine == "copy":
         source = Path(shutil.copytree(esc50_folder, tmp_path / "copy"))
     with pytest.raises(ConfigError, match=r"24 of 24 recordings are test examples of probes\.tasks esc50") as refused:
-        preflight.check_overlap(experiment(esc50(source), probes=probes(esc50_folder)))
-    assert "objective.kind is cross_entropy, which learns 24 of their labels" in str(refused.value)
+        experiment_checks.check_overlap(experiment(esc50(source), probes=probes(esc50_folder)))
+    assert "objective.kind cross_entropy trains on 24 of their labels" in str(refused.value)
     with pytest.raises(ConfigError, match="12 of 12"):  # each fold is tested in turn
-        preflight.check_overlap(experiment(esc50(source, folds=[1]), probes=probes(esc50_folder)))
+        experiment_checks.check_overlap(experiment(esc50(source, folds=[1]), probes=probes(esc50_folder)))
     apart = experiment(esc50(source, folds=[1]), probes=probes(esc50_folder, test_folds=[2]))
-    assert preflight.check_overlap(apart) == []
+    assert experiment_checks.check_overlap(apart) == []
 
 
 def test_test_recordings_without_their_labels_are_told_in_terminal_run_folder_and_report(
@@ -84,22 +84,24 @@ def test_test_recordings_without_their_labels_are_told_in_terminal_run_folder_an
     made = experiment(
         {"root": str(esc50_folder)}, "nt_xent", probes=probes(esc50_folder), run={"dir": str(tmp_path / "runs")}
     )
-    [line] = preflight.check_overlap(made)
+    [line] = experiment_checks.check_overlap(made)
     assert "24 of 24 recordings are test examples of probes.tasks esc50" in line
     assert line in caplog.text
     folder = run_folder.create(made, None, {}, [line])
     assert json.loads((folder / "run.json").read_text())["warnings"] == [line]
     assert read(folder).warnings == [line]
-    assert preflight.check_overlap(experiment({"root": str(esc50_folder)}, "nt_xent", probes={"tasks": []})) == []
+    assert (
+        experiment_checks.check_overlap(experiment({"root": str(esc50_folder)}, "nt_xent", probes={"tasks": []})) == []
+    )
     unlabelled = experiment(esc50(esc50_folder, labelled=0.0), probes=probes(esc50_folder))
-    assert len(preflight.check_overlap(unlabelled)) == 1
+    assert len(experiment_checks.check_overlap(unlabelled)) == 1
 
 
 def test_what_a_search_may_draw_counts(esc50_folder: Path) -> None:
     search = {"objective.kind": {"grid": ["nt_xent", "joint"]}, "source.mix.recordings": {"grid": [0.0, 0.5]}}
     source = {"mix": {"synthetic": 1.0, "recordings": 0.0}, "recordings": esc50(esc50_folder)}
     with pytest.raises(ConfigError, match=r"objective\.kind is joint"):
-        preflight.check_overlap(
+        experiment_checks.check_overlap(
             validate_experiment({"source": source, "probes": probes(esc50_folder), "search": search})
         )
 

@@ -258,7 +258,7 @@ def test_a_multilabel_task_in_train_valid_and_test(tmp_path: Path) -> None:
     ("file", "content", "message"),
     [
         ("task_metadata.json", {"embedding_type": "event"}, "embedding_type is event (labels in time); expected scene"),
-        ("task_metadata.json", {"prediction_type": "song"}, "prediction_type is 'song': input should be 'multiclass'"),
+        ("task_metadata.json", {"prediction_type": "song"}, "prediction_type is 'song': expected 'multiclass'"),
         ("task_metadata.json", {"splits": None}, "neither splits nor nfolds says what folds"),
         ("task_metadata.json", {"splits": ["fold00", "fold07"]}, "fold07.json: No such file"),
         (
@@ -522,7 +522,7 @@ def test_an_experiment_with_every_kind_of_task_survives_yaml() -> None:
     again = Experiment.model_validate(yaml.safe_load(yaml.safe_dump(experiment.plain())))
     assert again == experiment
     assert [hash(task) for task in again.probes.tasks] == [hash(task) for task in experiment.probes.tasks]
-    assert str(experiment.located().probes.tasks[-1].model_dump()["root"]) == str(Path("a/b").absolute())
+    assert str(experiment.with_absolute_paths().probes.tasks[-1].model_dump()["root"]) == str(Path("a/b").absolute())
 
 
 def test_an_entry_has_what_probes_has_where_it_says_nothing(tmp_path: Path) -> None:
@@ -545,7 +545,7 @@ def test_an_entry_has_what_probes_has_where_it_says_nothing(tmp_path: Path) -> N
         ("[{kind: esc50, name: esc10}, esc10]", "two tasks have the name 'esc10'"),
         ("[{kind: esc10, name: a/b}]", "probes.tasks.0.name is 'a/b'"),
         ("[{kind: factors, root: x}]", "probes.tasks.0.root: unknown key"),
-        ("[{kind: factors, sounds: 64}]", "probes.tasks.0.sounds is 64: input should be greater than or equal to 128"),
+        ("[{kind: factors, sounds: 64}]", "probes.tasks.0.sounds is 64: expected at least 128"),
         ("[{kind: hear, target: regression}]", "probes.tasks.0.target: unknown key"),
         ("[{kind: manifest, target: song}]", "probes.tasks.0.target is 'song'"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doppel_ray.cluster.preflight import check_metric
+from doppel_ray.cluster.experiment_checks import check_metric
 from doppel_ray.config.experiment import Experiment, validate_experiment
 from doppel_ray.config.train import KeepConfig
 from doppel_ray.core.errors import ConfigError

@@ -65,7 +65,7 @@ def test_trials_that_wait_for_each_other_must_all_fit() -> None:
 
 
 def test_a_population_that_has_nothing_to_change_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there is nothing to change"):
+    with pytest.raises(ConfigError, match="there are no values to change"):
         preflight.check_tune(experiment({}, scheduler="pbt"), concurrent=2)
 
 

@@ -21,10 +21,10 @@ _BITS = 20
 
 
 class SourceConfig(Section):
-    """Where pairs come from."""
+    """Where pairs come from: the synthesizer, recordings, or both."""
 
     mix: dict[Kind, Annotated[float, Field(ge=0.0)]] = Field(default={"synthetic": 1.0})
-    """Weight of each source, at least one above 0: {synthetic: 0.7, recordings: 0.3} makes 3 pairs in 10 recordings."""
+    """Weight of each source of pairs; {synthetic: 0.7, recordings: 0.3} takes 3 of 10 pairs from recordings."""
     recordings: RecordingsConfig = RecordingsConfig()
 
     @model_validator(mode="after")

@@ -31,42 +31,44 @@ class RecordingsConfig(Section):
     """Recordings as a source of pairs."""
 
     layout: Literal["folder", "manifest", "esc50", "urbansound8k", "vivae", "speech_commands", "nsynth"] = "folder"
-    """folder: every audio file below root, unlabelled. manifest: a CSV or Parquet file that lists them. Or a data set's
-    own layout, with its labels and splits: ESC-50, UrbanSound8K, VIVAE, Speech Commands v2, NSynth."""
+    """How the recordings are organised. folder: all audio files below root, without labels. manifest: a CSV or Parquet
+    table of files. Others: the published layout of that data set (ESC-50, UrbanSound8K, VIVAE, Speech Commands v2,
+    NSynth), with its labels and splits."""
     root: Path | None = None
-    """Folder of the recordings; of a manifest, the file itself."""
+    """Folder of the recordings; for manifest, the table."""
     subset: Literal["esc10", "sc09"] | None = None
-    """esc10: the ten classes of ESC-10 (esc50). sc09: the ten digits (speech_commands). null: everything."""
+    """Part of the data set. esc10: ESC-10's ten classes of esc50. sc09: the ten digits of speech_commands. null:
+    all."""
     label: str | None = None
-    """manifest: column of the labels; null: `label`, if there is one. nsynth: family (null) or pitch."""
+    """manifest: column of the labels; null: `label`, if that column exists. nsynth: family or pitch; null: family."""
     path_column: str = "path"
-    """manifest: column of the paths, which are absolute or relative to the manifest."""
+    """manifest: column of the file paths, absolute or relative to the manifest."""
     fold_column: str | None = None
-    """manifest: column of the folds or splits; null: `fold` or `split`, if there is one."""
+    """manifest: column of the folds or splits; null: `fold` or `split`, if such a column exists."""
     classes: tuple[str, ...] | None = None
-    """manifest: the labels that may occur, in the order of their numbers; null: those that do."""
+    """manifest: the allowed labels, in the order of their class numbers; null: the labels that occur."""
     folds: Names | None = Field(default=None, min_length=1)
     """Folds or splits to train on, such as [1, 2, 3, 4] (esc50) or [train] (speech_commands, nsynth: train, valid,
     test); null: all."""
     labelled: float = Field(default=1.0, ge=0.0, le=1.0)
-    """Fraction of the recordings of each class that keep their label, at least one if it is above 0; CLAR's are 0.01,
+    """Fraction of each class's recordings that keep their label (at least one recording, unless 0); CLAR uses 0.01,
     0.1, 0.2 and 1."""
     views: Literal["same", "jitter"] = "jitter"
-    """same: both views are one segment, for augmentations to tell apart, as CLAR's. jitter: two segments of one
-    recording, as the paper's temporal jitter."""
+    """The two views of a pair. same: one segment twice, to which augmentations apply separately, as in CLAR. jitter:
+    two segments of one recording, as the paper's temporal jitter."""
     segment: Literal["random", "start"] = "random"
-    """random: begins anywhere; one that is silent gives way to one with the recording's loudest moment. start: begins
-    with the recording, as CLAR's. What is shorter than a segment is followed by zeros."""
+    """Where a segment begins. random: anywhere; a silent segment is replaced by one around the loudest moment. start:
+    at the beginning, as in CLAR. Recordings shorter than a segment are padded with zeros."""
     mixture: int = Field(default=1, ge=1, le=64)
-    """Segments of one recording that are summed into each view, at the level of the loudest: the paper's dense
-    mixtures."""
+    """Number of segments of one recording that are summed into each view, scaled to the level of the loudest: the
+    paper's dense mixtures."""
     on_error: Literal["fail", "skip"] = "fail"
-    """A recording that cannot be read, or is silent, ends the run (fail), or the next of the pass takes its place and
-    it is named and counted (skip)."""
+    """What to do about a recording that is unreadable or silent. fail: stop the run. skip: use the next recording
+    instead, and log the file and the number of such files."""
     cache_mb: int = Field(default=256, ge=0)
-    """Decoded recordings held in memory, for each process, in MB."""
+    """Memory of each process for decoded recordings, in MB."""
     threads: int = Field(default=4, ge=1, le=64)
-    """Recordings decoded at once, for each process; more help where storage is slow to answer."""
+    """Recordings that each process decodes in parallel; increase it for slow storage."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "RecordingsConfig":

@@ -9,7 +9,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.text.summary_v2 import text_pb
 from torch.utils.tensorboard import summary
 
-from doppel_ray.config.variants import searched
+from doppel_ray.config.variants import searched_keys
 from doppel_ray.core.score_names import VALID, reported
 from doppel_ray.report.leaderboard import table
 from doppel_ray.report.study import study
@@ -41,7 +41,7 @@ class SweepWriter:
 
     def __init__(self, folder: Path, experiment: "Experiment") -> None:
         self.folder, self.trials = folder, folder / "trials"
-        search, metric = searched(experiment), experiment.tune.metric
+        search, metric = searched_keys(experiment), experiment.tune.metric
         self.texts = {key for key, space in search.items() if not hparams.is_numeric(space)}
         self.events = EventLog(self.trials / SWEEP)
         self.events.forget_after(_ended(reader.read(folder), reader.ENDED))

@@ -1,0 +1,64 @@
+"""The environment for Ray: a cluster is looked for only when asked, and a local Ray stays on loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from doppel_ray.cluster import ray_env
+
+NO_CONNECTION = """
+import sys
+def refuse(event, arguments):
+    if event == "socket.connect":
+        raise AssertionError(f"connects to {arguments[1]}")
+sys.addaudithook(refuse)
+"""
+
+
+@pytest.fixture
+def recorded_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a listening socket, recorded where `ray start` records a cluster's; no token."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        yield address
+
+
+@pytest.mark.usefixtures("recorded_address")
+@pytest.mark.parametrize("module", ["cluster.ray_env", "tune.__main__", "train.__main__"])
+def test_import_opens_no_connection(module: str) -> None:
+    code = f"{NO_CONNECTION}\nimport doppel_ray.{module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_running_cluster_is_joined(recorded_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ray_env.address() == recorded_address
+    assert ray_env.variables() == {}
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert ray_env.variables() == {"RAY_AUTH_MODE": "token"}
+
+
+def test_stopped_cluster_is_not_joined(recorded_address: str) -> None:
+    file = Path(os.environ["RAY_TMPDIR"]) / "ray" / "ray_current_cluster"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stopped = f"127.0.0.1:{server.getsockname()[1]}"
+    file.write_text(stopped)
+    assert ray_env.address() is None
+    assert ray_env.variables() == ray_env.ALONE
+
+
+@pytest.mark.usefixtures("recorded_address")
+def test_ray_address_local_starts_a_ray_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert ray_env.variables() == ray_env.ALONE
