@@ -137,7 +137,7 @@ def test_a_mixture_of_sources_holds_a_length_between_two_samples(tmp_path: Path)
             "source": {"mix": {"synthetic": 0.5, "recordings": 0.5}, "recordings": {"root": str(tmp_path)}},
         }
     )
-    sounds, _ = PairMaker.of(experiment.plain()).sounds(torch.arange(8))
+    sounds, _, _ = PairMaker.of(experiment.plain()).sounds(torch.arange(8))
     assert sounds.shape == (2, 8, 5513)
 
 

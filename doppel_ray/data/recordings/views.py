@@ -17,6 +17,7 @@ from doppel_ray.core.schema import Names, Section
 from doppel_ray.data import audio_files
 from doppel_ray.data.recordings import catalogue
 from doppel_ray.data.recordings.catalogue import Catalogue
+from doppel_ray.data.recordings.datasets import DATA_SETS, Layout, Subset, of_layout
 from doppel_ray.data.recordings.order import permuted
 from doppel_ray.synth.timing import length
 
@@ -30,12 +31,12 @@ _LARGEST_CACHED = 1 / 16
 class RecordingsConfig(Section):
     """Recordings as a source of pairs."""
 
-    layout: Literal["folder", "manifest", "esc50", "urbansound8k", "vivae", "speech_commands", "nsynth"] = "folder"
+    layout: Literal["folder", "manifest", Layout] = "folder"
     """folder: every audio file below root, unlabelled. manifest: a CSV or Parquet file that lists them. Or a data set's
-    own layout, with its labels and splits: ESC-50, UrbanSound8K, VIVAE, Speech Commands v2, NSynth."""
+    published layout, with its labels and splits: ESC-50, UrbanSound8K, VIVAE, Speech Commands v2, NSynth."""
     root: Path | None = None
     """Folder of the recordings; of a manifest, the file itself."""
-    subset: Literal["esc10", "sc09"] | None = None
+    subset: Subset | None = None
     """esc10: the ten classes of ESC-10 (esc50). sc09: the ten digits (speech_commands). null: everything."""
     label: str | None = None
     """manifest: column of the labels; null: `label`, if there is one. nsynth: family (null) or pitch."""
@@ -70,15 +71,16 @@ class RecordingsConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RecordingsConfig":
-        layout = {"esc10": "esc50", "sc09": "speech_commands"}.get(self.subset or "")
-        if layout is not None and layout != self.layout:
+        if self.subset is not None and (layout := DATA_SETS[self.subset].layout) != self.layout:
             raise ValueError(f"subset is {self.subset}, which is of layout {layout}, but layout is {self.layout}")
-        if self.layout == "nsynth" and self.label not in (None, "family", "pitch"):
-            raise ValueError(f"label is {self.label!r}; expected family or pitch for layout nsynth")
+        labels = [found.label for found in DATA_SETS.values() if found.layout == self.layout and found.label]
+        if labels and self.label not in (None, *labels):
+            raise ValueError(f"label is {self.label!r}; expected {' or '.join(labels)} for layout {self.layout}")
         for name in ("label", "fold_column", "classes"):
-            layouts = ("manifest", "nsynth") if name == "label" else ("manifest",)
-            if getattr(self, name) is not None and self.layout not in layouts:
-                raise ValueError(f"{name} is set, but layout {self.layout} has its own; it is for {layouts[0]}")
+            if self.layout == "manifest" or (name == "label" and labels):
+                continue
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is set, but layout {self.layout} has its own; it is for manifest")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("classes names a class twice")
         if self.segment == "start" and (self.views == "jitter" or self.mixture > 1):
@@ -94,9 +96,7 @@ class RecordingsConfig(Section):
         if self.root is None:
             raise ConfigError("source.recordings.root is not set: give the folder that the recordings are in")
         try:
-            found = self._load(self.root)
-            if self.folds is not None:
-                found = found.of_folds(self.folds)
+            found = self._listed(self.root)
         except ConfigError as error:
             raise ConfigError(f"source.recordings: {error}") from None
         absent = found.absent() if self.on_error == "fail" else []
@@ -108,20 +108,14 @@ class RecordingsConfig(Section):
             )
         return found
 
-    def _load(self, root: Path) -> Catalogue:
-        if self.layout == "manifest":
-            return catalogue.manifest(root, self.path_column, self.label, self.fold_column, self.classes)
-        if self.layout == "esc50":
-            return catalogue.esc50(root, "esc10" if self.subset == "esc10" else None)
-        if self.layout == "urbansound8k":
-            return catalogue.urbansound8k(root)
-        if self.layout == "vivae":
-            return catalogue.vivae(root)
-        if self.layout == "speech_commands":
-            return catalogue.speech_commands(root, "sc09" if self.subset == "sc09" else None)
-        if self.layout == "nsynth":
-            return catalogue.nsynth(root, "pitch" if self.label == "pitch" else "family", self.folds)
-        return catalogue.folder(root)
+    def _listed(self, root: Path) -> Catalogue:
+        if self.layout == "folder":
+            found = catalogue.folder(root)
+        elif self.layout == "manifest":
+            found = catalogue.manifest(root, self.path_column, self.label, self.fold_column, self.classes)
+        else:
+            return of_layout(self.layout, self.subset, self.label).read(root, self.folds)
+        return found if self.folds is None else found.of_folds(self.folds)
 
 
 class Recordings:
