@@ -25,15 +25,19 @@ class FrontendConfig(Section):
     """Who computes the features: the generators, beside the synthesizer, so that features travel and not sound; or the
     trainer, on its own device, so that sound travels and the generators have less to do."""
 
-    def build(self, sample_rate: int) -> "Frontend":
-        """The frontend for sound at `sample_rate` Hz.
+    def build(self, sample_rate: int, every_frame: bool = False) -> "Frontend":
+        """Return the frontend for sound at `sample_rate` Hz.
+
+        Args:
+            sample_rate: in Hz.
+            every_frame: for clips that are read whole: vggish returns all their frames, not whole examples.
 
         Raises:
             ValueError: the sample rate cannot hold the frontend's bands.
         """
         match self.kind:
             case "vggish":
-                return VGGish(sample_rate, self.mels)
+                return VGGish(sample_rate, self.mels, every_frame=every_frame)
             case "clar":
                 return Clar(sample_rate, self.window)
             case "raw":
@@ -145,6 +149,8 @@ class VGGish(Frontend):
         sample_rate: in Hz; at least twice `high_hz`.
         mels: number of mel bands.
         high_hz: upper edge of the bands in Hz; VGGish's own is 7500.
+        every_frame: return all frames of a sound; otherwise whole examples of 96 frames (0.96 s), as VGGish does, where
+            the sound is long enough for one.
     """
 
     WINDOW_SECONDS = 0.025
@@ -154,13 +160,16 @@ class VGGish(Frontend):
 
     HIGH_HZ = 7500.0
 
-    def __init__(self, sample_rate: int = 16000, mels: int = 64, high_hz: float = HIGH_HZ) -> None:
+    def __init__(
+        self, sample_rate: int = 16000, mels: int = 64, high_hz: float = HIGH_HZ, every_frame: bool = False
+    ) -> None:
         super().__init__()
         if sample_rate < 2 * high_hz:
             raise ValueError(
                 f"sample_rate is {sample_rate} Hz; the mel bands reach {high_hz:g} Hz, so it must be at least "
                 f"{2 * high_hz:g}"
             )
+        self.every_frame = every_frame
         self.window_length = round(self.WINDOW_SECONDS * sample_rate)
         self.hop_length = round(self.HOP_SECONDS * sample_rate)
         self.fft_length = 1 << (self.window_length - 1).bit_length()
@@ -172,12 +181,12 @@ class VGGish(Frontend):
         self.register_buffer("bands", bands, persistent=False)
 
     def frames(self, samples: int) -> int:
-        """Frames that a sound of so many samples gives: whole 96-frame examples (0.96 s) where it is long enough."""
         complete = 1 + (samples - self.window_length) // self.hop_length
         if complete < 1:
             raise ValueError(f"a sound of {samples} samples is shorter than one window of {self.window_length}")
-        examples = complete // self.EXAMPLE_FRAMES
-        return examples * self.EXAMPLE_FRAMES if complete >= self.EXAMPLE_FRAMES else complete
+        if self.every_frame or complete < self.EXAMPLE_FRAMES:
+            return complete
+        return complete // self.EXAMPLE_FRAMES * self.EXAMPLE_FRAMES
 
     def centre(self, samples: int) -> float:
         return ((self.frames(samples) - 1) * self.hop_length + self.window_length) / 2

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.schema import Section
-from doppel_ray.data.frontends import Frontend, FrontendConfig
+from doppel_ray.data.frontends import FrontendConfig
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
 from doppel_ray.models.clips import WaveformEncoder
 from doppel_ray.synth import SynthConfig
@@ -195,16 +195,15 @@ class ModelSpec:
         return length(self.synth.duration, self.synth.sample_rate)
 
     def waveform_encoder(self, model: Model) -> WaveformEncoder:
-        """Put the frontend before a model of this recipe."""
+        """Return a model of this specification with the frontend before it."""
         whole = self.encoder.reading == "whole"
-        return WaveformEncoder(model, self.build_frontend(), self.sample_rate, self.samples, whole)
-
-    def build_frontend(self) -> Frontend:
-        return self.frontend.build(self.sample_rate)
+        frontend = self.frontend.build(self.sample_rate, every_frame=whole)
+        return WaveformEncoder(model, frontend, self.sample_rate, self.samples, whole)
 
     def untrained(self) -> Model:
-        """The model as training starts with it."""
-        return Model(self.encoder, self.head, self.seed, self.build_frontend().channels, self.classes)
+        """Return the model as training starts with it."""
+        channels = self.frontend.build(self.sample_rate).channels
+        return Model(self.encoder, self.head, self.seed, channels, self.classes)
 
 
 def _section(experiment: dict[str, Any], name: str, model: type[S]) -> S:

@@ -71,6 +71,12 @@ def test_a_sound_gives_whole_examples_where_it_is_long_enough_and_all_its_frames
     assert [vggish(torch.zeros(1, n)).shape[2] for n in (400, 4000, RATE, 5 * RATE)] == [1, 23, 96, 480]
 
 
+def test_vggish_of_a_clip_read_whole_gives_every_frame_and_the_training_windows_frames_first() -> None:
+    whole, sound = FrontendConfig().build(RATE, every_frame=True), torch.randn(1, 30400)
+    assert [whole(torch.zeros(1, n)).shape[2] for n in (400, 4000, RATE, 30400, 5 * RATE)] == [1, 23, 98, 188, 498]
+    torch.testing.assert_close(whole(sound)[:, :, :96], FrontendConfig().build(RATE)(sound))
+
+
 def test_a_sound_shorter_than_a_window_is_refused() -> None:
     with pytest.raises(ValueError, match="399 samples is shorter than one window of 400"):
         FrontendConfig().build(RATE)(torch.zeros(1, 399))
