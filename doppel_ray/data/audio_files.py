@@ -145,7 +145,7 @@ def read(path: Path, sample_rate: int) -> Tensor:
         return clip.read(0, clip.samples)
 
 
-def length(path: Path) -> float:
+def duration(path: Path) -> float:
     """Duration of a file in seconds, from its header alone.
 
     Raises:
@@ -180,7 +180,7 @@ def scan(paths: Iterable[Path], decode: bool = False, threads: int = 8) -> dict[
     def fault(path: Path) -> str | None:
         try:
             if not decode:
-                length(path)
+                duration(path)
             elif read(path, sample_rate=16000).abs().amax() < SILENCE:
                 return "silent"
         except UnreadableAudioError as error:

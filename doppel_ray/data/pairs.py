@@ -14,7 +14,7 @@ from doppel_ray.core.schema import Section
 from doppel_ray.data.augment import Augment, AugmentConfig, read_chain
 from doppel_ray.data.frontends import Frontend, FrontendConfig
 from doppel_ray.data.recordings import Recordings, SourceConfig, choose, rank
-from doppel_ray.synth import Delta, Noise, Synth, SynthConfig
+from doppel_ray.synth import Delta, NoiseKind, Synth, SynthConfig
 from doppel_ray.synth.sampling import Spread
 
 CHUNK = {"cpu": 32, "cuda": 512}
@@ -60,7 +60,7 @@ class PairsConfig(Section):
     delta: Delta = 0.25
     """δ, the strength of the perturbation of the synthesizer's parameters: one number, or one per parameter group."""
     schedule: ScheduleConfig = ScheduleConfig()
-    noise: Noise = "shared"
+    noise: NoiseKind = "shared"
     """White noise of the synthetic sounds. shared: one buffer for all sounds, as published. view: a draw for each view
     of each pair. There is no noise that the two views of a pair share alone: training would find it and learn nothing
     else."""
@@ -176,7 +176,7 @@ class PairMaker:
         recorded = choose(mix, self.seed, indices)
         sounds = torch.empty(2, len(indices), self.recordings.samples, device=self.device)
         if recorded.any():
-            views, items = self.recordings.heard(rank(mix, self.seed, indices[recorded]))
+            views, items = self.recordings.views_and_items(rank(mix, self.seed, indices[recorded]))
             labels[recorded.cpu()], ids[recorded.cpu()] = self.recordings.labels[items], -1 - items
             sounds[:, recorded] = views.to(self.device)
         if not recorded.all():
@@ -223,7 +223,9 @@ class PairMaker:
         return self.labelled(indices)[0]
 
 
-def layered(synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int, noise: Noise = "shared") -> Tensor:
+def layered(
+    synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int, noise: NoiseKind = "shared"
+) -> Tensor:
     """Synthetic pairs of `indices` (n,), each of `layers` sounds at once: (2, n, samples).
 
     Of n layers, pair i has those from n·i to n·i + n - 1, at levels of each view's own. A mixture that would clip is

@@ -24,18 +24,42 @@ from doppel_ray.models.objectives import ObjectiveConfig, collapsed, effective_r
 from doppel_ray.models.optimizers import OptimConfig, average_state, averaged
 from doppel_ray.synth import SynthConfig
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 SLOWER = 0.5
-"""What the learning rate is multiplied by at each return to the last checkpoint."""
+"""Factor of the learning rate at each rollback."""
 STATISTICS_PAIRS = 1024
 """Most recent pairs, over all workers, from which a running average's batch-norm statistics are computed; at least one
 batch."""
+
+
+class RunSettings(Protocol):
+    """What a learner reads of `run`."""
+
+    @property
+    def seed(self) -> int: ...
+
+
+class TrainSettings(Protocol):
+    """What a learner reads of `train`."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def clip(self) -> float | None: ...
+    @property
+    def init(self) -> Path | None: ...
+    @property
+    def precision(self) -> Precision: ...
 
 
 class Settings(Protocol):
     """The sections of an experiment that a learner reads."""
 
     @property
-    def run(self) -> Any: ...
+    def run(self) -> RunSettings: ...
     @property
     def synth(self) -> SynthConfig: ...
     @property
@@ -49,7 +73,7 @@ class Settings(Protocol):
     @property
     def optim(self) -> OptimConfig: ...
     @property
-    def train(self) -> Any: ...
+    def train(self) -> TrainSettings: ...
     def plain(self) -> dict[str, Any]: ...
 
 
@@ -57,9 +81,7 @@ class DivergedError(ArithmeticError):
     """Loss, gradient, embedding or weights are NaN or infinite, or the embedding has collapsed."""
 
 
-def agreed_precision(
-    asked: Literal["auto", "fp32", "bf16"], device: torch.device, workers: int
-) -> Literal["fp32", "bf16"]:
+def agreed_precision(asked: Precision, device: torch.device, workers: int) -> Literal["fp32", "bf16"]:
     """Return the precision that all train workers compute in; with more than one, all must take part.
 
     Args:

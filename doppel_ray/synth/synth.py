@@ -33,7 +33,7 @@ Indices = Tensor | Sequence[int]
 
 Compile = bool | Literal["auto"]
 
-Noise = Literal["shared", "view"]
+NoiseKind = Literal["shared", "view"]
 """Which white noise the sounds of pairs play: one for all sounds of a seed, as published, or a draw for each view."""
 
 CHUNK = {"cpu": 32, "cuda": 1024}
@@ -104,11 +104,11 @@ class Synth:
         first, second = self._ranges.views(self._ranges.prior(seed, indices), seed, indices, delta)
         return first, second
 
-    def pairs(self, seed: int, indices: Indices, delta: Spread, noise: Noise = "shared") -> Tensor:
+    def pairs(self, seed: int, indices: Indices, delta: Spread, noise: NoiseKind = "shared") -> Tensor:
         """Both views of each index as sound, float32 `(2, n, samples)`."""
         return self.render_views(torch.stack(self.doppelgangers(seed, indices, delta)), seed, indices, noise)
 
-    def render_views(self, theta: Tensor, seed: int, indices: Indices, noise: Noise = "shared") -> Tensor:
+    def render_views(self, theta: Tensor, seed: int, indices: Indices, noise: NoiseKind = "shared") -> Tensor:
         """The sounds, float32 `(2, n, samples)`, of the parameters of both views of each index, `(2, n, P)`.
 
         The noise is the same for all sounds or each view's own. One that both views of a pair share and no other sound

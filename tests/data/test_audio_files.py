@@ -16,7 +16,7 @@ def test_a_stereo_file_at_another_rate_becomes_mono_at_ours(tmp_path: Path, kind
     tone = 0.5 * np.sin(2 * np.pi * 440 * time)
     path = tmp_path / f"tone.{kind}"
     soundfile.write(path, np.stack([tone, 0.5 * tone], axis=1), 22050)
-    assert audio_files.length(path) == pytest.approx(1.0)
+    assert audio_files.duration(path) == pytest.approx(1.0)
     sound = audio_files.read(path, 16000).numpy()
     assert sound.shape == (16000,)
     expected = 0.375 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
     path = tmp_path / "broken.wav"
     if content is not None:
         path.write_bytes(content)
-    for attempt in (lambda: audio_files.length(path), lambda: audio_files.read(path, 16000)):
+    for attempt in (lambda: audio_files.duration(path), lambda: audio_files.read(path, 16000)):
         with pytest.raises(audio_files.UnreadableAudioError, match=r"broken\.wav: \w"):
             attempt()
 
@@ -83,7 +83,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | No
 def test_a_file_without_a_sample_is_named(tmp_path: Path) -> None:
     path = tmp_path / "silent.wav"
     soundfile.write(path, np.zeros(0), 16000)
-    for attempt in (lambda: audio_files.length(path), lambda: audio_files.read(path, 16000)):
+    for attempt in (lambda: audio_files.duration(path), lambda: audio_files.read(path, 16000)):
         with pytest.raises(audio_files.UnreadableAudioError, match=r"silent\.wav: zero-length audio"):
             attempt()
 

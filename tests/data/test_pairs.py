@@ -106,7 +106,7 @@ def test_ids_of_recordings(esc50_folder: Path) -> None:
     assert mixed.recordings is not None
     indices = torch.arange(4 * len(mixed.recordings))  # two passes over the recordings
     recorded = choose(source.mix, 0, indices)
-    _, items = mixed.recordings.heard(rank(source.mix, 0, indices[recorded]))
+    _, items = mixed.recordings.views_and_items(rank(source.mix, 0, indices[recorded]))
     *_, ids = mixed.labelled(indices)
     assert torch.equal(ids[~recorded], indices[~recorded])
     assert (ids[recorded] < 0).all()

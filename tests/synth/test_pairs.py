@@ -5,7 +5,7 @@ import torch
 
 from doppel_ray.analyze.distances import log_mel_distance
 from doppel_ray.analyze.fingerprint import partners_found
-from doppel_ray.synth import ARCHITECTURES, Noise, Synth
+from doppel_ray.synth import ARCHITECTURES, NoiseKind, Synth
 
 BRIEF = {"sample_rate": 8000, "duration": 0.25, "control_rate": 480}
 
@@ -56,7 +56,7 @@ def unrelated(synth: Synth) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("noise", ["shared", "view"])
-def test_unrelated_views_do_not_find_each_other(synth: Synth, noise: Noise) -> None:
+def test_unrelated_views_do_not_find_each_other(synth: Synth, noise: NoiseKind) -> None:
     """Views of one index share nothing but their parameters (DESIGN.md, rule 6)."""
     found = partners_found(synth.render_views(unrelated(synth), 0, range(PAIRS), noise), 8000)
     assert max(found.values()) <= CHANCE, found

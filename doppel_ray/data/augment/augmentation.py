@@ -53,7 +53,7 @@ class Draws:
     def noise(self, samples: int) -> Tensor:
         """White noise, standard normal, (rows, samples).
 
-        Box and Muller's transform in float32, both of its halves used: ten times as fast as `counter.normal`, and a
+        Box and Muller's transform in float32, both of its halves used: ten times as fast as `rng.normal`, and a
         sample of noise needs no more than its 24 bits.
         """
         half = (samples + 1) // 2

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from doppel_ray.core.schema import kind_of
 from doppel_ray.data.augment.augmentation import Augmentation, Draws
-from doppel_ray.data.augment.noise import Noise
+from doppel_ray.data.augment.noise import AddNoise
 from doppel_ray.data.augment.spectral import SpecAugment, SpecMask
 from doppel_ray.data.augment.waveform import (
     Fade,
@@ -42,7 +42,7 @@ def _known(value: Any) -> Any:
 _Any = (
     Annotated[Gain, Tag("kind gain")]
     | Annotated[Fade, Tag("kind fade")]
-    | Annotated[Noise, Tag("kind noise")]
+    | Annotated[AddNoise, Tag("kind noise")]
     | Annotated[TimeMask, Tag("kind time_mask")]
     | Annotated[TimeShift, Tag("kind time_shift")]
     | Annotated[TimeStretch, Tag("kind time_stretch")]

@@ -199,10 +199,10 @@ class Recordings:
         Raises:
             UnreadableAudioError: a recording cannot be used, and `on_error` is fail, or none can.
         """
-        sounds, items = self.heard(indices)
+        sounds, items = self.views_and_items(indices)
         return sounds, self.labels[items]
 
-    def heard(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def views_and_items(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """As `views`, but with the recordings' positions in the catalogue, (n,) int64, in place of their labels."""
         indices = indices.cpu().to(torch.int64)
         passes, positions = indices // len(self), indices % len(self)
