@@ -103,7 +103,8 @@ def test_a_program_gives_the_scenes_of_clips_of_any_length(tmp_path: Path, name:
         torch.testing.assert_close(by_program(program, about, clip[0]), expected, rtol=0.0, atol=1e-4 * scale)
 
 
-def test_a_model_trained_on_half_seconds_reads_longer_clips_whole_in_its_program(tmp_path: Path) -> None:
+def test_program_of_a_model_trained_on_half_seconds(tmp_path: Path) -> None:
+    """Its program reads longer clips whole."""
     settings = {"encoder": {"kind": "cnn", "width": 8, "reading": "whole"}, "synth": {"duration": 0.5}}
     folder = write_checkpoint(tmp_path / "here", settings)
     assert run(folder, "torch", tmp_path / "away.pt2") == 0

@@ -138,7 +138,7 @@ def test_scenes_have_the_numbers_of_a_probe_of_mixed_lengths(tmp_path: Path, rea
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("samples", [16000, 24000, 30400, 50000])
-def test_a_clip_read_whole_is_heard_to_its_end(tmp_path: Path, kind: str, samples: int) -> None:
+def test_whole_clip_is_read_to_its_end(tmp_path: Path, kind: str, samples: int) -> None:
     """A click in any tenth of a clip, the last included, changes its embedding."""
     settings = KINDS[kind] | {"encoder": {**KINDS[kind]["encoder"], "reading": "whole"}}
     model = load_model(write_checkpoint(tmp_path / "here", settings))

@@ -11,7 +11,7 @@ from doppel_ray.core.schema import Section
 
 
 class FrontendConfig(Section):
-    """How sound becomes what the encoder reads."""
+    """The features that the encoder reads."""
 
     kind: Literal["vggish", "clar", "raw"] = "vggish"
     """vggish: log-mel as VGGish defines it: 25 ms Hann window, 10 ms hop, magnitude, HTK bands, log(x + 0.01).
@@ -22,8 +22,8 @@ class FrontendConfig(Section):
     window: float = Field(default=0.016, gt=0.0, le=0.128)
     """clar: Hann window in seconds, zero-padded to an FFT of 0.128 s. CLAR's paper says 0.016; its code, 0.128."""
     where: Literal["generator", "trainer"] = "generator"
-    """Who computes the features: the generators, beside the synthesizer, so that features travel and not sound; or the
-    trainer, on its own device, so that sound travels and the generators have less to do."""
+    """generator: generators compute the features, which are sent to the trainer in place of sound. trainer: the trainer
+    computes them on its own device, and generators have less to do."""
 
     def build(self, sample_rate: int, every_frame: bool = False) -> "Frontend":
         """Return the frontend for sound at `sample_rate` Hz.
@@ -45,12 +45,12 @@ class FrontendConfig(Section):
 
 
 class Frontend(nn.Module):
-    """Sound (batch, samples) float32 into what an encoder reads, also float32.
+    """Sound (batch, samples) float32 to features, float32.
 
     Attributes:
         domain: "spectrogram" for (batch, channels, frames, bins), "waveform" for (batch, channels, samples).
-        channels: how many.
-        chunk: sounds transformed at a time on a CPU: few enough that their spectra stay in its cache.
+        channels: of the features.
+        chunk: sounds transformed at a time on a CPU, so few that their spectra stay in its cache.
     """
 
     domain: Literal["spectrogram", "waveform"] = "spectrogram"
@@ -58,23 +58,23 @@ class Frontend(nn.Module):
     chunk: int = 16
 
     def frames(self, samples: int) -> int:
-        """Length in time of what a sound of so many samples gives.
+        """Return the number of frames of a sound of `samples` samples, or of samples for waveforms.
 
         Raises:
-            ValueError: the sound is too short to give any.
+            ValueError: the sound is too short for one frame.
         """
         raise NotImplementedError
 
     def centre(self, samples: int) -> float:
-        """Middle of what is read of a sound of so many samples, in samples from its start."""
+        """Return the middle of the part that is read of a sound, in samples from its start."""
         raise NotImplementedError
 
     def features(self, sound: Tensor) -> Tensor:
-        """What `forward` gives, for a batch that may be taken whole."""
+        """Return the features of a batch at once; `forward` splits large ones."""
         raise NotImplementedError
 
     def forward(self, sound: Tensor) -> Tensor:
-        """Features of sound.
+        """Return the features of sound.
 
         Args:
             sound: (batch, samples) float32.
@@ -82,7 +82,7 @@ class Frontend(nn.Module):
         Returns:
             (batch, channels, frames, bins) or (batch, channels, samples) float32.
         """
-        # A program that is exported takes its batch whole, since it must hold for batches of any size.
+        # An exported program takes its batch at once, since it must hold for batches of any size.
         if torch.compiler.is_exporting() or sound.device.type != "cpu" or len(sound) <= self.chunk:
             return self.features(sound)
         return torch.cat([self.features(part) for part in sound.split(self.chunk)])
@@ -94,7 +94,7 @@ class Raw(Frontend):
     domain = "waveform"
 
     def frames(self, samples: int) -> int:
-        """The samples themselves."""
+        """Return `samples`."""
         return samples
 
     def centre(self, samples: int) -> float:
@@ -104,25 +104,25 @@ class Raw(Frontend):
         return sound.unsqueeze(1)
 
     def forward(self, sound: Tensor) -> Tensor:
-        return self.features(sound)  # in one piece: there are no spectra to keep small
+        return self.features(sound)  # at once: there are no spectra to keep small
 
 
 def _framed(sound: Tensor, length: int, hop: int, frames: int) -> Tensor:
-    """The first `frames` frames of sound: (batch, samples) -> (batch, frames, length)."""
-    if torch.compiler.is_exporting():  # of sounds whose length is not known, indices can be traced and a view cannot
+    """Return the first `frames` frames of sound: (batch, samples) -> (batch, frames, length)."""
+    if torch.compiler.is_exporting():  # for unknown lengths indices can be traced, and a view cannot
         starts = hop * torch.arange(frames, device=sound.device)
         return sound[:, starts.unsqueeze(1) + torch.arange(length, device=sound.device)]
     return sound.unfold(-1, length, hop)[:, :frames]
 
 
 def power(spectrum: Tensor) -> Tensor:
-    """Squared magnitude of a complex tensor; several times faster on a CPU than by way of `abs`."""
+    """Return the squared magnitude of a complex tensor, several times faster on a CPU than `abs`."""
     real, imaginary = torch.view_as_real(spectrum).unbind(-1)
     return torch.addcmul(real * real, imaginary, imaginary)
 
 
 def mel_matrix(bins: int, sample_rate: int, mels: int, low_hz: float = 125.0, high_hz: float = 7500.0) -> Tensor:
-    """Triangular bands, equally spaced and linear on the HTK mel scale, with an empty DC row; shape (bins, mels).
+    """Return triangular bands, equally spaced and linear on the HTK mel scale, with an empty DC row: (bins, mels).
 
     As `spectrogram_to_mel_matrix` of VGGish defines it (Hershey et al., 2017). torchaudio's bands differ in detail:
     its triangles are linear in Hz.
@@ -193,7 +193,7 @@ class VGGish(Frontend):
 
     def features(self, sound: Tensor) -> Tensor:
         frames = self.frames(sound.shape[-1])
-        # The window ends in zeros, as VGGish pads its frames, so what is read past its end does not count.
+        # The window ends in zeros, as VGGish pads its frames, so samples past its end have no weight.
         framed = _framed(F.pad(sound, (0, self.fft_length)), self.fft_length, self.hop_length, frames)
         magnitude = power(torch.fft.rfft(framed * self.window)).sqrt_()
         return torch.log(magnitude @ self.bands + self.LOG_OFFSET).unsqueeze(1)
@@ -259,7 +259,7 @@ class Clar(Frontend):
         self.register_buffer("bands", bands, persistent=False)
 
     def frames(self, samples: int) -> int:
-        """Frames that a sound of so many samples gives, the first centred on its first sample."""
+        """Return the number of frames, the first centred on the first sample."""
         if samples <= self.window_length // 2:
             raise ValueError(f"a sound of {samples} samples is shorter than half a window of {self.window_length}")
         return 1 + samples // self.hop_length

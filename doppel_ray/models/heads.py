@@ -1,4 +1,4 @@
-"""Projection heads: the representation into the space where the objective is measured."""
+"""Projection heads: from the representation to the space of the objective."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from doppel_ray.core.schema import Section
 
 
 class HeadConfig(Section):
-    """What stands between the encoder and the objective while training.
+    """The layers between encoder and objective in training.
 
     CLAR's is `{kind: mlp, hidden: 512, layers: 2, size: 128}`: 512 -> 512 -> 512 -> 128.
     """
@@ -34,5 +34,5 @@ class HeadConfig(Section):
         return nn.Sequential(*layers, nn.Linear(inputs, self.size))
 
     def outputs(self, inputs: int) -> int:
-        """Width of what the head gives for a representation of `inputs` numbers."""
+        """Return the width of the head's output for a representation of `inputs` numbers."""
         return inputs if self.kind == "none" else self.size

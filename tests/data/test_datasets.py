@@ -25,7 +25,7 @@ def written(root: Path, name: Name) -> Path:
 
 
 @pytest.mark.parametrize("name", DATA_SETS)
-def test_every_data_set_is_listed_alike_by_table_and_settings(tmp_path: Path, name: Name) -> None:
+def test_table_and_settings_list_the_same(tmp_path: Path, name: Name) -> None:
     data_set, root = DATA_SETS[name], written(tmp_path, name)
     whole = data_set.read(root)
     assert set(whole.folds) == set(data_set.folds)
@@ -41,12 +41,13 @@ def test_every_data_set_is_listed_alike_by_table_and_settings(tmp_path: Path, na
     assert settings.catalogue() == part
 
 
-def test_a_layout_without_subset_or_label_selects_all_of_it() -> None:
+def test_of_layout_defaults() -> None:
+    """Without subset or label, all of a layout is selected."""
     assert of_layout("esc50") is DATA_SETS["esc50"]
     assert of_layout("nsynth") is DATA_SETS["nsynth_family"]
 
 
-def test_what_help_prints_names_classes_and_folds() -> None:
+def test_about_names_classes_and_folds() -> None:
     assert DATA_SETS["urbansound8k"].about == "UrbanSound8K: 10 classes; 10 folds"
     assert DATA_SETS["sc09"].folds == SPLITS
     assert DATA_SETS["sc09"].about.endswith("10 classes; train, valid, test")

@@ -1,4 +1,4 @@
-"""Two views of a recording for each index: which recording, and which of its seconds."""
+"""Two views of a recording for each index, which decides the recording and the segments."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ SEGMENT_STREAM = 2**20 + 3
 """Stream of the draws of where segments begin: a column for each view and layer."""
 
 _LARGEST_CACHED = 1 / 16
-"""Of the cache, the most that one recording may take: a few long ones would leave no room for all the others."""
+"""Largest share of the cache for one recording, so that a few long ones do not fill it."""
 
 
 class RecordingsConfig(Section):
@@ -56,8 +56,8 @@ class RecordingsConfig(Section):
     """same: both views are one segment, for augmentations to tell apart, as CLAR's. jitter: two segments of one
     recording, as the paper's temporal jitter."""
     segment: Literal["random", "start"] = "random"
-    """random: begins anywhere; one that is silent gives way to one with the recording's loudest moment. start: begins
-    with the recording, as CLAR's. What is shorter than a segment is followed by zeros."""
+    """random: begins anywhere; a silent one is replaced by one with the recording's loudest moment. start: begins with
+    the recording, as CLAR's. A recording that is shorter than a segment is followed by zeros."""
     mixture: int = Field(default=1, ge=1, le=64)
     """Segments of one recording that are summed into each view, at the level of the loudest: the paper's dense
     mixtures."""
@@ -88,13 +88,13 @@ class RecordingsConfig(Section):
         return self
 
     def catalogue(self) -> Catalogue:
-        """The recordings to train on, with all their labels.
+        """Return the recordings to train on, with all their labels.
 
         Raises:
-            ConfigError: they are not there, or not as the layout has them.
+            ConfigError: recordings are missing, or not as the layout has them.
         """
         if self.root is None:
-            raise ConfigError("source.recordings.root is not set: give the folder that the recordings are in")
+            raise ConfigError("source.recordings.root is not set: give the folder that holds the recordings")
         try:
             found = self._listed(self.root)
         except ConfigError as error:
@@ -121,25 +121,25 @@ class RecordingsConfig(Section):
 class Recordings:
     """Views of recordings, each a function of (seed, index) and the files.
 
-    In each pass over the catalogue every recording comes once, in another order. Drawn one by one instead, two of a
-    batch would often be the same recording (of 320, in four of five batches of 32), and a contrastive objective would
-    push them apart; and a third of the recordings would not be heard in a pass. Here it takes a batch that spans two
-    passes, and the objective masks those (`PairMaker.labelled` returns what identifies a pair).
+    Each pass over the catalogue takes every recording once, in another order. With independent draws, a batch would
+    often hold a recording twice (of 320 recordings, four of five batches of 32 would), which a contrastive objective
+    would push apart, and a pass would miss a third of the recordings. Here only a batch that spans two passes can, and
+    the objective masks those (`PairMaker.labelled` returns the identities of pairs).
 
     Args:
         config: what to read and how.
         sample_rate: of the views, in Hz.
         duration: of the views, in seconds.
         seed: the run's seed.
-        catalogue: the recordings, where they are known already; None: those that `config` names.
+        catalogue: the recordings, if they are known already; None: those that `config` names.
 
     Attributes:
-        catalogue: the recordings, with the labels that are left after `labelled`.
+        catalogue: the recordings, with the labels that `labelled` leaves.
         labels: (recordings,) int64 of the catalogue's positions, -1 where there is no label.
-        broken: what could not be used so far, by path, with the reason (`on_error: skip`).
+        broken: recordings that could not be used so far, by path, with the reason (`on_error: skip`).
 
     Raises:
-        ConfigError: the recordings are not there, or not as the layout has them.
+        ConfigError: recordings are missing, or not as the layout has them.
     """
 
     def __init__(
@@ -166,13 +166,13 @@ class Recordings:
         return self.catalogue.classes
 
     def check(self, decode: bool = False) -> dict[str, str]:
-        """Look at every file before training.
+        """Check every file before training.
 
         Args:
-            decode: decode them, which also finds damage inside and silence; otherwise read headers alone.
+            decode: decode the files, which also finds damage inside and silence; otherwise read headers alone.
 
         Returns:
-            What will be skipped, by path, with the reason.
+            Files that will be skipped, by path, with the reason.
 
         Raises:
             ConfigError: a file cannot be used and `on_error` is fail, or none can be used.
@@ -191,7 +191,7 @@ class Recordings:
         return faults
 
     def views(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Both views of the pairs `indices` (n,), and the labels of their recordings.
+        """Return both views of the pairs `indices` (n,), and the labels of their recordings.
 
         Returns:
             (2, n, samples) float32; (n,) int64, -1 where there is no label.
@@ -203,7 +203,7 @@ class Recordings:
         return sounds, self.labels[items]
 
     def views_and_items(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """As `views`, but with the recordings' positions in the catalogue, (n,) int64, in place of their labels."""
+        """Return the same views, with the recordings' positions in the catalogue, (n,) int64, in place of labels."""
         indices = indices.cpu().to(torch.int64)
         passes, positions = indices // len(self), indices % len(self)
         items = permuted(len(self), self.seed, passes, positions)
@@ -214,8 +214,8 @@ class Recordings:
             row, turn, position = job
             item = int(items[row])
             for step in range(1, len(self) + 1):
-                # What is known to be broken is tried again: a cut file may be whole where an index reads it, and an
-                # index must not depend on what was read before it.
+                # Broken files are tried again: a truncated one may be complete where an index reads it, and an index
+                # must not depend on what was read before it.
                 try:
                     return item, self._pair(self.catalogue.path(item), draws[row]).expand(2, -1)
                 except audio_files.UnreadableAudioError as error:
@@ -231,7 +231,7 @@ class Recordings:
         return torch.stack(sounds, dim=1), torch.tensor(used)
 
     def _draws(self, indices: Tensor) -> list[list[list[int]]]:
-        """32 random bits for each index, view and layer, from 0 to 2**32 - 1."""
+        """Draw 32 random bits for each index, view and layer, from 0 to 2**32 - 1."""
         views, layers = 1 if self.config.views == "same" else 2, self.config.mixture
         first, second = rng.keys(self.seed, indices, SEGMENT_STREAM)
         columns = torch.arange(views * layers, dtype=torch.int32)
@@ -239,9 +239,9 @@ class Recordings:
         return bits.unflatten(1, (views, layers)).tolist()
 
     def _pair(self, path: Path, draws: Sequence[Sequence[int]]) -> Tensor:
-        """Views of one recording, (1 or 2, samples)."""
+        """Return the views of one recording, (1 or 2, samples)."""
         with self._cache.opened(path, self.sample_rate) as clip:
-            if sum(map(len, draws)) * self.samples > clip.samples:  # then decoding it once is less work
+            if sum(map(len, draws)) * self.samples > clip.samples:  # decoding it once is less work then
                 clip = audio_files.Decoded(clip.read(0, clip.samples), clip.step)
             return torch.stack([self._view(path, clip, layers) for layers in draws])
 
@@ -254,7 +254,7 @@ class Recordings:
         return mixture * (layers.abs().amax() / mixture.abs().amax().clamp(min=audio_files.SILENCE))
 
     def _segment(self, path: Path, clip: audio_files.Clip, draw: int) -> Tensor:
-        """`samples` of a clip, from where 32 random bits say."""
+        """Return `samples` of a clip, from a start that 32 random bits decide."""
         spare = max(0, clip.samples - self.samples)
         start = _scaled(draw, spare // clip.step + 1) * clip.step if self.config.segment == "random" else 0
         sound = clip.read(start, self.samples)
@@ -263,10 +263,10 @@ class Recordings:
         return torch.nn.functional.pad(sound, (0, self.samples - len(sound)))
 
     def _loudest(self, path: Path, clip: audio_files.Clip, draw: int) -> Tensor:
-        """In place of a silent segment: one that holds the clip's loudest moment.
+        """Return a segment with the clip's loudest moment, in place of a silent one.
 
-        Clips are often a short sound and then nothing: of the random seconds of ESC-10, 8 in 100 are digital silence,
-        in which every recording is alike.
+        Clips are often a short sound followed by silence: of random seconds of ESC-10, 8 in 100 are digital silence, in
+        which all recordings are alike.
         """
         whole = clip.read(0, clip.samples)
         peak, at = whole.abs().max(dim=0)
@@ -281,15 +281,15 @@ class Recordings:
 
 
 def _scaled(draw: int, count: int) -> int:
-    """One of `count` numbers from 0 on, from 32 random bits."""
+    """Return a number from 0 to `count` - 1, from 32 random bits."""
     return draw * count >> 32
 
 
 class _Cache:
-    """Decoded recordings, kept until the cache is full; then the others are read from their files each time.
+    """Decoded recordings, kept until the cache is full; others are read from their files each time.
 
-    Nothing is thrown out to make room: a pass touches every recording once, so what was touched last is what is needed
-    again last, and a cache that keeps the most recent would hardly ever hold what is asked for.
+    Nothing is evicted: a pass reads every recording once, so the most recent one is needed again last, and a cache of
+    the most recent would rarely hold the one that is needed.
     """
 
     def __init__(self, size: int) -> None:
@@ -299,7 +299,7 @@ class _Cache:
 
     @contextmanager
     def opened(self, path: Path, sample_rate: int) -> Iterator[audio_files.Clip]:
-        """A recording: from memory, now or from now on, if there is room for it; else from its file."""
+        """Open a recording from memory, where it is kept if there is room, or from its file."""
         if path in self.clips:
             yield self.clips[path]
             return
@@ -311,7 +311,7 @@ class _Cache:
         if decoded is not None:
             yield decoded
             return
-        # Damaged somewhere, but perhaps whole where it is to be read; a decoder that met damage cannot go on.
+        # Damaged, but perhaps not where it is to be read; a decoder that met damage cannot continue.
         with audio_files.opened(path, sample_rate) as clip:
             yield clip
 
@@ -324,7 +324,7 @@ class _Cache:
             decoded = audio_files.Decoded(clip.read(0, clip.samples), clip.step)
         except audio_files.UnreadableAudioError:
             return None
-        with self.lock:  # other threads have been decoding too, perhaps the same file
+        with self.lock:  # another thread may have decoded the same file
             if path not in self.clips and self._has_room(clip):
                 self.clips[path] = decoded
                 self.held += 4 * clip.samples
