@@ -1,4 +1,4 @@
-"""Compiled rendering is the eager one, only faster; it is kept, and whoever lacks a compiler is told."""
+"""Compiled rendering equals eager rendering; programs are kept, and a missing compiler is logged."""
 
 import logging
 from pathlib import Path
