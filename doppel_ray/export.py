@@ -34,7 +34,6 @@ from torch import Tensor
 from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.files import new_output
-from doppel_ray.data.frontends import VGGish
 from doppel_ray.hear import describe, load_model
 from doppel_ray.models import checkpoint
 from doppel_ray.models.clips import WaveformEncoder
@@ -104,20 +103,10 @@ FORMATS: dict[str, Callable[[Path, Path], None]] = {"safetensors": to_safetensor
 
 
 def traced(model: WaveformEncoder) -> torch.export.ExportedProgram:
-    """The model as a program, (batch, samples) -> (batch, size), for any batch and the lengths that it reads at once.
-
-    Raises:
-        ConfigError: the lengths are some for which VGGish has two rules.
-    """
+    """Return the model as a program, (batch, samples) -> (batch, size), for any batch and the lengths read at once."""
     reading = model.reading
     dims = {0: torch.export.Dim("batch", min=1)}
     if reading.longest > reading.shortest:
-        if isinstance(model.frontend, VGGish) and model.frontend.frames(reading.shortest) < VGGish.EXAMPLE_FRAMES:
-            raise ConfigError(
-                "--to torch and onnx need one rule for the number of VGGish's frames: of a model with encoder.reading "
-                f"whole, synth.duration must be at least 0.975 s, and it is {reading.shortest / model.sample_rate:g}; "
-                "export it --to safetensors"
-            )
         dims[1] = torch.export.Dim("samples", min=reading.shortest, max=reading.longest)
     example = torch.zeros(2, (reading.shortest + reading.longest) // 2)
     return torch.export.export(model, (example,), dynamic_shapes=(dims,))

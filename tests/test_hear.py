@@ -136,6 +136,20 @@ def test_scenes_have_the_numbers_of_a_probe_of_mixed_lengths(tmp_path: Path, rea
     check_against_probe(write_checkpoint(tmp_path / "here", settings), LENGTHS)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("samples", [16000, 24000, 30400, 50000])
+def test_whole_clip_is_read_to_its_end(tmp_path: Path, kind: str, samples: int) -> None:
+    """A click in any tenth of a clip, the last included, changes its embedding."""
+    settings = KINDS[kind] | {"encoder": {**KINDS[kind]["encoder"], "reading": "whole"}}
+    model = load_model(write_checkpoint(tmp_path / "here", settings))
+    clips = torch.zeros(11, samples)
+    for tenth in range(10):
+        clips[tenth, round((tenth + 0.9) / 10 * samples)] = 1.0
+    scenes = get_scene_embeddings(clips, model)
+    changed = (scenes[:10] - scenes[10]).abs().amax(dim=1) / scenes[10].abs().amax()
+    assert (changed > 1e-4).all(), changed
+
+
 def test_a_recording_read_whole_is_read_a_minute_at_a_time(tmp_path: Path) -> None:
     settings = {"encoder": {"kind": "cnn", "width": 8, "reading": "whole"}, "synth": {"sample_rate": 16000}}
     folder = write_checkpoint(tmp_path / "here", settings)

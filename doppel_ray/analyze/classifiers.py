@@ -171,7 +171,7 @@ class Probe(Classifier):
         """Embeddings of so many seconds of each recording, and which recordings these are."""
         recordings, heard, items = self.seconds(layers), list[np.ndarray](), list[np.ndarray]()
         for part in torch.arange(len(recordings)).split(AT_ONCE):
-            sounds, known = recordings.heard(part)
+            sounds, known = recordings.views_and_items(part)
             heard.append(self.hear(sounds[:views].flatten(0, 1)))
             items.append(known.repeat(views).numpy())
         return np.concatenate(heard), np.concatenate(items)

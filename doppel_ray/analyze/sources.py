@@ -130,7 +130,7 @@ class Sources:
         if self._recordings is not None:
             for layers in self.config.layers:
                 recordings = self._recordings(layers)
-                sounds, items = recordings.heard(indices)
+                sounds, items = recordings.views_and_items(indices)
                 self.broken |= recordings.broken
                 yield Heard(Source(RECORDINGS, layers, None), sounds, items)
         for name in self.config.architectures:

@@ -1,4 +1,4 @@
-"""Reading recordings: whole, or the seconds that are asked for."""
+"""Read recordings, whole or in parts."""
 
 import math
 import os
@@ -16,20 +16,20 @@ from torch import Tensor
 SUFFIXES = frozenset(
     (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
 )
-"""What counts as an audio file where a folder is searched for them (libsndfile reads all of these)."""
+"""Suffixes of audio files in a folder; libsndfile reads all of these."""
 
 VERSION = 2
 """Version of what `read` returns: raise it with every change that alters a sample, so that caches decode again."""
 
 SILENCE = 1e-4
-"""A sound whose peak is below this (-80 dB of full scale) holds nothing to learn from."""
+"""Peak below which a sound counts as silent, -80 dB of full scale."""
 
 _EXACT_SEEK = frozenset(("WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "W64", "RF64"))
 """Formats in which a seek lands on the very sample. The others are decoded from their start."""
 
 _LARGEST_RATIO = 1000
-"""Rates are converted by a ratio of whole numbers of which the lower is at most this: exact between all usual rates,
-and within 1e-4 of any other, whose exact ratio (44,101 : 16,000, say) would need a filter of gigabytes."""
+"""Largest denominator of the ratio by which rates are converted: exact between all usual rates, and within 1e-4 for any
+other, whose exact ratio (44,101 : 16,000, say) would need a filter of gigabytes."""
 
 _ZERO_CROSSINGS, _ROLLOFF, _BETA = 96, 0.971, 9.0
 """The resampling filter, a sinc under a Kaiser window: its zero crossings on either side, its cutoff as a share of the
@@ -38,29 +38,29 @@ above 8.05 kHz aliases at -90 dB or less. torchaudio's defaults lose 1.8 dB at 7
 
 
 class UnreadableAudioError(ValueError):
-    """A file that is missing, empty or not audio. The message names it; `reason` is the message without the name."""
+    """A file that is missing, empty or not audio. The message names it; `reason` is the rest of the message."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path, self.reason = path, reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.reason)  # it crosses between processes
+        return type(self), (self.path, self.reason)  # so that it can be pickled
 
 
 class Clip(Protocol):
-    """Sound that can be read in parts, mono, at the rate that was asked for.
+    """Mono sound that can be read in parts, at the rate for which it was opened.
 
     Attributes:
         samples: its length.
-        step: a part begins at a multiple of so many samples, where both rates have a sample at the same time.
+        step: parts begin at multiples of this many samples, where both rates have a sample at the same time.
     """
 
     samples: int
     step: int
 
     def read(self, start: int, count: int) -> Tensor:
-        """`count` samples from `start` on, fewer at the end of the clip: float32."""
+        """Return `count` samples from `start` on, fewer at the end of the clip, float32."""
 
 
 class Decoded:
@@ -74,14 +74,14 @@ class Decoded:
 
 
 class _OpenFile:
-    """A clip in a file: only what a part needs is decoded, where the format allows it."""
+    """A clip in a file; only the parts that are read are decoded, where the format allows it."""
 
     def __init__(self, path: Path, file: Any, sample_rate: int) -> None:
         self.path, self.file = path, file
         ratio = Fraction(file.samplerate, sample_rate).limit_denominator(_LARGEST_RATIO)
         self.old, self.step = ratio.numerator, ratio.denominator
         if self.old == 0:
-            raise UnreadableAudioError(path, f"a sample rate of {file.samplerate} Hz is no audio")
+            raise UnreadableAudioError(path, f"its sample rate is {file.samplerate} Hz, which is not one of audio")
         self.frames = _checked_length(path, file.frames)
         self.data: Tensor | None = None
         if file.format not in _EXACT_SEEK:
@@ -90,8 +90,8 @@ class _OpenFile:
         self.samples = math.ceil(self.frames * self.step / self.old)
 
     def read(self, start: int, count: int) -> Tensor:
-        # The filter hears a little before and after the part, so that a part is what it would be of the whole.
-        # What is read begins at a multiple of `old` frames, which falls on a sample of the new rate.
+        # The filter reads a margin on both sides, so that a part equals the same part of the whole. It begins at a
+        # multiple of `old` frames, which falls on a sample of the new rate.
         margin = math.ceil(_filter_width(self.old, self.step) / self.old) * self.old
         first = max(0, start // self.step * self.old - margin)
         last = min(self.frames, math.ceil((start + count) * self.old / self.step) + margin)
@@ -110,13 +110,13 @@ class _OpenFile:
             there = first + len(sound)
             raise UnreadableAudioError(self.path, f"cut short: {there} of the {self.frames} samples it promises")
         if not torch.isfinite(sound).all():
-            raise UnreadableAudioError(self.path, "holds samples that are no finite numbers")
+            raise UnreadableAudioError(self.path, "holds samples that are NaN or infinite")
         return sound
 
 
 @contextmanager
 def opened(path: Path, sample_rate: int) -> Iterator[Clip]:
-    """A file to read parts from, mono (the mean of its channels) at `sample_rate` Hz.
+    """Open a file to read parts from, mono (the mean of its channels) at `sample_rate` Hz.
 
     Parts are decoded alone where the format seeks exactly (WAV, FLAC, AIFF, ...), and then differ from the same part of
     the whole by rounding alone.
@@ -136,7 +136,7 @@ def opened(path: Path, sample_rate: int) -> Iterator[Clip]:
 
 
 def read(path: Path, sample_rate: int) -> Tensor:
-    """A file as mono sound at `sample_rate` Hz: (samples,) float32.
+    """Return a file as mono sound at `sample_rate` Hz: (samples,) float32.
 
     Raises:
         UnreadableAudioError: the file cannot be decoded, or holds no sound.
@@ -145,8 +145,8 @@ def read(path: Path, sample_rate: int) -> Tensor:
         return clip.read(0, clip.samples)
 
 
-def length(path: Path) -> float:
-    """Duration of a file in seconds, from its header alone.
+def duration(path: Path) -> float:
+    """Return the duration of a file in seconds, from its header alone.
 
     Raises:
         UnreadableAudioError: the header cannot be read, or says that there is no sound.
@@ -169,18 +169,18 @@ def below(folder: Path) -> list[Path]:
 
 
 def scan(paths: Iterable[Path], decode: bool = False, threads: int = 8) -> dict[Path, str]:
-    """The files that cannot be used, each with the reason, in the order given.
+    """Return the files that cannot be used, each with the reason, in the order given.
 
     Args:
-        paths: what to look at.
+        paths: the files.
         decode: read all of each file, which also finds damage and silence; otherwise only headers are read.
-        threads: files looked at at once; more than there are cores pays off where storage is slow to answer.
+        threads: files read at once; more than there are cores helps where storage is slow to answer.
     """
 
     def fault(path: Path) -> str | None:
         try:
             if not decode:
-                length(path)
+                duration(path)
             elif read(path, sample_rate=16000).abs().amax() < SILENCE:
                 return "silent"
         except UnreadableAudioError as error:
@@ -203,14 +203,14 @@ def _resample(sound: Tensor, old: int, new: int) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _resampler(old: int, new: int) -> Any:
-    """The windowed-sinc filter of torchaudio, kept: making it costs more than applying it to a second of sound."""
+    """Return torchaudio's windowed-sinc filter, cached: making it takes longer than filtering a second of sound."""
     from torchaudio.transforms import Resample
 
     return Resample(old, new, "sinc_interp_kaiser", _ZERO_CROSSINGS, _ROLLOFF, _BETA)
 
 
 def _filter_width(old: int, new: int) -> int:
-    """Frames on either side that the filter reaches."""
+    """Return the frames on either side that the filter reads."""
     return 0 if old == new else math.ceil(_ZERO_CROSSINGS * old / (min(old, new) * _ROLLOFF))
 
 
@@ -224,7 +224,7 @@ def _checked_length(path: Path, frames: int) -> int:
 
 @contextmanager
 def _naming(path: Path, what: str = "") -> Iterator[None]:
-    """Whatever libsndfile says is said of this file."""
+    """Raise libsndfile's errors as `UnreadableAudioError` with the file's name."""
     import soundfile
 
     try:

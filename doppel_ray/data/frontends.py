@@ -26,15 +26,19 @@ class FrontendConfig(Section):
     """Where features are computed. generator: by the generators, which then send features. trainer: by the train
     workers, on their own device; the generators send sound and have less work."""
 
-    def build(self, sample_rate: int) -> "Frontend":
-        """The frontend for sound at `sample_rate` Hz.
+    def build(self, sample_rate: int, every_frame: bool = False) -> "Frontend":
+        """Return the frontend for sound at `sample_rate` Hz.
+
+        Args:
+            sample_rate: in Hz.
+            every_frame: for clips that are read whole: vggish returns all their frames, not whole examples.
 
         Raises:
             ValueError: the sample rate cannot hold the frontend's bands.
         """
         match self.kind:
             case "vggish":
-                return VGGish(sample_rate, self.mels)
+                return VGGish(sample_rate, self.mels, every_frame=every_frame)
             case "clar":
                 return Clar(sample_rate, self.window)
             case "raw":
@@ -42,12 +46,12 @@ class FrontendConfig(Section):
 
 
 class Frontend(nn.Module):
-    """Sound (batch, samples) float32 into what an encoder reads, also float32.
+    """Sound (batch, samples) float32 to features, float32.
 
     Attributes:
         domain: "spectrogram" for (batch, channels, frames, bins), "waveform" for (batch, channels, samples).
-        channels: how many.
-        chunk: sounds transformed at a time on a CPU: few enough that their spectra stay in its cache.
+        channels: of the features.
+        chunk: sounds transformed at a time on a CPU, so few that their spectra stay in its cache.
     """
 
     domain: Literal["spectrogram", "waveform"] = "spectrogram"
@@ -55,23 +59,23 @@ class Frontend(nn.Module):
     chunk: int = 16
 
     def frames(self, samples: int) -> int:
-        """Length in time of what a sound of so many samples gives.
+        """Return the number of frames of a sound of `samples` samples, or of samples for waveforms.
 
         Raises:
-            ValueError: the sound is too short to give any.
+            ValueError: the sound is too short for one frame.
         """
         raise NotImplementedError
 
     def centre(self, samples: int) -> float:
-        """Middle of what is read of a sound of so many samples, in samples from its start."""
+        """Return the middle of the part that is read of a sound, in samples from its start."""
         raise NotImplementedError
 
     def features(self, sound: Tensor) -> Tensor:
-        """What `forward` gives, for a batch that may be taken whole."""
+        """Return the features of a batch at once; `forward` splits large ones."""
         raise NotImplementedError
 
     def forward(self, sound: Tensor) -> Tensor:
-        """Features of sound.
+        """Return the features of sound.
 
         Args:
             sound: (batch, samples) float32.
@@ -79,7 +83,7 @@ class Frontend(nn.Module):
         Returns:
             (batch, channels, frames, bins) or (batch, channels, samples) float32.
         """
-        # A program that is exported takes its batch whole, since it must hold for batches of any size.
+        # An exported program takes its batch at once, since it must hold for batches of any size.
         if torch.compiler.is_exporting() or sound.device.type != "cpu" or len(sound) <= self.chunk:
             return self.features(sound)
         return torch.cat([self.features(part) for part in sound.split(self.chunk)])
@@ -91,7 +95,7 @@ class Raw(Frontend):
     domain = "waveform"
 
     def frames(self, samples: int) -> int:
-        """The samples themselves."""
+        """Return `samples`."""
         return samples
 
     def centre(self, samples: int) -> float:
@@ -101,25 +105,25 @@ class Raw(Frontend):
         return sound.unsqueeze(1)
 
     def forward(self, sound: Tensor) -> Tensor:
-        return self.features(sound)  # in one piece: there are no spectra to keep small
+        return self.features(sound)  # at once: there are no spectra to keep small
 
 
 def _framed(sound: Tensor, length: int, hop: int, frames: int) -> Tensor:
-    """The first `frames` frames of sound: (batch, samples) -> (batch, frames, length)."""
-    if torch.compiler.is_exporting():  # of sounds whose length is not known, indices can be traced and a view cannot
+    """Return the first `frames` frames of sound: (batch, samples) -> (batch, frames, length)."""
+    if torch.compiler.is_exporting():  # for unknown lengths indices can be traced, and a view cannot
         starts = hop * torch.arange(frames, device=sound.device)
         return sound[:, starts.unsqueeze(1) + torch.arange(length, device=sound.device)]
     return sound.unfold(-1, length, hop)[:, :frames]
 
 
 def power(spectrum: Tensor) -> Tensor:
-    """Squared magnitude of a complex tensor; several times faster on a CPU than by way of `abs`."""
+    """Return the squared magnitude of a complex tensor, several times faster on a CPU than `abs`."""
     real, imaginary = torch.view_as_real(spectrum).unbind(-1)
     return torch.addcmul(real * real, imaginary, imaginary)
 
 
 def mel_matrix(bins: int, sample_rate: int, mels: int, low_hz: float = 125.0, high_hz: float = 7500.0) -> Tensor:
-    """Triangular bands, equally spaced and linear on the HTK mel scale, with an empty DC row; shape (bins, mels).
+    """Return triangular bands, equally spaced and linear on the HTK mel scale, with an empty DC row: (bins, mels).
 
     As `spectrogram_to_mel_matrix` of VGGish defines it (Hershey et al., 2017). torchaudio's bands differ in detail:
     its triangles are linear in Hz.
@@ -146,6 +150,8 @@ class VGGish(Frontend):
         sample_rate: in Hz; at least twice `high_hz`.
         mels: number of mel bands.
         high_hz: upper edge of the bands in Hz; VGGish's own is 7500.
+        every_frame: return all frames of a sound; otherwise whole examples of 96 frames (0.96 s), as VGGish does, where
+            the sound is long enough for one.
     """
 
     WINDOW_SECONDS = 0.025
@@ -155,13 +161,16 @@ class VGGish(Frontend):
 
     HIGH_HZ = 7500.0
 
-    def __init__(self, sample_rate: int = 16000, mels: int = 64, high_hz: float = HIGH_HZ) -> None:
+    def __init__(
+        self, sample_rate: int = 16000, mels: int = 64, high_hz: float = HIGH_HZ, every_frame: bool = False
+    ) -> None:
         super().__init__()
         if sample_rate < 2 * high_hz:
             raise ValueError(
                 f"sample_rate is {sample_rate} Hz; the mel bands reach {high_hz:g} Hz, so it must be at least "
                 f"{2 * high_hz:g}"
             )
+        self.every_frame = every_frame
         self.window_length = round(self.WINDOW_SECONDS * sample_rate)
         self.hop_length = round(self.HOP_SECONDS * sample_rate)
         self.fft_length = 1 << (self.window_length - 1).bit_length()
@@ -173,19 +182,19 @@ class VGGish(Frontend):
         self.register_buffer("bands", bands, persistent=False)
 
     def frames(self, samples: int) -> int:
-        """Frames that a sound of so many samples gives: whole 96-frame examples (0.96 s) where it is long enough."""
         complete = 1 + (samples - self.window_length) // self.hop_length
         if complete < 1:
             raise ValueError(f"a sound of {samples} samples is shorter than one window of {self.window_length}")
-        examples = complete // self.EXAMPLE_FRAMES
-        return examples * self.EXAMPLE_FRAMES if complete >= self.EXAMPLE_FRAMES else complete
+        if self.every_frame or complete < self.EXAMPLE_FRAMES:
+            return complete
+        return complete // self.EXAMPLE_FRAMES * self.EXAMPLE_FRAMES
 
     def centre(self, samples: int) -> float:
         return ((self.frames(samples) - 1) * self.hop_length + self.window_length) / 2
 
     def features(self, sound: Tensor) -> Tensor:
         frames = self.frames(sound.shape[-1])
-        # The window ends in zeros, as VGGish pads its frames, so what is read past its end does not count.
+        # The window ends in zeros, as VGGish pads its frames, so samples past its end have no weight.
         framed = _framed(F.pad(sound, (0, self.fft_length)), self.fft_length, self.hop_length, frames)
         magnitude = power(torch.fft.rfft(framed * self.window)).sqrt_()
         return torch.log(magnitude @ self.bands + self.LOG_OFFSET).unsqueeze(1)
@@ -251,7 +260,7 @@ class Clar(Frontend):
         self.register_buffer("bands", bands, persistent=False)
 
     def frames(self, samples: int) -> int:
-        """Frames that a sound of so many samples gives, the first centred on its first sample."""
+        """Return the number of frames, the first centred on the first sample."""
         if samples <= self.window_length // 2:
             raise ValueError(f"a sound of {samples} samples is shorter than half a window of {self.window_length}")
         return 1 + samples // self.hop_length

@@ -14,16 +14,15 @@ from doppel_ray.core.schema import Section
 from doppel_ray.data.augment import Augment, AugmentConfig, read_chain
 from doppel_ray.data.frontends import Frontend, FrontendConfig
 from doppel_ray.data.recordings import Recordings, SourceConfig, choose, rank
-from doppel_ray.synth import Delta, Noise, Synth, SynthConfig
+from doppel_ray.synth import Delta, NoiseKind, Synth, SynthConfig
 from doppel_ray.synth.sampling import Spread
 
 CHUNK = {"cpu": 32, "cuda": 512}
-"""Pairs whose features are made at a time. Every chunk has this size (the last one is filled up and cut), so that a
-pair's arithmetic, and with it the last bit of its features, does not depend on the batch it was asked for in."""
+"""Pairs whose features are made at a time. Every chunk has this size (the last one is padded and cut), so that a pair's
+arithmetic, and with it the last bit of its features, does not depend on its batch."""
 
 LAYER_DB = 12.0
-"""Layers of a mixture lie up to so much below the loudest level."""
-
+"""Range of the levels of a mixture's layers, below the loudest possible, in dB."""
 
 LEVELS = 2**20 + 4
 """Stream of the draws of layers' levels: a column for each view."""
@@ -62,7 +61,7 @@ class PairsConfig(Section):
     """Strength δ, from 0 to 1, of the perturbation that makes the two sounds of a pair differ: one number for all
     synthesizer parameters, or a mapping of parameter groups, such as {pitch: 0.1, mix: 0.3}."""
     schedule: ScheduleConfig = ScheduleConfig()
-    noise: Noise = "shared"
+    noise: NoiseKind = "shared"
     """White noise in synthetic sounds. shared: the same noise in all sounds, as in the paper. view: new noise for each
     sound. (Noise shared only by the two sounds of a pair would give the pair away, so it is not offered.)"""
     layers: int = Field(default=1, ge=1, le=16)
@@ -79,11 +78,11 @@ class PairsConfig(Section):
         return self
 
     def drawn(self, indices: Tensor) -> Tensor:
-        """The indices that the pairs of `indices` are drawn by."""
+        """Return the indices that key the draws of the pairs `indices`."""
         return indices if self.reuse is None else indices % self.reuse
 
     def delta_at(self, indices: Tensor, total: int) -> Spread:
-        """δ of each index of a run of `total` pairs: a number, `(n,)`, or these by group."""
+        """Return δ of each index of a run of `total` pairs: a number, `(n,)`, or these by group."""
         schedule = self.schedule
         if schedule.kind == "constant":
             return self.delta
@@ -113,11 +112,11 @@ class PairMaker:
     Args:
         synth, pairs, frontend, augment, source: the sections of the experiment.
         seed: the run's seed.
-        total: pairs of the whole run, which the schedule of δ is stretched over.
+        total: pairs of the whole run, over which δ follows its schedule.
         device: where to render and compute features.
 
     Raises:
-        ConfigError: there are to be recordings, and they are not there.
+        ConfigError: recordings are mixed in, and are missing.
     """
 
     def __init__(
@@ -147,7 +146,7 @@ class PairMaker:
 
     @classmethod
     def of(cls, experiment: dict[str, Any], device: str | torch.device = "cpu") -> "PairMaker":
-        """From an experiment as plain data."""
+        """Return the maker of an experiment as plain data."""
         train = experiment["train"]
         return cls(
             synth=SynthConfig.model_validate(experiment["synth"]),
@@ -161,12 +160,12 @@ class PairMaker:
         )
 
     def sounds(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Both views of the pairs `indices` (n,) before augmentation, their labels and their identities.
+        """Return both views of the pairs `indices` (n,) before augmentation, their labels and their identities.
 
         Returns:
             (2, n, samples) float32; labels (n,) int64, -1 where there is none; identities (n,) int64, on the CPU: of a
-            synthetic pair the index it is drawn by, of a recording -1 - its position in the catalogue. Pairs of one
-            identity are one sound, or segments of one recording: no negatives of each other.
+            synthetic pair the index that keys its draws, of a recording -1 - its position in the catalogue. Pairs of
+            one identity are one sound, or segments of one recording: no negatives of each other.
         """
         spread = self.pairs.delta_at(indices.to(self.device), self.total)
         indices = self.pairs.drawn(indices).to(self.device)
@@ -177,7 +176,7 @@ class PairMaker:
         recorded = choose(mix, self.seed, indices)
         sounds = torch.empty(2, len(indices), self.recordings.samples, device=self.device)
         if recorded.any():
-            views, items = self.recordings.heard(rank(mix, self.seed, indices[recorded]))
+            views, items = self.recordings.views_and_items(rank(mix, self.seed, indices[recorded]))
             labels[recorded.cpu()], ids[recorded.cpu()] = self.recordings.labels[items], -1 - items
             sounds[:, recorded] = views.to(self.device)
         if not recorded.all():
@@ -188,13 +187,13 @@ class PairMaker:
 
     @torch.inference_mode()
     def labelled(self, indices: Tensor | np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of the pairs `indices` (n,), their labels and their identities.
+        """Return features of the pairs `indices` (n,), their labels and their identities.
 
         Returns:
             (n, 2, channels, frames, bins) float16, or (n, 2, 1, samples) if they are waveforms or the trainer computes
             the features; labels and identities, (n,) int64, as `sounds` has them. All on the CPU.
         """
-        # A block's sound is gone before the next is made. Where recordings are mixed in, a block of one chunk would
+        # A block's sound is freed before the next is made. Where recordings are mixed in, a block of one chunk would
         # leave the synthesizer, which renders a fixed number of sounds at a time, with too few.
         block = self.chunk * (1 if self.recordings is None else 4)
         made = [self._block(part) for part in torch.as_tensor(indices).split(block)]
@@ -202,7 +201,7 @@ class PairMaker:
         return features, labels, ids
 
     def _block(self, indices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`labelled`, of indices whose sounds are all held at once."""
+        """Return the same for indices whose sounds are all held at once."""
         sounds, labels, ids = self.sounds(indices)
         out = []
         for start in range(0, len(indices), self.chunk):
@@ -220,15 +219,17 @@ class PairMaker:
         return torch.cat(out), labels, ids
 
     def __call__(self, indices: Tensor | np.ndarray) -> Tensor:
-        """The features alone."""
+        """Return the features alone."""
         return self.labelled(indices)[0]
 
 
-def layered(synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int, noise: Noise = "shared") -> Tensor:
-    """Synthetic pairs of `indices` (n,), each of `layers` sounds at once: (2, n, samples).
+def layered(
+    synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int, noise: NoiseKind = "shared"
+) -> Tensor:
+    """Render synthetic pairs of `indices` (n,), each of `layers` sounds at once: (2, n, samples).
 
-    Of n layers, pair i has those from n·i to n·i + n - 1, at levels of each view's own. A mixture that would clip is
-    scaled to a peak of 1.
+    Of n layers, pair i has those from n·i to n·i + n - 1, at levels drawn for each view. A mixture that would clip
+    is scaled to a peak of 1.
     """
     if layers == 1:
         return synth.pairs(seed, indices, spread, noise)
@@ -240,7 +241,7 @@ def layered(synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: in
 
 
 def _rows(spread: Spread, chosen: Tensor) -> Spread:
-    """δ of the chosen rows."""
+    """Return δ of the chosen rows."""
     if isinstance(spread, Mapping):
         return {group: value[chosen] if isinstance(value, Tensor) else value for group, value in spread.items()}
     return spread[chosen] if isinstance(spread, Tensor) else spread

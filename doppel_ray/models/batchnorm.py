@@ -48,7 +48,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with every batch norm computed over all workers; weights and buffers are kept."""
+    """Return the model with every batch norm computed over all workers; weights and buffers are kept."""
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for name, child in model.named_children():
@@ -63,17 +63,17 @@ def synchronise(model: nn.Module, device: torch.device) -> nn.Module:
 
 @torch.no_grad()
 def set_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set every batch norm's running statistics to the mean over batches, and nothing else; leaves evaluation mode on.
+    """Set every batch norm's running statistics to the mean over batches, and nothing else; then set evaluation mode.
 
     Args:
-        model: its weights stay as they are.
-        batches: what the model reads, each at least two sounds.
+        model: its weights are not changed.
+        batches: features, each of at least two sounds.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # PyTorch's word for the mean over all batches
+        layer.momentum = None  # PyTorch takes the mean over all batches then
     model.train()
     for batch in batches:
         model(batch)

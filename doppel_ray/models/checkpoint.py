@@ -4,7 +4,7 @@ A checkpoint is a folder:
 
     model.safetensors   weights and buffers of encoder and head
     checkpoint.json     format, experiment, classes of its labels, position in the stream, metrics
-    resume.pt           what else training goes on from; not needed to use the model
+    resume.pt           what else training resumes from; not needed to use the model
 """
 
 import json
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.schema import Section
-from doppel_ray.data.frontends import Frontend, FrontendConfig
+from doppel_ray.data.frontends import FrontendConfig
 from doppel_ray.models import EncoderConfig, HeadConfig, Model
 from doppel_ray.models.clips import WaveformEncoder
 from doppel_ray.synth import SynthConfig
@@ -32,27 +32,27 @@ S = TypeVar("S", bound=Section)
 FORMAT = 1
 WEIGHTS, DESCRIPTION, RESUME = "model.safetensors", "checkpoint.json", "resume.pt"
 EPOCH, WITHIN = "epoch_", "step_"
-"""How the names of checkpoints begin: after an epoch, and within one."""
+"""Prefixes of the names of checkpoints: after an epoch, and within one."""
 FIELDS: dict[str, type] = {"position": dict, "metrics": dict, "classes": list, "experiment": dict}
-"""What `checkpoint.json` holds beside its format."""
+"""Fields of `checkpoint.json` beside its format."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where training stands."""
+    """How far training has come."""
 
     epoch: int = 0
-    """Epochs done."""
+    """Epochs that are complete."""
     step: int = 0
-    """Optimizer steps done."""
+    """Optimizer steps taken."""
     next_index: int = 0
     """First index of the stream that no step has used."""
     within: int = 0
-    """Steps done of the epoch that is under way."""
+    """Steps taken in the current epoch."""
 
     @property
     def name(self) -> str:
-        """Of the checkpoint's folder."""
+        """Name of the checkpoint's folder."""
         return f"{WITHIN}{self.step:08d}" if self.within else f"{EPOCH}{self.epoch:04d}"
 
 
@@ -75,12 +75,12 @@ def save(
         "classes": list(classes),
         "experiment": experiment,
     }
-    # Last, so that a folder with this file is a whole checkpoint.
+    # Last, so that a folder with this file is a complete checkpoint.
     (folder / DESCRIPTION).write_text(json.dumps(about, indent=1))
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """What `checkpoint.json` of a checkpoint says.
+    """Return the content of a checkpoint's `checkpoint.json`.
 
     Raises:
         ConfigError: the folder holds no checkpoint, a damaged one, or one of an unknown format.
@@ -91,7 +91,7 @@ def about(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder} holds no checkpoint: checkpoint.json is missing") from None
     except OSError as error:
         raise ConfigError(f"{folder} holds no checkpoint: {error.strerror or error}") from None
-    except ValueError as error:  # no JSON, or no text at all
+    except ValueError as error:  # not JSON, or not text
         raise ConfigError(f"{folder}/checkpoint.json is damaged: {error}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{folder}/checkpoint.json is damaged: it holds a {type(found).__name__}")
@@ -136,10 +136,10 @@ def load_weights(folder: Path, model: Model) -> None:
 
 
 def load_encoder(folder: Path, model: Model) -> None:
-    """Load the encoder of a checkpoint into a model, and leave the rest of the model as it is.
+    """Load the encoder of a checkpoint into a model, and leave the rest unchanged.
 
     Raises:
-        ConfigError: there is no such checkpoint, or its encoder is another.
+        ConfigError: there is no such checkpoint, or its encoder differs.
     """
     trained, _ = load(folder)
     try:
@@ -156,7 +156,7 @@ def load_resume(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The sections of an experiment that decide what a model is and reads."""
+    """The sections of an experiment that specify a model and its input."""
 
     synth: SynthConfig
     frontend: FrontendConfig
@@ -167,7 +167,7 @@ class ModelSpec:
 
     @classmethod
     def of(cls, experiment: dict[str, Any], classes: Sequence[str] = ()) -> "ModelSpec":
-        """From an experiment as a plain dictionary, such as a checkpoint holds, and the classes of its labels.
+        """Return the specification in an experiment as a plain dictionary, with the classes of its labels.
 
         Raises:
             ConfigError: a section or a key is missing, unknown or not allowed.
@@ -186,29 +186,28 @@ class ModelSpec:
 
     @property
     def sample_rate(self) -> int:
-        """Of the sounds that the model reads, in Hz."""
+        """Sample rate of the sounds that the model reads, in Hz."""
         return self.synth.sample_rate
 
     @property
     def samples(self) -> int:
-        """Length of the sounds that the model was trained on; a shorter one is filled up with silence."""
+        """Length of the training sounds; shorter ones are followed by silence."""
         return length(self.synth.duration, self.synth.sample_rate)
 
     def waveform_encoder(self, model: Model) -> WaveformEncoder:
-        """Put the frontend before a model of this recipe."""
+        """Return a model of this specification with the frontend before it."""
         whole = self.encoder.reading == "whole"
-        return WaveformEncoder(model, self.build_frontend(), self.sample_rate, self.samples, whole)
-
-    def build_frontend(self) -> Frontend:
-        return self.frontend.build(self.sample_rate)
+        frontend = self.frontend.build(self.sample_rate, every_frame=whole)
+        return WaveformEncoder(model, frontend, self.sample_rate, self.samples, whole)
 
     def untrained(self) -> Model:
-        """The model as training starts with it."""
-        return Model(self.encoder, self.head, self.seed, self.build_frontend().channels, self.classes)
+        """Return the model as training starts with it."""
+        channels = self.frontend.build(self.sample_rate).channels
+        return Model(self.encoder, self.head, self.seed, channels, self.classes)
 
 
 def _section(experiment: dict[str, Any], name: str, model: type[S]) -> S:
-    """One section of an experiment as a checkpoint holds it."""
+    """Return one section of an experiment in a checkpoint."""
     if name not in experiment:
         raise ConfigError(f"the section {name!r} is missing")
     try:
@@ -218,7 +217,7 @@ def _section(experiment: dict[str, Any], name: str, model: type[S]) -> S:
 
 
 def recipe(folder: Path) -> ModelSpec:
-    """What the model of a checkpoint is and reads.
+    """Return the specification of a checkpoint's model.
 
     Raises:
         ConfigError: there is no such checkpoint, or it is damaged.
@@ -230,7 +229,7 @@ def recipe(folder: Path) -> ModelSpec:
 
 @contextmanager
 def _naming(folder: Path) -> Iterator[None]:
-    """Whatever is wrong with an experiment is said of this checkpoint."""
+    """Name this checkpoint in errors about its experiment."""
     try:
         yield
     except ValueError as error:
@@ -241,10 +240,10 @@ def _naming(folder: Path) -> Iterator[None]:
 
 
 def load(folder: Path) -> tuple[Model, ModelSpec]:
-    """The trained model of a checkpoint, in evaluation mode, and its recipe.
+    """Return the trained model of a checkpoint, in evaluation mode, and its specification.
 
     Raises:
-        ConfigError: there is no such checkpoint, or it is damaged, or its weights are not those of its recipe.
+        ConfigError: there is no such checkpoint, or it is damaged, or its weights do not fit its specification.
     """
     found = recipe(folder)
     with _naming(folder):

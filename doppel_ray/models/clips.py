@@ -1,8 +1,8 @@
-"""The one way from a clip of any length to its embedding; probes, the HEAR API, `embed` and `export` all take it.
+"""From a clip of any length to its embedding: the one path of probes, the HEAR API, `embed` and `export`.
 
 A clip is cut into windows (`Reading`), the windows are embedded a batch at a time (`embed_windows`), and the clip's
-embedding is the mean over its windows. A batch holds windows of one length, from one clip or several, so that nothing
-is padded for the sake of the batch and a clip's embedding does not depend on what it is embedded with.
+embedding is the mean over its windows. A batch holds windows of one length, from one clip or several, so that
+nothing is padded to fit a batch, and a clip's embedding does not depend on the other clips.
 """
 
 import itertools
@@ -24,8 +24,8 @@ BATCH = 64
 """Windows of training's length that are embedded at once."""
 
 LONGEST = 60.0
-"""Seconds that are read at once at most. A recording that is read whole and is longer is cut into parts of this length,
-whose embeddings are averaged: memory is bounded, and every command gives the same numbers."""
+"""Longest window in seconds. A longer recording that is read whole is cut into windows of this length, whose embeddings
+are averaged: memory is bounded, and every command gives the same numbers."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Reading:
         shortest: samples of the shortest window; a clip that is shorter is padded with zeros at its end.
         longest: samples of the longest window; a clip that is longer has several, side by side, but for the last one,
             which ends with the clip.
-        at_once: samples that are embedded at once; of a window that is longer, one window.
+        at_once: most samples in a batch; a longer window is a batch by itself.
     """
 
     shortest: int
@@ -45,16 +45,22 @@ class Reading:
 
     @classmethod
     def of(cls, samples: int, sample_rate: int, whole: bool) -> "Reading":
-        """As `encoder.reading` has it, for an encoder trained on sounds of `samples` samples at `sample_rate` Hz."""
+        """Return the reading of an encoder trained on sounds of `samples` samples at `sample_rate` Hz.
+
+        Args:
+            samples: of a training sound.
+            sample_rate: in Hz.
+            whole: recordings are read whole (`encoder.reading`), not in windows.
+        """
         longest = max(samples, round(LONGEST * sample_rate)) if whole else samples
         return cls(samples, longest, BATCH * samples)
 
     def size(self, samples: int) -> int:
-        """Length of the windows of a clip, both in samples."""
+        """Return the length of a clip's windows from that of the clip, in samples."""
         return min(max(samples, self.shortest), self.longest)
 
     def cut(self, clip: Clip, starts: Sequence[int] | None = None) -> Iterator[Tensor]:
-        """A clip's windows in order, read from the clip as they are asked for.
+        """Yield a clip's windows in order; each part is read when it is needed.
 
         Args:
             clip: of any length.
@@ -77,12 +83,12 @@ class Reading:
 def embed_windows(
     windows: Iterable[tuple[K, Tensor]], embedder: Callable[[Tensor], Tensor], at_once: int
 ) -> Iterator[tuple[K, Tensor]]:
-    """Embed the windows of many clips, those in a row that are of one length together.
+    """Embed the windows of many clips; consecutive windows of one length share batches.
 
     Args:
         windows: (key of its clip, (samples,) float32) each, the windows of a clip one after another.
         embedder: (n, samples) float32 -> (n, width).
-        at_once: samples that are embedded at once; of a window that is longer, one window.
+        at_once: most samples in a batch; a longer window is a batch by itself.
 
     Yields:
         Of each clip in order its key and the embeddings of all its windows, (windows, width) float32.
@@ -94,7 +100,7 @@ def embed_windows(
 def _embedded(
     windows: Iterable[tuple[K, Tensor]], embedder: Callable[[Tensor], Tensor], at_once: int
 ) -> Iterator[tuple[K, Tensor]]:
-    """Each window's key and embedding (width,)."""
+    """Yield each window's key and embedding (width,)."""
     for size, alike in itertools.groupby(windows, key=lambda pair: len(pair[1])):
         while batch := list(itertools.islice(alike, max(1, at_once // size))):
             keys, parts = zip(*batch, strict=True)
@@ -105,11 +111,11 @@ class WaveformEncoder(nn.Module):
     """A trained model with its frontend before it: sound in, representation out. In evaluation mode.
 
     Args:
-        model: its `representation` is what comes out.
-        frontend: that the model was trained behind.
-        sample_rate: of the sounds that it reads, in Hz.
-        samples: length of the sounds that the model was trained on.
-        whole: a longer sound is read at once, not in windows of that length (`encoder.reading`).
+        model: returns its `representation`.
+        frontend: of the model; one of a model that reads clips whole returns every frame.
+        sample_rate: of the sounds, in Hz.
+        samples: length of a training sound.
+        whole: longer sounds are read whole, not in windows of that length (`encoder.reading`).
 
     Attributes:
         sample_rate, samples, whole: as above.
@@ -132,13 +138,13 @@ class WaveformEncoder(nn.Module):
 
     @property
     def centre(self) -> int:
-        """The sample of a window that is in the middle of what the frontend reads of it."""
+        """The middle of the part of a window that the frontend reads, in samples."""
         return round(self.frontend.centre(self.samples))
 
     def forward(self, sound: Tensor) -> Tensor:
-        """Windows of sound into embeddings: (batch, samples) float32 in [-1, 1] -> (batch, size) float32."""
+        """Embed windows of sound: (batch, samples) float32 in [-1, 1] -> (batch, size) float32."""
         return self.model.represent(self.frontend(sound))
 
     def embed(self, windows: Tensor) -> Tensor:
-        """`forward`, of windows that may be on another device; the embeddings are on the model's."""
+        """Embed windows that may be on another device; the embeddings are on the model's."""
         return self(windows.to(self.device))

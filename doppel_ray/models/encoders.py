@@ -1,6 +1,6 @@
-"""Encoders: features into representations (batch, size).
+"""Encoders: from features to representations (batch, size).
 
-What they read is (batch, channels, frames, mels), or (batch, channels, samples) where the domain is the waveform.
+They read (batch, channels, frames, mels), or (batch, channels, samples) where the domain is the waveform.
 """
 
 from typing import ClassVar, Literal
@@ -14,15 +14,15 @@ from doppel_ray.core.schema import Section
 
 Domain = Literal["spectrogram", "waveform"]
 SMALL_MAP = 8
-"""Positions of an output map up to which a convolution on a CPU is one matrix product."""
+"""Most positions of an output map for which a convolution on a CPU is one matrix product."""
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution that is quick on small maps too.
+    """A convolution that is fast on small maps too.
 
     On a CPU the library's convolution takes 3 to 4 times as long on ResNet-18's last stage (512 channels on 3 x 2) as
-    on the others, which have as much to do: half of a training step in bfloat16. There the windows are laid side by
-    side and multiplied with the weights, which is the same sum in another order.
+    on the others, for as many operations: half of a training step in bfloat16. There the windows are put side by side
+    and multiplied with the weights, which is the same sum in another order.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Conv2d(nn.Conv2d):
 class MaxPool2d(nn.MaxPool2d):
     """A maximum pooling that can be exported for sounds of any length.
 
-    torch.export asks of PyTorch's own whether a length is divisible by the stride, and keeps the answer for all.
+    torch.export checks in PyTorch's own whether a length is divisible by the stride, and fixes the answer for all.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class EncoderConfig(Section):
 
     @property
     def domain(self) -> Domain:
-        """What the frontend must give."""
+        """The features that the frontend must return."""
         return ENCODERS[self.kind].domain
 
     def build(self, channels: int = 1) -> "Encoder":
@@ -94,10 +94,10 @@ class EncoderConfig(Section):
 
 
 class Encoder(nn.Module):
-    """What every encoder offers: `size`, the width of its representation, and `domain`, what it reads.
+    """The base of encoders: `size` is the width of the representation, and `domain` the kind of features that are read.
 
-    The first `early` numbers of the representation are of layers that are heard but not asked: probes read them, the
-    head does not, so that the objective does not make them forget what differs between the views of a pair.
+    The first `early` numbers of the representation are of early layers: probes read them and the head does not, so that
+    the objective does not remove from them what differs between the views of a pair.
 
     Args:
         channels: input channels.
@@ -138,7 +138,7 @@ class BasicBlock(nn.Module):
 
 
 def _stages(width: int, stride: tuple[int, int], kernel: tuple[int, int]) -> nn.Sequential:
-    """ResNet-18's four stages of two blocks; the last has 8 · width channels. All but the first begin with a stride."""
+    """Return ResNet-18's four stages of two blocks. The last has 8 · width channels; all but the first are strided."""
     blocks = []
     inputs = width
     for stage in range(4):
@@ -152,7 +152,7 @@ def _stages(width: int, stride: tuple[int, int], kernel: tuple[int, int]) -> nn.
 
 
 def _initialise(encoder: nn.Module) -> None:
-    """He et al.'s (2015) initial weights, as the published ResNets have them."""
+    """Set He et al.'s (2015) initial weights, as the published ResNets do."""
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -214,7 +214,7 @@ class ResNet18Waveform(Encoder):
 
 
 def _strided(channels: int, width: int) -> nn.Sequential:
-    """Four 3 × 3 convolutions of stride 2; the last has 8 · width channels."""
+    """Return four 3 × 3 convolutions of stride 2; the last has 8 · width channels."""
     layers = []
     for stage in range(4):
         outputs = width << stage
@@ -225,7 +225,7 @@ def _strided(channels: int, width: int) -> nn.Sequential:
 
 
 def _over_time(x: Tensor) -> Tensor:
-    """Mean and maximum over time: (batch, channels, frames) -> (batch, 2 · channels)."""
+    """Return mean and maximum over time: (batch, channels, frames) -> (batch, 2 · channels)."""
     return torch.cat([x.mean(dim=2), x.amax(dim=2)], dim=1)
 
 
@@ -247,15 +247,15 @@ class ConvNet(Encoder):
 
 
 class FrameNet(Encoder):
-    """`cnn` with a richer reading of the same convolutions: every one is heard, and each frame as a whole.
+    """`cnn` with all of its convolutions in the representation, and a layer over whole frames.
 
-    A mean over frequency forgets in which band a pattern stood, and pitch with it. BYOL-A (Niizumi et al. 2023, "BYOL
-    for Audio", IEEE/ACM TASLP 31) adds a fully connected layer over the channels of all bands of a frame, lays its
-    output beside the convolutions' own, and pools mean and maximum over time. So here, where that layer is a
-    convolution as high as the map, and all four convolutions are heard, the first two by probes alone.
+    A mean over frequency loses the band of a pattern, and pitch with it. BYOL-A (Niizumi et al. 2023, "BYOL
+    for Audio", IEEE/ACM TASLP 31) adds a fully connected layer over the channels of all bands of a frame, concatenates
+    its output with the convolutions', and pools mean and maximum over time. Here that layer is a convolution as high as
+    the map, and all four convolutions are pooled, the first two for probes alone.
 
-    The trunk stays dense and shallow. On a CPU depthwise convolutions (ConvNeXt, EfficientNet) train far more slowly
-    than their few operations promise, and a narrow ResNet-18 at equal time hears less in recordings.
+    The trunk is dense and shallow. On a CPU depthwise convolutions (ConvNeXt, EfficientNet) train far more slowly than
+    their operations suggest, and a narrow ResNet-18 scores lower on recordings after equal time.
 
     Args:
         channels: input channels.
@@ -264,7 +264,7 @@ class FrameNet(Encoder):
     """
 
     BANDS = 4
-    """Height of the map under the frame layer: what 64 mels come down to; other numbers are averaged to as many."""
+    """Height of the map below the frame layer, that of 64 mels; other heights are averaged to it."""
 
     def __init__(self, channels: int = 1, width: int = 64) -> None:
         super().__init__()
@@ -275,13 +275,13 @@ class FrameNet(Encoder):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        x, heard = features, []
+        x, pooled = features, []
         for layer in self.layers:
             x = layer(x)
-            heard.append(_over_time(x.mean(dim=3)))
+            pooled.append(_over_time(x.mean(dim=3)))
         if x.shape[3] != self.BANDS:
             x = F.adaptive_avg_pool2d(x, (x.shape[2], self.BANDS))
-        return torch.cat([*heard, _over_time(self.frame(x).squeeze(3))], dim=1)
+        return torch.cat([*pooled, _over_time(self.frame(x).squeeze(3))], dim=1)
 
 
 ENCODERS: dict[str, type[Encoder]] = {

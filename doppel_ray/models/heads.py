@@ -1,4 +1,4 @@
-"""Projection heads: the representation into the space where the objective is measured."""
+"""Projection heads: from the representation to the space of the objective."""
 
 from typing import Literal
 
@@ -35,5 +35,5 @@ class HeadConfig(Section):
         return nn.Sequential(*layers, nn.Linear(inputs, self.size))
 
     def outputs(self, inputs: int) -> int:
-        """Width of what the head gives for a representation of `inputs` numbers."""
+        """Return the width of the head's output for a representation of `inputs` numbers."""
         return inputs if self.kind == "none" else self.size

@@ -1,4 +1,4 @@
-"""Everything that learns: model, objective, optimizer, running average. One step at a time, without Ray."""
+"""Training one step at a time, without Ray: model, objective, optimizer and running average."""
 
 import copy
 import math
@@ -24,18 +24,41 @@ from doppel_ray.models.objectives import ObjectiveConfig, collapsed, effective_r
 from doppel_ray.models.optimizers import OptimConfig, average_state, averaged
 from doppel_ray.synth import SynthConfig
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 SLOWER = 0.5
-"""What the learning rate is multiplied by at each return to the last checkpoint."""
+"""Factor of the learning rate at each rollback."""
 STATISTICS_PAIRS = 1024
-"""Most recent pairs, over all workers, from which a running average's batch-norm statistics are computed; at least one
-batch."""
+"""Pairs, the most recent over all workers, for a running average's batch-norm statistics; at least one batch."""
+
+
+class RunSettings(Protocol):
+    """What a learner reads of `run`."""
+
+    @property
+    def seed(self) -> int: ...
+
+
+class TrainSettings(Protocol):
+    """What a learner reads of `train`."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def clip(self) -> float | None: ...
+    @property
+    def init(self) -> Path | None: ...
+    @property
+    def precision(self) -> Precision: ...
 
 
 class Settings(Protocol):
     """The sections of an experiment that a learner reads."""
 
     @property
-    def run(self) -> Any: ...
+    def run(self) -> RunSettings: ...
     @property
     def synth(self) -> SynthConfig: ...
     @property
@@ -49,7 +72,7 @@ class Settings(Protocol):
     @property
     def optim(self) -> OptimConfig: ...
     @property
-    def train(self) -> Any: ...
+    def train(self) -> TrainSettings: ...
     def plain(self) -> dict[str, Any]: ...
 
 
@@ -57,9 +80,7 @@ class DivergedError(ArithmeticError):
     """Loss, gradient, embedding or weights are NaN or infinite, or the embedding has collapsed."""
 
 
-def agreed_precision(
-    asked: Literal["auto", "fp32", "bf16"], device: torch.device, workers: int
-) -> Literal["fp32", "bf16"]:
+def agreed_precision(asked: Precision, device: torch.device, workers: int) -> Literal["fp32", "bf16"]:
     """Return the precision that all train workers compute in; with more than one, all must take part.
 
     Args:
@@ -86,10 +107,10 @@ class Learner:
     """One worker's part of training.
 
     Args:
-        experiment: the point.
-        classes: names of the classes that the pairs' labels count; empty: no classifier.
+        experiment: its settings.
+        classes: names of the classes that the pairs' labels number; empty: no classifier.
         device: where to train.
-        workers: train workers; with more than one, a process group must be up.
+        workers: train workers; more than one need a process group.
     """
 
     def __init__(
@@ -104,7 +125,7 @@ class Learner:
         self.device = torch.device(device)
         train = experiment.train
         frontend = experiment.frontend.build(experiment.synth.sample_rate)
-        # Features that the generators have not made are made here, on the trainer's device.
+        # With `where: trainer` features are computed here, on the trainer's device.
         self.frontend = frontend.to(self.device) if experiment.frontend.where == "trainer" else None
         self.augment = Augment(experiment.augment, experiment.run.seed, experiment.synth.sample_rate)
 
@@ -117,23 +138,23 @@ class Learner:
         ema = experiment.optim.ema
         self.ema = averaged(self.model, ema) if ema is not None else None
         self.recent: deque[Tensor] = deque(maxlen=max(1, STATISTICS_PAIRS // train.batch_size))
-        """What the model has last read, float16, for the average's batch-norm statistics."""
+        """Recent batches, float16, for the average's batch-norm statistics."""
         self.network: nn.Module = self.model
         if workers > 1:
             self.network = DistributedDataParallel(self.model, broadcast_buffers=False)
         self.optimizer = experiment.optim.build(self.model.parameters(), train.batch_size)
         self.objective = experiment.objective.build()
         self.precision = agreed_precision(train.precision, self.device, workers)
-        """What this and every other worker computes in."""
+        """Precision of this and every other worker."""
         self.embeddings: Tensor | None = None
-        """Of the last step, (2 · local batch, size); None before the first, and after a return to the checkpoint."""
+        """Embeddings of the last step, (2 · local batch, size); None before the first and after a rollback."""
         self.returns = 0
-        """Times that training has gone back to the last checkpoint."""
+        """Number of rollbacks."""
         self.network.train()
         self._good: dict[str, Any] | None = None
 
     def step(self, features: Tensor, labels: Tensor, ids: Tensor, indices: np.ndarray, step: int) -> dict[str, float]:
-        """One step of the optimizer.
+        """Take one step of the optimizer.
 
         Args:
             features: (local batch, 2, channels, frames, bins) or waveforms (local batch, 2, 1, samples), on the device.
@@ -141,14 +162,14 @@ class Learner:
             ids: (local batch,) int64 identities of the pairs, on the device: those of one identity are no negatives of
                 each other.
             indices: (local batch,) int64, the pairs'.
-            step: its number in the run.
+            step: number of the step in the run.
 
         Returns:
-            The loss and what else telemetry wants of it.
+            The loss, its terms, the gradient's norm and the learning rate.
 
         Raises:
-            DivergedError: loss, gradient or embedding is NaN or infinite, and the weights are as they were; or the step
-                made the weights NaN or infinite. All workers raise it alike.
+            DivergedError: loss, gradient or embedding is NaN or infinite, and the weights are unchanged; or the step
+                made the weights NaN or infinite. All workers raise it together.
         """
         experiment = self.experiment
         lr = self._set_lr(experiment.optim.factor(step, experiment.train.steps) * SLOWER**self.returns)
@@ -164,8 +185,8 @@ class Learner:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), experiment.train.clip or float("inf"))
         found = {"loss": loss.item(), "gradient_norm": norm.item(), "lr": lr}
-        # Both are of the whole batch, so that workers decide alike. The gradient is NaN wherever an embedding is NaN or
-        # infinite, also of a pair without a label, which cross-entropy leaves out of the loss.
+        # Both are of the whole batch, so that all workers decide the same. The gradient is NaN wherever an embedding is
+        # NaN or infinite, also of a pair without a label, which cross-entropy leaves out of the loss.
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(found[name]):
                 raise DivergedError(f"{name} is {found[name]} at step {step}")
@@ -179,7 +200,7 @@ class Learner:
         return found | {name: term.item() for name, term in terms.items()}
 
     def spread(self) -> float | None:
-        """Effective rank of the last step's embeddings, None where there are none; every worker must take part."""
+        """Return the effective rank of the last step's embeddings, None without any; every worker must take part."""
         if self.embeddings is None:
             return None
         return effective_rank(gather(self.embeddings.float()).cpu()).item()
@@ -192,19 +213,19 @@ class Learner:
     def settle(self) -> None:
         """Compute the running average's batch-norm statistics from the last batches, before it is saved.
 
-        Every worker must take part. Without an average, or without a batch since training was resumed, nothing happens.
+        Every worker must take part. Without an average, or a batch since training resumed, nothing happens.
         """
         if self.ema is not None and self.recent:
             update_bn((views.float() for views in self.recent), self.ema)
 
     def rollback(self) -> None:
-        """Take the weights and the optimizer that were last kept again, and halve the learning rate."""
-        assert self._good is not None, "nothing has been kept"
+        """Restore the weights and optimizer that were last kept, and halve the learning rate."""
+        assert self._good is not None, "keep() must come before rollback()"
         self._load_state(self._good)
         self.returns += 1
 
     def save(self, folder: Path, position: Position, metrics: dict[str, Any]) -> None:
-        """Write a checkpoint. Its model is the running average where there is one, as `settle` has left it."""
+        """Write a checkpoint of the model, or of its running average, if there is one, as `settle` left it."""
         resume = {"rng": torch.get_rng_state(), "returns": self.returns, "optimizer": self.optimizer.state_dict()}
         model = self.model
         if self.ema is not None:
@@ -214,16 +235,16 @@ class Learner:
         checkpoint.save(folder, model, self.experiment.plain(), position, metrics, resume, self.classes)
 
     def keep(self) -> None:
-        """Weights and optimizer as they are now are what `rollback` returns to: a copy, so only if it may be called."""
+        """Copy weights and optimizer for `rollback`."""
         self._good = self._state()
 
     def load(self, folder: Path) -> Position:
-        """Go on from a checkpoint."""
+        """Resume from a checkpoint, and return its position."""
         checkpoint.load_weights(folder, self.model)
         resume = checkpoint.load_resume(folder)
         if "model" in resume:
             self.model.load_state_dict(resume["model"])
-        # The settings stay the experiment's: a trial that goes on from another's checkpoint may have other ones.
+        # Settings are the experiment's: a trial that continues from another's checkpoint may have different ones.
         settings = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(resume["optimizer"])
         for group, own in zip(self.optimizer.param_groups, settings, strict=True):
@@ -237,7 +258,7 @@ class Learner:
 
     @torch.no_grad()
     def _features(self, sound: Tensor, indices: np.ndarray) -> Tensor:
-        """Features of both views, the first views first, with their spectral augmentations."""
+        """Return the features of both views, the first views first, with their spectral augmentations."""
         drawn = self.experiment.pairs.drawn(torch.from_numpy(indices)).to(self.device)
         assert self.frontend is not None
         views = self.frontend(sound).unflatten(0, (2, -1))
@@ -257,7 +278,7 @@ class Learner:
         self.embeddings = None
 
     def _size(self) -> float:
-        """Norm of all weights and batch-norm statistics: NaN or infinite if one of them is."""
+        """Return the norm of all weights and batch-norm statistics: NaN or infinite if one of them is."""
         state = [value for value in self.model.state_dict().values() if value.is_floating_point()]
         return nn.utils.get_total_norm(state).item()
 

@@ -10,7 +10,7 @@ from doppel_ray.models.heads import HeadConfig
 
 
 class Output(NamedTuple):
-    """What the objective reads.
+    """What the objective reads of a batch.
 
     Attributes:
         embeddings: (batch, size of the head), not normalised.
@@ -22,15 +22,15 @@ class Output(NamedTuple):
 
 
 class Model(nn.Module):
-    """Features into the space of the objective; `represent` gives what the probes read, `size` numbers for each sound.
+    """From features to the space of the objective; `represent` returns what the probes read, `size` numbers a sound.
 
     Args:
         encoder: its configuration.
         head: its configuration.
-        seed: decides the initial weights, on every worker alike. The global generator is left as it was.
+        seed: of the initial weights, the same on every worker. The global generator is not changed.
         channels: input channels.
-        classes: classes of a linear layer on the head's output, which CLAR's cross-entropy is taken from (its code has
-            a batch norm and a ReLU before that layer); 0: no such layer. The other weights do not depend on it.
+        classes: outputs of a linear layer on the head's output for CLAR's cross-entropy (its code has a batch norm and
+            a ReLU before that layer); 0: no such layer. The other weights do not depend on it.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Model(nn.Module):
         """Width of what the probes read."""
 
     def forward(self, features: Tensor) -> Output:
-        """Features as the encoder's domain has them -> embeddings and class logits.
+        """Return embeddings and class logits.
 
         Args:
             features: (batch, channels, frames, mels), or (batch, 1, samples) for an encoder of waveforms.
@@ -57,7 +57,7 @@ class Model(nn.Module):
         return Output(embeddings, None if self.classifier is None else self.classifier(embeddings))
 
     def represent(self, features: Tensor) -> Tensor:
-        """Features -> the representation, (batch, encoder.size) if pooled, (batch, size of the head) if projected."""
+        """Return the representation, (batch, encoder.size) if pooled, (batch, size of the head) if projected."""
         pooled = self.encoder(_laid_out(features))
         return self._project(pooled) if self.representation == "projected" else pooled
 
@@ -66,5 +66,5 @@ class Model(nn.Module):
 
 
 def _laid_out(features: Tensor) -> Tensor:
-    """Images in channels-last order in memory, for which convolutions are fastest on CPUs and tensor cores."""
+    """Return images in channels-last memory order, in which convolutions are fastest on CPUs and tensor cores."""
     return features.contiguous(memory_format=torch.channels_last) if features.dim() == 4 else features

@@ -1,7 +1,7 @@
 """Contrastive objectives over the embeddings of all workers.
 
 Every worker gathers the others' embeddings with their gradients and computes the same loss of the whole batch. The
-gather's backward sums over the workers what each worker's copy of the loss asks of an embedding, so each local gradient
+gather's backward sums over the workers the gradients of each worker's copy of the loss, so each local gradient
 is `workers` times its share; DDP's mean over workers then makes the gradient of the whole batch's loss, exactly.
 """
 
@@ -47,7 +47,7 @@ class ObjectiveConfig(Section):
 
     @property
     def needs_labels(self) -> bool:
-        """Whether the model needs a classifier and the source of pairs labels."""
+        """Whether the objective needs labels, and the model a classifier."""
         return self.kind in ("cross_entropy", "joint")
 
     def build(self) -> "Objective":
@@ -55,14 +55,14 @@ class ObjectiveConfig(Section):
 
 
 def gather(x: Tensor) -> Tensor:
-    """Rows of every worker, in rank order, with gradients; `x` itself without a process group."""
+    """Return the rows of every worker, in rank order, with gradients; `x` itself without a process group."""
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return x
     return torch.cat(torch.distributed.nn.functional.all_gather(x.contiguous()))
 
 
 def gather_integers(integers: Tensor) -> Tensor:
-    """Labels or identities (n,) of every worker, in rank order."""
+    """Return the labels or identities (n,) of every worker, in rank order."""
     if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
         return integers
     found = [torch.empty_like(integers) for _ in range(torch.distributed.get_world_size())]
@@ -76,7 +76,7 @@ def equal_pairs(ids: Tensor) -> Tensor:
 
 
 def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
-    """Mean distance between the two views, to the power α (Wang and Isola 2020, equation 4).
+    """Return the mean distance between the two views, to the power α (Wang and Isola 2020, equation 4).
 
     Args:
         x, y: (batch, size), L2-normalised.
@@ -85,7 +85,7 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
 
 
 def uniformity(x: Tensor, t: float = 2.0, equal: Tensor | None = None) -> Tensor:
-    """Logarithm of the mean Gaussian potential over all pairs of a view (Wang and Isola 2020, equation 5).
+    """Return the logarithm of the mean Gaussian potential over all pairs of a view (Wang and Isola, equation 5).
 
     Near 0 the embeddings have collapsed; spread over the sphere it is near -2 t.
 
@@ -106,7 +106,7 @@ def uniformity(x: Tensor, t: float = 2.0, equal: Tensor | None = None) -> Tensor
 
 
 def nt_xent(x: Tensor, y: Tensor, temperature: float, equal: Tensor | None = None) -> Tensor:
-    """Normalised temperature-scaled cross-entropy over 2 n views (Chen et al. 2020, equation 1).
+    """Return the normalised temperature-scaled cross-entropy over 2 n views (Chen et al. 2020, equation 1).
 
     Args:
         x, y: (n, size), L2-normalised; row k of `x` and of `y` are a positive pair, all others are negatives.
@@ -125,14 +125,14 @@ def nt_xent(x: Tensor, y: Tensor, temperature: float, equal: Tensor | None = Non
 
 
 def effective_rank(x: Tensor) -> Tensor:
-    """Exponential of the entropy of the normalised singular values (Roy and Vetterli 2007); 1 when collapsed."""
+    """Return the exponential of the singular values' entropy (Roy and Vetterli 2007), 1 for a collapsed embedding."""
     singular = torch.linalg.svdvals(x.double() - x.double().mean(dim=0))
     p = singular / singular.sum().clamp(min=1e-12)
     return torch.exp(-(p * torch.log(p.clamp(min=1e-12))).sum())
 
 
 def collapsed(uniformity: float, rank: float) -> str | None:
-    """What is wrong with an embedding that has collapsed; None for one that has not.
+    """Return how an embedding has collapsed, or None.
 
     Both numbers are needed: a cloud around one point has a uniformity near 0 at any rank, and two opposite points have
     a rank of 1 at a uniformity of -0.7.
@@ -162,7 +162,7 @@ class Objective:
         labels: Tensor | None = None,
         ids: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and its telemetry.
+        """Return the loss and its terms.
 
         Args:
             x, y: (n, size), this worker's embeddings of the two views, not normalised.
@@ -198,7 +198,7 @@ class Objective:
         return loss, {name: term.detach() for name, term in terms.items()}
 
     def _classify(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Mean cross-entropy and accuracy of the labelled views of all workers; 0 and None if there are none."""
+        """Return mean cross-entropy and accuracy of the labelled views of all workers; 0 and None if there are none."""
         # A pair's two rows of logits travel side by side, so that ranks stay in order within each view.
         first, second = gather(torch.cat(logits.float().chunk(2), dim=1)).chunk(2, dim=1)
         logits, labels = torch.cat([first, second]), gather_integers(labels).repeat(2)

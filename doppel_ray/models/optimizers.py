@@ -59,7 +59,7 @@ class OptimConfig(Section):
         return milestones
 
     def build(self, parameters: Iterable[nn.Parameter], batch_size: int) -> torch.optim.Optimizer:
-        """The optimizer; all that it must remember to go on is in its `state_dict`.
+        """Return the optimizer; its `state_dict` is all that it needs to resume.
 
         Args:
             parameters: the model's. Those of fewer than two dimensions are its biases and the scales and shifts of its
@@ -90,7 +90,7 @@ class OptimConfig(Section):
         return [{"params": weights}, {"params": others, "weight_decay": 0.0}]
 
     def factor(self, step: int, steps: int) -> float:
-        """What the learning rate is multiplied by at `step` of a run of `steps`."""
+        """Return the factor of the learning rate at `step` of a run of `steps`."""
         progress = step / steps
         if progress < self.warmup:
             return (step + 1) / (self.warmup * steps + 1)
@@ -102,7 +102,7 @@ class OptimConfig(Section):
 
 
 def lars(optimizer: torch.optim.Optimizer, trust: float) -> torch.optim.Optimizer:
-    """Layer-wise adaptive rate scaling in front of any optimizer's step (You et al. 2017, arXiv 1708.03888, section 5).
+    """Scale learning rates layer by layer before any optimizer's step (You et al. 2017, arXiv 1708.03888, section 5).
 
     Each parameter's gradient, weight decay included, is multiplied by min(trust · ‖w‖ / (‖g‖ + decay · ‖w‖) / lr, 1)
     before the optimizer sees it: with plain SGD no parameter moves by more than `trust` of its own norm in a step, nor
@@ -115,7 +115,7 @@ def lars(optimizer: torch.optim.Optimizer, trust: float) -> torch.optim.Optimize
     makes bearable.
 
     Args:
-        optimizer: SGD or Adam; its step is changed, its state is not, so that its `state_dict` is all there is to keep.
+        optimizer: SGD or Adam; its step is changed, its state is not, so that its `state_dict` is complete.
         trust: η of the paper.
 
     Returns:
@@ -145,7 +145,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """Return a running average of a model's weights: a model of its own, `.module`.
 
     `update_parameters(model)` takes in the weights after each step of the optimizer. The first update copies them;
-    after n updates the decay is min(decay, (1 + n) / (10 + n)), so that the average of a short run does not hold on to
+    after n updates the decay is min(decay, (1 + n) / (10 + n)), so that the average of a short run forgets its
     early weights. Its buffers are copies of the model's until `torch.optim.swa_utils.update_bn` computes its own: the
     statistics of batch norms belong to the weights in front of them.
 

@@ -44,7 +44,7 @@ def by_mel_statistics(sample_rate: int) -> Embedder:
     Args:
         sample_rate: of the sounds, in Hz.
     """
-    frontend = VGGish(sample_rate, high_hz=min(VGGish.HIGH_HZ, sample_rate / 2))
+    frontend = VGGish(sample_rate, high_hz=min(VGGish.HIGH_HZ, sample_rate / 2), every_frame=True)
     least = frontend.window_length + frontend.hop_length
 
     def embed(sounds: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ class Cached(Recorded):
 
         def seconds(path: Path) -> float:
             try:
-                return audio_files.length(path)
+                return audio_files.duration(path)
             except audio_files.UnreadableAudioError:
                 return 0.0
 

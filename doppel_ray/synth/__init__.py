@@ -2,6 +2,6 @@
 
 from doppel_ray.synth.parameters import GROUPS, Parameter
 from doppel_ray.synth.sampling import Delta, check_delta
-from doppel_ray.synth.synth import ARCHITECTURES, Noise, Synth, SynthConfig
+from doppel_ray.synth.synth import ARCHITECTURES, NoiseKind, Synth, SynthConfig
 
-__all__ = ["ARCHITECTURES", "GROUPS", "Delta", "Noise", "Parameter", "Synth", "SynthConfig", "check_delta"]
+__all__ = ["ARCHITECTURES", "GROUPS", "Delta", "NoiseKind", "Parameter", "Synth", "SynthConfig", "check_delta"]

@@ -1,4 +1,4 @@
-"""Renders pairs to listen to and to look at: `python -m doppel_ray.synth --architecture voicefm --n 12 --out DIR`.
+"""Render pairs to listen to and to look at: `python -m doppel_ray.synth --architecture voicefm --n 12 --out DIR`.
 
 For every δ a folder with WAV pairs, their parameters in human units as JSON, and a picture of waveforms and
 spectrograms; and one page, `index.html`, to play them all.
@@ -22,7 +22,7 @@ VIEWS = ("a", "b")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line; the exit code is 2 if what is asked for cannot be."""
+    """Run the command line; the exit code is 2 if an option is refused."""
     options = _parser().parse_args(arguments)
     try:
         synth = SynthConfig(**{name: getattr(options, name) for name in SynthConfig.model_fields}).build()
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _write(synth: Synth, sounds: Tensor, seed: int, indices: range, delta: float, folder: Path) -> None:
-    """WAV files, parameters and the picture of one δ."""
+    """Write the WAV files, parameters and picture of one δ."""
     import soundfile
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def _write(synth: Synth, sounds: Tensor, seed: int, indices: range, delta: float
 
 
 def _picture(sounds: Tensor, sample_rate: int, indices: range, path: Path) -> None:
-    """A row per pair: waveform and spectrogram of one view, and of the other beside it."""
+    """Draw a row per pair: waveform and spectrogram of one view, and of the other beside it."""
     from matplotlib.figure import Figure
 
     views, pairs, samples = sounds.shape
@@ -93,7 +93,7 @@ def _picture(sounds: Tensor, sample_rate: int, indices: range, path: Path) -> No
 
 
 def _page(architecture: str, seed: int, indices: list[int], distances: dict[float, float]) -> str:
-    """A page without scripts: for each δ the players and the picture."""
+    """Return a page without scripts: for each δ the players and the picture."""
     parts = []
     for delta, distance in distances.items():
         folder = f"delta_{delta:g}"

@@ -12,10 +12,10 @@ from doppel_ray.synth.modules import Module, NoiseSource, Rack
 
 
 class Architecture:
-    """What a synthesizer is made of."""
+    """Modules, and the patch that connects them."""
 
     modules: Mapping[str, Module]
 
     def patch(self, rack: Rack, noise: NoiseSource) -> Tensor:
-        """The sound, `(samples, sounds)`."""
+        """Return the sound, `(samples, sounds)`."""
         raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Compiles the rendering of one chunk of sounds, and keeps the machine code on disk for every process of a user.
+"""Compile the rendering of one chunk of sounds, and keep the machine code on disk for all processes of a user.
 
-The compiler is TorchInductor. It compiles a single shape, so once: the first process that needs a program takes a lock,
-compiles and saves it; others wait for it, and later ones load it in about a second.
+The compiler is TorchInductor, and there is one shape to compile. The first process that needs a program locks its
+file, compiles and saves it; others wait, and later ones load it in about a second.
 
 A program runs on one thread, and lets other Python threads run meanwhile: `Synth.render` gives each thread chunks of
 its own. The compiler's own threads would meet at a barrier after each of some sixty loops, which costs most of the time
@@ -45,22 +45,21 @@ OPTIONS: dict[str, Any] = {
 
 
 spent = 0.0
-"""Seconds that this process has compiled for."""
+"""Seconds that this process has spent compiling."""
 
 
 def has_compiler() -> bool:
-    """Whether there is a C++ compiler, as the processor's programs need."""
+    """Return whether there is a C++ compiler, which programs for CPUs need."""
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "clang++", "c++"))
 
 
 def program(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], identity: str, wanted: bool | Literal["auto"]
 ) -> Program | None:
-    """`function` compiled for inputs like `inputs`, or None if it should run as it is.
+    """Return `function` compiled for inputs like `inputs`, or None to run it uncompiled.
 
-    With `wanted` "auto" (which `DOPPEL_RAY_COMPILE=0` turns to False) what stands in the way is a warning; with True
-    it is a `ConfigError`. `identity` holds whatever decides what the function computes and is not in this package's
-    source.
+    If it cannot be compiled, `wanted` "auto" (which `DOPPEL_RAY_COMPILE=0` turns to False) logs a warning, and True
+    raises `ConfigError`. `identity` names what the function depends on besides this package's source.
     """
     if wanted is False or (wanted == "auto" and os.environ.get("DOPPEL_RAY_COMPILE") == "0"):
         return None
@@ -72,7 +71,7 @@ def program(
         reason = f"the synthesizer cannot be compiled: {str(error).strip().splitlines()[0]}"
         if wanted is True:
             raise ConfigError(f"compile is True, but {reason}") from error
-        _warn_once(f"{reason}. It runs without, and renders about 20 times slower")
+        _warn_once(f"{reason}. Rendering runs uncompiled, about 20 times slower")
         return None
 
 
@@ -113,8 +112,8 @@ def _compile(function: Callable[..., Tensor], inputs: Sequence[Tensor], saved: P
     from torch._inductor.lowering import lowerings, register_lowering
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    # Tracing puts a stand-in in place of a CUDA that is not there, and autograd crashes (torch 2.11) if it first looks
-    # at its devices after that. So it looks now.
+    # Tracing replaces a missing CUDA by a stub, and autograd crashes (torch 2.11) if it looks for devices for the first
+    # time after that. So it looks now.
     torch.zeros((), requires_grad=True).backward()
 
     materialize = torch.ops.doppel_ray.materialize.default
@@ -128,7 +127,7 @@ def _compile(function: Callable[..., Tensor], inputs: Sequence[Tensor], saved: P
 
     with maths.tracing():
         graph = make_fx(function)(*inputs)
-    # What is being written must not be taken for a finished program: it gets its name when it is whole.
+    # A program is renamed to its final place when it is complete, so that no process loads half of one.
     scratch = Path(tempfile.mkdtemp(prefix="compiling-", dir=saved.parent))
     try:
         with mock.patch.dict(os.environ, {"TORCHINDUCTOR_CACHE_DIR": str(scratch / "work")}):
@@ -136,7 +135,7 @@ def _compile(function: Callable[..., Tensor], inputs: Sequence[Tensor], saved: P
                 graph, list(inputs), dynamic_shapes="from_example_inputs", options={"config_patches": OPTIONS}
             )
             artifact.save(path=str(scratch / "program"), format="unpacked")
-        _load(scratch / "program")(*inputs)  # builds what loading needs, so that the next process need not
+        _load(scratch / "program")(*inputs)  # builds what loading needs, once
         (scratch / "program").rename(saved)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -157,10 +156,10 @@ def _load(saved: Path) -> Program:
 
 @contextlib.contextmanager
 def _settings(device: torch.device) -> Iterator[None]:
-    """The compiler's options, and two changes that it has no option for.
+    """Apply the compiler's options, and two patches for which it has none.
 
-    It takes the processor's vectors as torch itself has found them; left alone, it builds five little libraries and
-    starts a process for each, which takes 20 seconds. And the call into a program releases Python's lock.
+    The vector instructions are those that torch has detected: the compiler would build five small libraries and start a
+    process for each to detect them, which takes 20 seconds. And the call into a program releases Python's lock.
     """
     from torch._inductor import codecache, config, cpu_vec_isa
 
@@ -178,7 +177,7 @@ def _settings(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """No garbage collection: looking through the compiler's millions of objects takes a tenth of the time."""
+    """Pause garbage collection, which takes a tenth of the compiler's time."""
     gc.disable()
     try:
         yield
@@ -194,7 +193,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _processor() -> str:
-    """The processor's model: a program is built for its instructions."""
+    """Return the processor's model; a program is built for its instructions."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         return next((line for line in file if line.startswith(("model name", "Model"))), "").strip()
     return torch.backends.cpu.get_cpu_capability()

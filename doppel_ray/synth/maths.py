@@ -26,7 +26,7 @@ _SINE = (39.76161707242047, -76.58139641960975, 81.60248511162399, -41.341680722
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """Horner's scheme, highest power first."""
+    """Evaluate a polynomial by Horner's scheme, highest power first."""
     result = x * coefficients[0] + coefficients[1]
     for coefficient in coefficients[2:]:
         result = result * x + coefficient
@@ -34,12 +34,14 @@ def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 
 def midi_to_hz(midi: Tensor) -> Tensor:
-    """Frequency in Hz of a MIDI note number: 440 Hz at 69, an octave every 12."""
+    """Return the frequency in Hz of a MIDI note number: 440 Hz at 69, an octave every 12."""
     return 440.0 * torch.exp2((midi - 69.0) / 12.0)
 
 
 def exp2m1(x: Tensor) -> Tensor:
-    """2**x - 1 for x in [-32, 32], float32; relative error below 5e-6, near 0 below 1e-6, where `exp2(x) - 1` cancels.
+    """Return 2**x - 1 for x in [-32, 32], float32, with a relative error below 5e-6.
+
+    Near 0, where `exp2(x) - 1` cancels, the error is below 1e-6.
 
     A polynomial at x / 64, doubled six times by (1 + p)**2 - 1 = p (p + 2): no bits are taken apart, as the usual
     2**floor(x) would have to, which the compiler does one number at a time.
@@ -52,7 +54,7 @@ def exp2m1(x: Tensor) -> Tensor:
 
 
 def power(base: Tensor, exponent: Tensor | float) -> Tensor:
-    """base**exponent, float32, for a base in [0, 1] and an exponent in [0.1, 6]; absolute error below 1e-6.
+    """Return base**exponent, float32, for a base in [0, 1] and an exponent in [0.1, 6]; absolute error below 1e-6.
 
     By the library's vector functions: at control rate a call costs less than taking bits apart would.
     """
@@ -60,7 +62,7 @@ def power(base: Tensor, exponent: Tensor | float) -> Tensor:
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Hyperbolic tangent, float32; absolute error below 1.5e-6.
+    """Return the hyperbolic tangent, float32; absolute error below 1.5e-6.
 
     A quotient of polynomials, which do not wait for each other as a chain of squarings would. It holds up to 8, where
     two rectifiers cut: clamping, as the compiler does it, also looks for NaN.
@@ -71,28 +73,28 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def to_phase(turns: Tensor) -> Tensor:
-    """A phase (int32) from turns: whole turns drop out."""
+    """Return the phase (int32) of turns, whole turns dropped."""
     return ((turns - torch.round(turns)) * _TURN).to(torch.int32)
 
 
 def to_turns(phase: Tensor) -> Tensor:
-    """A phase as a float32 in [-1/2, 1/2] turns."""
+    """Return a phase as a float32 in [-1/2, 1/2] turns."""
     return phase.to(torch.float32) * (1.0 / _TURN)
 
 
 def cosine(phase: Tensor) -> Tensor:
-    """Cosine of a phase (int32), float32; absolute error below 3e-7."""
+    """Return the cosine of a phase (int32), float32; absolute error below 3e-7."""
     quarter = 0.25 - to_turns(phase).abs()  # cos(2πr) = sin(2π(1/4 - |r|)), and the argument is at most a quarter turn
     return _polynomial(quarter * quarter, _SINE) * quarter
 
 
 def sine(phase: Tensor) -> Tensor:
-    """Sine of a phase (int32): the cosine a quarter turn before."""
+    """Return the sine of a phase (int32): the cosine a quarter turn before."""
     return cosine(phase - (1 << 30))
 
 
 def running_sum(steps: Tensor) -> Tensor:
-    """Sums of phases from the start up to and with each point, along the first dimension; int32 `(points, ...)`.
+    """Return inclusive running sums of phases along the first dimension; int32 `(points, ...)`.
 
     Blocks of 8 are summed first, then blocks of block sums, and so on; a point is then the sum of the blocks before it
     and of its own block up to it. Every level runs across sounds at once, which `torch.cumsum` does not, and integers
@@ -116,7 +118,7 @@ def running_sum(steps: Tensor) -> Tensor:
 
 
 def materialize(signal: Tensor) -> Tensor:
-    """The signal itself, worked out here and kept: what runs at a faster rate only looks it up.
+    """Return the signal, and make the compiler store it here, so that loops at a faster rate only read it.
 
     Means something to the compiler alone, which would otherwise fuse control-rate work into the audio-rate loop and do
     it again for every sample; `compiled.py` defines how.
@@ -129,7 +131,7 @@ _tracing = False
 
 @contextlib.contextmanager
 def tracing() -> Iterator[None]:
-    """While the compiler watches: `materialize` leaves its mark, and sums are spelt out."""
+    """Mark this thread as traced by the compiler: `materialize` is recorded, and running sums are written out."""
     global _tracing
     _tracing = True
     try:

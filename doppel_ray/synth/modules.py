@@ -34,26 +34,26 @@ from doppel_ray.synth.parameters import Group, Range
 from doppel_ray.synth.timing import Tables, Timing
 
 NoiseSource = tuple[Tensor, Tensor] | Tensor
-"""Where noise comes from: two int32 keys, each `(sounds,)`, or a buffer `(samples, 1 or sounds)`."""
+"""Source of white noise: two int32 keys, each `(sounds,)`, or a buffer `(samples, 1 or sounds)`."""
 
 HIGHEST_NOTE = 127.0
-"""MIDI notes end here, and a modulated pitch is held between 0 and here."""
+"""Highest MIDI note; a modulated pitch is clipped to 0 and this."""
 
 
 @dataclass(frozen=True)
 class Module:
-    """A kind of module. `knobs` is its table: knob name -> `Range`."""
+    """A kind of module; `knobs` maps the names of its knobs to their ranges."""
 
     knobs: ClassVar[dict[str, Range]] = {}
 
     def table(self) -> dict[str, Range]:
-        """Its knobs; arrays are spelt out, as "level.0", "level.1"."""
+        """Return its knobs; arrays element by element, as "level.0", "level.1"."""
         return self.knobs
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What a bank of modules finds when it is played: its knobs in human units, and the clocks."""
+    """What a bank of modules reads: its knobs in human units, and the clocks."""
 
     timing: Timing
     tables: Tables
@@ -65,21 +65,21 @@ class Panel:
     """The same in float64."""
 
     def __getitem__(self, knob: str) -> Tensor:
-        """A knob, float32 `(modules, sounds)`."""
+        """Return a knob, float32 `(modules, sounds)`."""
         return self._pick(self.values, knob)
 
     def exact(self, knob: str) -> Tensor:
-        """A knob, float64 `(modules, sounds)`: pitches need it, because their rounding adds up over a long sound."""
+        """Return a knob, float64 `(modules, sounds)`, for pitches, whose rounding adds up over a long sound."""
         return self._pick(self.exact_values, knob)
 
     def array(self, knob: str) -> Tensor:
-        """An array of knobs of a single module, float32 `(length, sounds)`."""
+        """Return an array of knobs of a single module, float32 `(length, sounds)`."""
         (rows,) = self.rows
         mine = [row for name, row in rows.items() if name.startswith(f"{knob}.")]
         return self.values[mine[0] : mine[-1] + 1]
 
     def upsample(self, control: Tensor) -> Tensor:
-        """A control signal at audio rate, by straight lines between control points. SynthAX: `ControlRateUpsample`."""
+        """Interpolate a control signal linearly to audio rate. SynthAX: `ControlRateUpsample`."""
         control = materialize(control)
         before, after = control[self.tables.point], control[self.tables.next_point]
         return before + self.tables.weight * (after - before)
@@ -88,7 +88,7 @@ class Panel:
         rows = [module[knob] for module in self.rows]
         step = rows[1] - rows[0] if len(rows) > 1 else 1
         if step > 0 and rows == list(range(rows[0], rows[-1] + 1, step)):
-            return values[rows[0] : rows[-1] + 1 : step]  # modules of a kind stand in a row: no copy
+            return values[rows[0] : rows[-1] + 1 : step]  # evenly spaced rows: no copy
         return torch.stack([values[row] for row in rows])
 
 
@@ -101,7 +101,7 @@ class Keyboard(Module):
     }
 
     def play(self, panel: Panel) -> tuple[Tensor, Tensor]:
-        """The note (MIDI number, float64) and how long the key is held (seconds), each `(modules, sounds)`."""
+        """Return the note (MIDI number, float64) and how long the key is held (seconds), each `(modules, sounds)`."""
         return panel.exact("midi_f0"), panel["duration"]
 
 
@@ -125,7 +125,7 @@ class ADSR(Module):
         }
 
     def play(self, panel: Panel, held: Tensor) -> Tensor:
-        """The envelopes, `(controls, modules, sounds)`, of keys held for `held` seconds; the release starts there."""
+        """Return the envelopes, `(controls, modules, sounds)`, of keys released after `held` seconds."""
         rate, time = panel.timing.control_rate, panel.tables.control
         alpha, sustain = panel["alpha"], panel["sustain"]
         attack = torch.minimum(panel["attack"], held)
@@ -142,12 +142,12 @@ _EPSILON = 1e-6  # SynthAX's guard for ramps of length 0
 
 
 def _ramp(time: Tensor, length: Tensor) -> Tensor:
-    """From 0 at time 0 up to 1 at `length`, both in control points; 1 everywhere if the length is 0."""
+    """Return a ramp from 0 at time 0 up to 1 at `length`, both in control points; 1 everywhere if the length is 0."""
     return ((time.clamp(min=0.0) + _EPSILON) / length + _EPSILON).clamp(max=1.0)
 
 
 def _ramp_down(time: Tensor, length: Tensor) -> Tensor:
-    """From 1 at time 0 down to 0 at `length`; 1 everywhere if the length is 0."""
+    """Return a ramp from 1 at time 0 down to 0 at `length`; 1 everywhere if the length is 0."""
     return torch.where(length > 0.0, 1.0 - _ramp(time, length), 1.0)
 
 
@@ -170,7 +170,7 @@ class LFO(Module):
     }
 
     def play(self, panel: Panel, rate_modulation: Tensor) -> Tensor:
-        """The oscillations, `(controls, modules, sounds)`; `rate_modulation` times `mod_depth` adds to the rate."""
+        """Return the oscillations, `(controls, modules, sounds)`; `rate_modulation` is in units of `mod_depth`."""
         frequency = (panel["frequency"] + panel["mod_depth"] * rate_modulation).clamp(min=0.0)
         steps = materialize(to_phase(frequency / panel.timing.control_rate))
         phase = running_sum(steps) + to_phase(panel["initial_phase"] / (2.0 * math.pi))
@@ -202,7 +202,7 @@ class ModulationMixer(Module):
         return {f"mod.{i}": Range(0.0, 1.0, "modulation", curve=0.5) for i in range(self.inputs * self.outputs)}
 
     def play(self, panel: Panel, signals: Tensor) -> Tensor:
-        """From `(controls, inputs, sounds)` to `(controls, outputs, sounds)`."""
+        """Mix `(controls, inputs, sounds)` into `(controls, outputs, sounds)`."""
         signals, weights = materialize(signals), panel.array("mod").unflatten(0, (self.outputs, self.inputs))
         return materialize(_sum([weights[:, i] * signals[:, i, None] for i in range(self.inputs)]))
 
@@ -225,7 +225,7 @@ class AudioMixer(Module):
         return {f"level.{i}": Range(0.0, 1.0, "mix", curve=curve) for i, curve in enumerate(curves)}
 
     def play(self, panel: Panel, *banks: Tensor) -> Tensor:
-        """The mix, `(samples, sounds)`, in [-1, 1], of banks `(samples, modules, sounds)`, their modules in order."""
+        """Return the mix, `(samples, sounds)`, in [-1, 1], of banks `(samples, modules, sounds)` in order."""
         levels = panel.array("level").split([bank.shape[1] for bank in banks])
         parts = [level[i] * bank[:, i] for level, bank in zip(levels, banks, strict=True) for i in range(bank.shape[1])]
         mixed = materialize(_sum(parts))
@@ -248,15 +248,15 @@ class VCO(Module):
     }
 
     def play(self, panel: Panel, midi_f0: Tensor, modulation: Tensor) -> Tensor:
-        """The oscillations, `(samples, modules, sounds)`; `modulation` is `(controls, modules, sounds)`."""
+        """Return the oscillations, `(samples, modules, sounds)`; `modulation` is `(controls, modules, sounds)`."""
         return self.shape(panel, midi_f0, self.phase(panel, midi_f0, modulation))
 
     def shape(self, panel: Panel, midi_f0: Tensor, phase: Tensor) -> Tensor:
-        """The waveform at a phase (int32)."""
+        """Return the waveform at a phase (int32)."""
         raise NotImplementedError
 
     def phase(self, panel: Panel, midi_f0: Tensor, modulation: Tensor) -> Tensor:
-        """The phase at every sample, int32 `(samples, modules, sounds)`, the sample's own step included."""
+        """Return the phase at every sample, int32 `(samples, modules, sounds)`, the sample's own step included."""
         timing, tables = panel.timing, panel.tables
         pitch = midi_f0 + panel.exact("tuning")
         frequency = materialize(midi_to_hz(pitch) / timing.sample_rate)  # turns per sample, float64
@@ -338,7 +338,7 @@ class FmVCO(VCO):
     }
 
     def phase(self, panel: Panel, midi_f0: Tensor, modulation: Tensor) -> Tensor:
-        """`modulation` is `(samples, modules, sounds)` here: it has no closed form, so this sum runs at audio rate."""
+        """Return the phase, summed at audio rate: `modulation`, `(samples, modules, sounds)`, has no closed form."""
         frequency = materialize(
             midi_to_hz(midi_f0 + panel.exact("tuning")) / panel.timing.sample_rate
         )  # turns per sample
@@ -359,7 +359,7 @@ class Noise(Module):
     """
 
     def play(self, panel: Panel, source: NoiseSource) -> Tensor:
-        """The noise, `(samples, 1, 1 or sounds)`."""
+        """Return the noise, `(samples, 1, 1 or sounds)`."""
         if isinstance(source, Tensor):
             return source[:, None]
         return 2.0 * rng.to_uniform(rng.bits(source, panel.tables.sample)) - 1.0
@@ -369,7 +369,7 @@ class Rack:
     """The modules of one render, with the knobs where they are set."""
 
     def __init__(self, modules: Mapping[str, Module], human: Tensor, timing: Timing, tables: Tables) -> None:
-        """`human`: all knobs in human units, float64 `(P, sounds)`, in the order of the modules' tables."""
+        """Take `human`, all knobs in human units, float64 `(P, sounds)`, in the order of the modules' tables."""
         self._modules, self._timing, self._tables = modules, timing, tables
         self._exact, self._values = human, materialize(human.float())
         self._rows: dict[str, dict[str, int]] = {}
@@ -379,14 +379,14 @@ class Rack:
             first += len(self._rows[name])
 
     def play(self, names: str | Sequence[str], *signals: Any) -> Any:
-        """Plays a module, or several of one kind side by side as a bank, with the signals that their kind takes."""
+        """Play a module, or several of one kind side by side as a bank, with the signals that their kind takes."""
         names = [names] if isinstance(names, str) else names
         panel = Panel(self._timing, self._tables, tuple(self._rows[name] for name in names), self._values, self._exact)
         kind: Any = self._modules[names[0]]
         return kind.play(panel, *signals)
 
     def upsample(self, control: Tensor) -> Tensor:
-        """A control signal at audio rate."""
+        """Interpolate a control signal to audio rate."""
         return Panel(self._timing, self._tables, (), self._values, self._exact).upsample(control)
 
 

@@ -1,4 +1,4 @@
-"""What is drawn: the prior over parameters, and the two perturbations that make a pair of doppelgangers.
+"""Draws: the prior over parameters, and the two perturbations that make a pair of doppelgangers.
 
 Cherep and Singh, "Contrastive Learning from Synthetic Audio Doppelgängers", ICLR 2025 (arXiv 2406.05923).
 """
@@ -21,7 +21,7 @@ SMALLEST = 1e-6
 
 
 def check_delta(delta: float | Mapping[str, float]) -> float | dict[str, float]:
-    """`delta` itself if it is one number in [0, 1], or such a number for some of the groups; else a `ConfigError`."""
+    """Return `delta` if it is a number in [0, 1], or one for some of the groups; otherwise raise `ConfigError`."""
     values = dict(delta) if isinstance(delta, Mapping) else {"": delta}
     for group, value in values.items():
         name = f"delta of {group}" if group else "delta"
@@ -35,7 +35,7 @@ def check_delta(delta: float | Mapping[str, float]) -> float | dict[str, float]:
 
 
 Delta = Annotated[float | dict[str, float], AfterValidator(check_delta)]
-"""How far the two views of a pair stray: one δ for all parameters, or one per group (groups not named stay put)."""
+"""Strength of the perturbation: one δ for all parameters, or one per group (0 for groups that are not named)."""
 
 Spread = float | Tensor | Mapping[str, float | Tensor]
 """δ of a batch: a number or one for each row, `(n,)`, for all parameters or for each group."""
@@ -53,7 +53,7 @@ class Ranges:
         self._symmetric = torch.tensor([p.symmetric for p in parameters])
 
     def to_human(self, theta: Tensor) -> Tensor:
-        """Values in human units, float64 `(n, P)`, of knobs in [0, 1], `(n, P)`."""
+        """Return values in human units, float64 `(n, P)`, of knobs in [0, 1], `(n, P)`."""
         low, high, curve, symmetric = self._on(theta.device)
         knob = theta.to(torch.float64)
         distance = 2.0 * knob - 1.0
@@ -61,16 +61,16 @@ class Ranges:
         return low + (high - low) * torch.where(symmetric, 0.5 + 0.5 * torch.sign(distance) * bent, bent)
 
     def from_human(self, values: Tensor) -> Tensor:
-        """Knobs in [0, 1], float32 `(n, P)`, of values in human units, `(n, P)`."""
+        """Return knobs in [0, 1], float32 `(n, P)`, of values in human units, `(n, P)`."""
         low, high, _, _ = self._on(values.device)
         return self._bend((values.to(torch.float64) - low) / (high - low))
 
     def prior(self, seed: int, indices: Tensor) -> Tensor:
-        """Knobs `(n, P)`, float32: each parameter uniform over its range in human units."""
+        """Draw knobs `(n, P)`, float32: each parameter uniform over its range in human units."""
         return self._bend(rng.uniform(seed, indices, Stream.PARAMETERS, len(self.parameters)).to(torch.float64))
 
     def views(self, theta: Tensor, seed: int, indices: Tensor, delta: Spread) -> list[Tensor]:
-        """Two perturbations of `theta`: clip(θ + δ·N(0, 1)), their draws independent of each other and of θ's.
+        """Return two perturbations of `theta`, clip(θ + δ·N(0, 1)), with independent draws.
 
         `delta` is a number or one for each row, `(n,)`; or a mapping of parameter groups to these.
         """
@@ -85,7 +85,7 @@ class Ranges:
         return [(theta + scale * draw).clamp(SMALLEST, 1.0) for draw in draws]
 
     def _bend(self, uniform: Tensor) -> Tensor:
-        """From a place in the human range, float64 in [0, 1], to a knob."""
+        """Return the knob of a place in the human range, float64 in [0, 1]."""
         _, _, curve, symmetric = self._on(uniform.device)
         distance = 2.0 * uniform - 1.0
         bent = torch.where(symmetric, distance.abs(), uniform) ** curve

@@ -33,11 +33,11 @@ Indices = Tensor | Sequence[int]
 
 Compile = bool | Literal["auto"]
 
-Noise = Literal["shared", "view"]
-"""Which white noise the sounds of pairs play: one for all sounds of a seed, as published, or a draw for each view."""
+NoiseKind = Literal["shared", "view"]
+"""White noise of pairs: one buffer for all sounds of a seed, as published, or a draw for each view."""
 
 CHUNK = {"cpu": 32, "cuda": 1024}
-"""Sounds rendered at a time: memory does not grow with what is asked for, and a processor's cache holds the work."""
+"""Sounds rendered at a time, so that memory is bounded and the work fits into a processor's cache."""
 
 
 class Synth:
@@ -73,11 +73,11 @@ class Synth:
         compile: Compile = "auto",
         **options: Any,
     ) -> Self:
-        """A synthesizer by name: "voice", "voicefm" or "parametric".
+        """Return a synthesizer by name: "voice", "voicefm" or "parametric".
 
         Rates are in Hz, `duration` in seconds; `compile` is `SynthConfig.compile`. `options` go to the architecture:
         `sine`, `square_saw`, `fm_sine`, `fm_square_saw` for "parametric", `noise_curve` for "voice". Raises
-        `ConfigError` for what cannot be.
+        `ConfigError` for an unknown name or option, or a value that is not allowed.
         """
         if name not in ARCHITECTURES:
             raise ConfigError(f"architecture is {name!r}: it must be one of {', '.join(ARCHITECTURES)}")
@@ -95,24 +95,24 @@ class Synth:
         return self.timing.samples
 
     def sample(self, seed: int, indices: Indices) -> Tensor:
-        """The parameters of each index, `(n, P)`: uniform over their human ranges, a function of (seed, index)."""
+        """Draw the parameters of each index, `(n, P)`: uniform over their human ranges, a function of (seed, index)."""
         return self._ranges.prior(seed, _as_indices(indices))
 
     def doppelgangers(self, seed: int, indices: Indices, delta: Spread) -> tuple[Tensor, Tensor]:
-        """The parameters of the two views of each index: `sample`, perturbed twice by `delta`, each `(n, P)`."""
+        """Draw the parameters of both views of each index, each `(n, P)`: `sample`, perturbed twice by `delta`."""
         indices = _as_indices(indices)
         first, second = self._ranges.views(self._ranges.prior(seed, indices), seed, indices, delta)
         return first, second
 
-    def pairs(self, seed: int, indices: Indices, delta: Spread, noise: Noise = "shared") -> Tensor:
-        """Both views of each index as sound, float32 `(2, n, samples)`."""
+    def pairs(self, seed: int, indices: Indices, delta: Spread, noise: NoiseKind = "shared") -> Tensor:
+        """Render both views of each index, float32 `(2, n, samples)`."""
         return self.render_views(torch.stack(self.doppelgangers(seed, indices, delta)), seed, indices, noise)
 
-    def render_views(self, theta: Tensor, seed: int, indices: Indices, noise: Noise = "shared") -> Tensor:
-        """The sounds, float32 `(2, n, samples)`, of the parameters of both views of each index, `(2, n, P)`.
+    def render_views(self, theta: Tensor, seed: int, indices: Indices, noise: NoiseKind = "shared") -> Tensor:
+        """Render the parameters `(2, n, P)` of both views of each index, float32 `(2, n, samples)`.
 
-        The noise is the same for all sounds or each view's own. One that both views of a pair share and no other sound
-        has would tell the pair from all others, and training would learn to hear nothing else.
+        The noise is one for all sounds or one for each view. A noise that only the two views of a pair share would
+        identify the pair, and training would learn to find it and nothing else.
         """
         indices = _as_indices(indices).to(theta.device)
         if noise == "shared":
@@ -127,7 +127,7 @@ class Synth:
     def render(
         self, theta: Tensor, noise: Tensor | None = None, *, seed: int = 0, indices: Indices | None = None
     ) -> Tensor:
-        """Sounds, float32 `(n, samples)` in [-1, 1], of parameters `(n, P)`, on the device of `theta`.
+        """Render float32 `(n, samples)` in [-1, 1], of parameters `(n, P)`, on the device of `theta`.
 
         Noise comes from `noise`, `(1 or n, samples)` in [-1, 1], if given; else from the counter-based generator: for
         sound i that of `(seed, indices[i])`, or without `indices` one noise that all sounds share. Raises
@@ -149,7 +149,7 @@ class Synth:
         return self._render(theta, torch.stack(rng.keys(seed, own.to(theta.device), Stream.NOISE)))
 
     def _render(self, theta: Tensor, noise: Tensor) -> Tensor:
-        """Sounds `(n, samples)` of parameters `(n, P)`, in chunks; `noise` is as `_patch` takes it, a column each."""
+        """Render parameters `(n, P)` to `(n, samples)` in chunks; `noise` is as `_patch` takes it."""
         chunk = CHUNK[theta.device.type]
         sounds = torch.empty(len(theta), self.samples, device=theta.device)
         inference = torch.is_inference_mode_enabled()  # a thread's own matter, but `sounds` is of the caller's mode
@@ -169,14 +169,14 @@ class Synth:
         return sounds
 
     def to_human(self, theta: Tensor) -> dict[str, Tensor]:
-        """Each parameter's value in its own unit, float32 `(n,)`, by name."""
+        """Return each parameter's value in its own unit, float32 `(n,)`, by name."""
         self._check(theta)
         return dict(zip(self._ranges.names, self._ranges.to_human(theta).float().unbind(-1), strict=True))
 
     def from_human(self, values: Mapping[str, float | Tensor]) -> Tensor:
-        """The knobs, `(n, P)`, of values in human units: a number or `(n,)` each.
+        """Return the knobs, `(n, P)`, of values in human units: a number or `(n,)` each.
 
-        Parameters that are not named stand in the middle of their range. Raises `ConfigError` for a name that does not
+        Parameters that are not named are in the middle of their range. Raises `ConfigError` for a name that does not
         exist, or a value outside its range.
         """
         columns = [torch.tensor((p.minimum + p.maximum) / 2.0, dtype=torch.float64) for p in self.parameters]
@@ -197,7 +197,7 @@ class Synth:
         return self._ranges.from_human(torch.stack(broadcast, dim=-1))
 
     def _play(self, human: Tensor, noise: Tensor, out: Tensor) -> None:
-        """One chunk into `out`, `(n, samples)`, of knobs in human units, `(P, n)`, and noise, as `_patch` takes it."""
+        """Render a chunk into `out`, `(n, samples)`, from knobs in human units, `(P, n)`, and noise as in `_patch`."""
         device, chunk, n = human.device, CHUNK[human.device.type], human.shape[1]
         with self._lock:
             if device not in self._tables:
@@ -207,7 +207,7 @@ class Synth:
                 example = (out.new_empty(chunk, self.samples), _fill(human, chunk), _fill(noise, chunk), *tables)
                 self._programs[kind] = compiled.program(self._into, example, self._identity(), self.compile)
         program = self._programs[kind]
-        if program is None:  # whole vectors, so that every sound takes the same path through the processor
+        if program is None:  # whole SIMD vectors, so that each sound is computed alike
             width = -(-n // 16) * 16
             out.copy_(self._patch(_fill(human, width), _fill(noise, width), *tables)[:n])
         elif n == chunk:
@@ -218,17 +218,17 @@ class Synth:
             out.copy_(whole[:n])
 
     def _into(self, out: Tensor, human: Tensor, noise: Tensor, *tables: Tensor) -> Tensor:
-        """`_patch`, which a compiler lets write straight into `out`."""
+        """Write `_patch` into `out`, which saves the compiled program a copy."""
         return out.copy_(self._patch(human, noise, *tables))
 
     def _patch(self, human: Tensor, noise: Tensor, *tables: Tensor) -> Tensor:
-        """The sounds, `(n, samples)`, from knobs `(P, n)` and noise: keys `(2, n)` or samples `(samples, n)`."""
+        """Return the sounds, `(n, samples)`, from knobs `(P, n)` and noise: keys `(2, n)` or samples `(samples, n)`."""
         rack = Rack(self.architecture.modules, human, self.timing, Tables(*tables))
         source = (noise[0], noise[1]) if noise.dtype == torch.int32 else noise
         return self.architecture.patch(rack, source).T
 
     def _identity(self) -> str:
-        """All that decides what `_patch` computes, other than its inputs and this package's source."""
+        """Return what `_patch` depends on besides its inputs and this package's source."""
         kind = type(self.architecture)
         return repr((inspect.getsource(inspect.getmodule(kind) or kind), dict(self.architecture.modules), self.timing))
 
@@ -247,18 +247,18 @@ class Synth:
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that stay: a new one would begin with memory of its own, which the kernel must clear for it."""
+    """Return a pool that is kept: the kernel clears memory for each new thread."""
     return ThreadPoolExecutor(threads, thread_name_prefix="render")
 
 
 def _fill(columns: Tensor, chunk: int) -> Tensor:
-    """Columns up to `chunk`, the one width that is compiled, by repeating the last."""
+    """Repeat the last column up to `chunk` columns, the one width that is compiled."""
     missing = chunk - columns.shape[1]
     return torch.cat([columns, columns[:, -1:].expand(-1, missing)], dim=1) if missing else columns.contiguous()
 
 
 def _shared_keys(seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The noise keys of a seed that all sounds may share, each `(1,)`."""
+    """Return the keys of the noise that all sounds of a seed share, each `(1,)`."""
     return rng.keys(seed, torch.zeros(1, dtype=torch.int64, device=device), Stream.NOISE)
 
 
@@ -306,5 +306,5 @@ class SynthConfig(Section):
         return kind(**{option: getattr(self, option) for option in inspect.signature(kind).parameters})
 
     def build(self) -> Synth:
-        """The synthesizer."""
+        """Return the synthesizer."""
         return Synth(self._architecture(), Timing(self.sample_rate, self.duration, self.control_rate), self.compile)

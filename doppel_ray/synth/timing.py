@@ -1,6 +1,6 @@
 """The two clocks of a synthesizer, audio and control, and how samples fall between control points.
 
-All positions are rational numbers worked out in integers, once, so no clock drifts however long the sound is.
+Positions are computed once, as exact ratios of integers, so clocks do not drift in long sounds.
 """
 
 import math
@@ -14,14 +14,14 @@ from torch import Tensor
 from doppel_ray.core.errors import ConfigError
 
 LONGEST_STRETCH = 64
-"""Samples in a stretch at most: the phase inside a stretch is a float32, and 64 samples keep it near 1e-6 turns."""
+"""Most samples in a stretch: its phase is a float32, whose error stays near 1e-6 turns over 64 samples."""
 
 
 def length(duration: float, rate: float) -> int:
     """Return how many samples or control points cover `duration` seconds at `rate` Hz.
 
-    Rounded up in float32, as SynthAX does. Whatever needs the length of a sound asks here, so that synthetic sounds,
-    recordings and models agree.
+    Rounded up in float32, as SynthAX does. Synthetic sounds, recordings and models all take their length from here,
+    so that they agree.
     """
     return math.ceil(np.float32(duration * rate))
 
@@ -56,16 +56,16 @@ class Timing:
 
     @cached_property
     def samples(self) -> int:
-        """Audio samples in a sound."""
+        """Number of audio samples in a sound."""
         return length(self.duration, self.sample_rate)
 
     @cached_property
     def controls(self) -> int:
-        """Control points in a sound."""
+        """Number of control points in a sound."""
         return length(self.duration, self.control_rate)
 
     def tables(self, device: torch.device) -> "Tables":
-        """The lookup tables of this timing, on `device`."""
+        """Return the lookup tables of this timing, on `device`."""
         gaps, steps = self.controls - 1, self.samples - 1
         sample = np.arange(self.samples, dtype=np.int64)
         point = np.minimum(sample * gaps // steps, gaps - 1)
@@ -127,5 +127,5 @@ class Tables:
     """Of each control point: its own number."""
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All tables in order; `Tables(*tensors)` puts them together again."""
+        """Return all tables in order, as the constructor takes them."""
         return tuple(getattr(self, field.name) for field in fields(self))

@@ -11,12 +11,13 @@ from doppel_ray.data import audio_files
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg"])
-def test_a_stereo_file_at_another_rate_becomes_mono_at_ours(tmp_path: Path, kind: str) -> None:
+def test_read_stereo_at_another_rate(tmp_path: Path, kind: str) -> None:
+    """A stereo file at another rate becomes mono at the requested rate."""
     time = np.arange(22050) / 22050
     tone = 0.5 * np.sin(2 * np.pi * 440 * time)
     path = tmp_path / f"tone.{kind}"
     soundfile.write(path, np.stack([tone, 0.5 * tone], axis=1), 22050)
-    assert audio_files.length(path) == pytest.approx(1.0)
+    assert audio_files.duration(path) == pytest.approx(1.0)
     sound = audio_files.read(path, 16000).numpy()
     assert sound.shape == (16000,)
     expected = 0.375 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
@@ -34,7 +35,7 @@ def converted_level(folder: Path, hz: float, rate: int, to: int) -> float:
 @pytest.mark.parametrize(
     ("rate", "to"), [(44100, 16000), (48000, 16000), (22050, 16000), (44100, 22050), (8000, 16000)]
 )
-def test_conversion_keeps_what_the_lower_rate_holds_and_nothing_else(tmp_path: Path, rate: int, to: int) -> None:
+def test_resampling_passband_and_aliasing(tmp_path: Path, rate: int, to: int) -> None:
     """Flat to 0.1 dB up to 0.95 of the lower Nyquist frequency (7.6 of 8 kHz); above 1.01 of it, 85 dB down."""
     nyquist = min(rate, to) / 2
     for share in (0.01, 0.5, 0.875, 0.92, 0.95):
@@ -46,7 +47,7 @@ def test_conversion_keeps_what_the_lower_rate_holds_and_nothing_else(tmp_path: P
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
-def test_a_part_is_what_it_is_of_the_whole(tmp_path: Path, kind: str, rate: int) -> None:
+def test_read_part_equals_part_of_whole(tmp_path: Path, kind: str, rate: int) -> None:
     path = tmp_path / f"noise.{kind}"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal((2 * rate + 17, 2)), rate)
     whole = audio_files.read(path, 16000)
@@ -57,7 +58,7 @@ def test_a_part_is_what_it_is_of_the_whole(tmp_path: Path, kind: str, rate: int)
             torch.testing.assert_close(clip.read(start, 8000), expected, rtol=0, atol=1e-6)
 
 
-def test_a_rate_without_a_small_ratio_to_ours_is_converted_too(tmp_path: Path) -> None:
+def test_resampling_of_unusual_rates(tmp_path: Path) -> None:
     """The exact ratio of 44,101 to 16,000 asks torchaudio for a filter of almost 3 GB."""
     soundfile.write(tmp_path / "odd.wav", 0.5 * np.sin(2 * np.pi * 440 * np.arange(44101) / 44101), 44101)
     sound = audio_files.read(tmp_path / "odd.wav", 16000).numpy()
@@ -71,24 +72,25 @@ def test_a_rate_without_a_small_ratio_to_ours_is_converted_too(tmp_path: Path) -
     [None, b"", b"this is no sound", b"RIFF\x24\x00\x00\x00WAVEfmt "],
     ids=["missing", "empty", "text", "cut short"],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_unreadable_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "broken.wav"
     if content is not None:
         path.write_bytes(content)
-    for attempt in (lambda: audio_files.length(path), lambda: audio_files.read(path, 16000)):
+    for attempt in (lambda: audio_files.duration(path), lambda: audio_files.read(path, 16000)):
         with pytest.raises(audio_files.UnreadableAudioError, match=r"broken\.wav: \w"):
             attempt()
 
 
-def test_a_file_without_a_sample_is_named(tmp_path: Path) -> None:
+def test_empty_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "silent.wav"
     soundfile.write(path, np.zeros(0), 16000)
-    for attempt in (lambda: audio_files.length(path), lambda: audio_files.read(path, 16000)):
+    for attempt in (lambda: audio_files.duration(path), lambda: audio_files.read(path, 16000)):
         with pytest.raises(audio_files.UnreadableAudioError, match=r"silent\.wav: zero-length audio"):
             attempt()
 
 
-def test_a_scan_names_what_cannot_be_used_and_one_that_decodes_finds_more(tmp_path: Path) -> None:
+def test_scan_with_and_without_decoding(tmp_path: Path) -> None:
+    """A scan names unusable files; one that decodes finds more."""
     noise = 0.1 * np.random.default_rng(0).standard_normal(16000)
     for name, sound in (("fine", noise), ("cut", noise), ("silent", 0 * noise)):
         soundfile.write(tmp_path / f"{name}.flac", sound, 16000)
@@ -112,4 +114,4 @@ def test_a_scan_names_what_cannot_be_used_and_one_that_decodes_finds_more(tmp_pa
     decoded = {path.name: reason for path, reason in audio_files.scan(paths, decode=True).items()}
     assert decoded.keys() == {*headers, "cut.flac", "silent.flac", "nan.wav"}
     assert decoded["silent.flac"] == "silent"
-    assert "no finite numbers" in decoded["nan.wav"]
+    assert "NaN or infinite" in decoded["nan.wav"]

@@ -58,7 +58,7 @@ def level(sound: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_augmentation_is_a_function_of_seed_index_and_view(kind: str) -> None:
+def test_augmentation_depends_on_seed_index_and_view(kind: str) -> None:
     batch = material(kind, 1).expand(24, *material(kind, 1).shape[1:])
     found = augmented(kind, batch)
     assert len(torch.unique(found.flatten(1), dim=0)) > 12
@@ -69,7 +69,7 @@ def test_an_augmentation_is_a_function_of_seed_index_and_view(kind: str) -> None
 
 @settings(max_examples=10, deadline=None)
 @given(kind=st.sampled_from(KINDS), rows=st.lists(st.integers(0, 19), min_size=1, max_size=20))
-def test_a_sound_is_augmented_alike_in_any_company(kind: str, rows: list[int]) -> None:
+def test_augmentation_does_not_depend_on_the_batch(kind: str, rows: list[int]) -> None:
     batch, some = material(kind, 20), torch.tensor(rows)
     augment = chain({"kind": kind, "p": 0.7})
     apply = augment.features if kind in SPECTRAL else augment
@@ -78,7 +78,8 @@ def test_a_sound_is_augmented_alike_in_any_company(kind: str, rows: list[int]) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_p_0_nothing_is_touched_and_the_input_never_is(kind: str) -> None:
+def test_augmentation_with_p_0(kind: str) -> None:
+    """The output equals the input, and the input is never written to."""
     batch = material(kind, 6)
     kept = batch.clone()
     assert torch.equal(augmented(kind, batch, p=0.0), batch)
@@ -88,7 +89,7 @@ def test_with_p_0_nothing_is_touched_and_the_input_never_is(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", WAVEFORM)
 @pytest.mark.parametrize("samples", [3, 1000, RATE])
-def test_silence_clicks_and_the_loudest_sound_stay_finite(kind: str, samples: int) -> None:
+def test_augmentations_of_extreme_sounds_are_finite(kind: str, samples: int) -> None:
     silence = torch.zeros(samples)
     click = silence.clone()
     click[samples // 2] = 1.0
@@ -102,16 +103,17 @@ def test_silence_clicks_and_the_loudest_sound_stay_finite(kind: str, samples: in
 
 
 @pytest.mark.parametrize("kind", sorted({*WAVEFORM} - {"time_mask"}))
-def test_silence_stays_silent(kind: str) -> None:
+def test_augmentations_of_silence(kind: str) -> None:
     assert not augmented(kind, torch.zeros(8, 4000)).any()
 
 
-def test_p_is_the_share_of_views_it_is_applied_to() -> None:
+def test_share_of_augmented_views_is_p() -> None:
     found = chain({"kind": "gain", "p": 0.25})(torch.ones(4000, 4), torch.arange(4000), 0)
     assert abs((found[:, 0] != 1).float().mean() - 0.25) < 0.03
 
 
-def test_a_chain_applies_its_augmentations_in_order_each_with_its_own_draws() -> None:
+def test_chain_order_and_draws() -> None:
+    """A chain applies its augmentations in order, each with its own draws."""
     sound, indices = material("gain", 50), torch.arange(50)
     gain, mask = (
         {"kind": "gain", "low": -20, "high": -20},
@@ -126,7 +128,7 @@ def test_a_chain_applies_its_augmentations_in_order_each_with_its_own_draws() ->
 # CLAR's families
 
 
-def test_gains_fill_their_range() -> None:
+def test_gain_range() -> None:
     gains = 20 * augmented("gain", torch.ones(4000, 4), low=-6.0, high=0.0)[:, 0].log10()
     assert gains.min() >= -6.001
     assert gains.max() <= 0.001
@@ -134,7 +136,8 @@ def test_gains_fill_their_range() -> None:
 
 
 @pytest.mark.parametrize("shape", ["linear", "exponential", "logarithmic", "quarter_sine", "half_sine"])
-def test_a_fade_rises_from_silence_and_falls_to_it_over_at_most_half_of_the_clip(shape: str) -> None:
+def test_fade_shape_and_length(shape: str) -> None:
+    """A fade rises from silence and falls to it, each over at most half of the clip."""
     envelope = augmented("fade", torch.ones(200, 4000), shapes=[shape])
     assert (envelope[:, [0, -1]] < 0.01).float().mean() > 0.99  # but for a fade of no length
     rising, falling = envelope[:, :1999].diff(dim=1), envelope[:, 2001:].diff(dim=1)
@@ -153,7 +156,7 @@ def test_a_fade_rises_from_silence_and_falls_to_it_over_at_most_half_of_the_clip
         assert envelope[longest, end // 2].item() == pytest.approx(halfway, abs=0.03)
 
 
-def test_noise_is_added_at_ratios_that_fill_their_range() -> None:
+def test_noise_ratio_range() -> None:
     sound = material("noise", 400) * 0.1
     added = augmented("noise", sound) - sound
     ratio = 20 * (level(sound) / level(added)).log10()
@@ -177,7 +180,8 @@ def hums(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("source", "white"), [("recordings", 0.0), ("mixed", 0.25)])
-def test_recordings_are_mixed_in_at_ratios_that_fill_their_range(hums: Path, source: str, white: float) -> None:
+def test_recorded_noise_ratio_range(hums: Path, source: str, white: float) -> None:
+    """Recordings are mixed in at ratios that fill their range."""
     sound = material("noise", 400) * 0.1
     added = augmented("noise", sound, source=source, recordings=str(hums)) - sound
     ratio = 20 * (level(sound) / level(added)).log10()
@@ -193,7 +197,8 @@ def test_recordings_are_mixed_in_at_ratios_that_fill_their_range(hums: Path, sou
     assert len(torch.unique(starts.round(decimals=2), dim=0)) > 20, "from anywhere in it"
 
 
-def test_a_folder_of_noise_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+def test_unusable_noise_folder_is_refused(tmp_path: Path) -> None:
+
     def refused(**fields: Any) -> str:
         return refusal({"kind": "noise", **fields})
 
@@ -206,14 +211,14 @@ def test_a_folder_of_noise_that_cannot_be_used_is_refused(tmp_path: Path) -> Non
     assert "1 of 1 recordings" in refused(source="mixed", recordings=str(tmp_path))
 
 
-def test_a_silent_recording_adds_nothing(tmp_path: Path) -> None:
+def test_silent_noise_recording(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "silent.wav", torch.zeros(2 * RATE).numpy(), RATE)
     sound = material("noise", 3)
     assert torch.equal(augmented("noise", sound, source="recordings", recordings=str(tmp_path)), sound)
 
 
 @pytest.mark.parametrize("fill", ["noise", "constant"])
-def test_a_mask_replaces_an_eighth_of_a_second_somewhere(fill: str) -> None:
+def test_time_mask_length(fill: str) -> None:
     sound = 0.5 + 0.5 * material("time_mask", 200, RATE).abs()
     found = augmented("time_mask", sound, fill=fill)
     masked = found != sound
@@ -228,7 +233,7 @@ def test_a_mask_replaces_an_eighth_of_a_second_somewhere(fill: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "furthest"), [("time_shift", 8000), ("shift", 4000)])
-def test_a_shift_goes_round_the_end_of_the_clip_and_no_further_than_it_may(kind: str, furthest: int) -> None:
+def test_shift_range_and_wrap(kind: str, furthest: int) -> None:
     clicks = torch.zeros(400, RATE)
     clicks[:, 0] = 1.0
     found = augmented(kind, clicks)
@@ -239,14 +244,14 @@ def test_a_shift_goes_round_the_end_of_the_clip_and_no_further_than_it_may(kind:
     assert abs(shifts.float().mean()) < 0.1 * furthest
 
 
-def test_an_octave_up_is_twice_the_frequency() -> None:
+def test_pitch_shift_by_an_octave() -> None:
     up = vocode(tone(440)[None], torch.tensor([1.0]), torch.tensor([2.0]), RATE)[0]
     assert loudest(up) == pytest.approx(880, abs=0.5)
 
 
 @settings(max_examples=12, deadline=None)
 @given(hz=st.floats(150, 2000), semitones=st.floats(-15, 15))
-def test_transposition_keeps_length_level_and_purity(hz: float, semitones: float) -> None:
+def test_pitch_shift_keeps_length_level_and_purity(hz: float, semitones: float) -> None:
     ratio = 2 ** (semitones / 12)
     found = vocode(0.5 * tone(hz)[None], torch.ones(1), torch.tensor([ratio]), RATE)[0]
     assert found.shape == (RATE,)
@@ -260,7 +265,7 @@ def test_transposition_keeps_length_level_and_purity(hz: float, semitones: float
 
 @settings(max_examples=12, deadline=None)
 @given(hz=st.floats(150, 6000), speed=st.floats(0.5, 2.0))
-def test_stretching_keeps_pitch_and_length_and_changes_the_duration(hz: float, speed: float) -> None:
+def test_time_stretch_keeps_pitch_and_length(hz: float, speed: float) -> None:
     found = vocode(0.5 * tone(hz)[None], torch.tensor([speed]), torch.ones(1), RATE)[0]
     assert found.shape == (RATE,)
     end = min(round(RATE / speed), RATE)
@@ -271,7 +276,7 @@ def test_stretching_keeps_pitch_and_length_and_changes_the_duration(hz: float, s
 
 
 @pytest.mark.parametrize("speed", [0.5, 0.75, 1.25, 2.0])
-def test_stretching_moves_an_event_to_where_its_time_has_gone(speed: float) -> None:
+def test_time_stretch_moves_events(speed: float) -> None:
     sound = torch.zeros(RATE)
     sound[6000:6400] = tone(1000)[:400]
     found = vocode(sound[None], torch.tensor([speed]), torch.ones(1), RATE)[0]
@@ -280,7 +285,8 @@ def test_stretching_moves_an_event_to_where_its_time_has_gone(speed: float) -> N
     assert centre.item() == pytest.approx(6200 / speed, abs=512), "to half a frame"
 
 
-def test_the_grid_of_transpositions_is_finer_than_a_third_of_a_semitone() -> None:
+def test_pitch_shift_grid() -> None:
+    """The grid of transpositions is finer than a third of a semitone."""
     asked = torch.linspace(-15, 15, 5000)
     found = 12 * fast(2 ** (asked / 12), RATE).log2()
     assert (found - asked).abs().max() < 0.3
@@ -288,7 +294,7 @@ def test_the_grid_of_transpositions_is_finer_than_a_third_of_a_semitone() -> Non
     assert fast(torch.tensor([0.5, 1.0, 2.0]), RATE).tolist() == [0.5, 1.0, 2.0]
 
 
-def test_what_is_transposed_beyond_the_highest_frequency_is_gone() -> None:
+def test_pitch_shift_does_not_alias() -> None:
     found = vocode(tone(6000)[None], torch.ones(1), torch.tensor([2.0]), RATE)[0]
     assert level(found[2000:-2000]).item() < 0.01
 
@@ -296,7 +302,7 @@ def test_what_is_transposed_beyond_the_highest_frequency_is_gone() -> None:
 @pytest.mark.parametrize(
     ("kind", "fields"), [("pitch_shift", {"semitones": 2.0}), ("pitch_shift", {}), ("time_stretch", {})]
 )
-def test_rates_fill_their_range(kind: str, fields: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_stretch_rate_range(kind: str, fields: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
 
     def spy(sound: Tensor, speed: Tensor, pitch: Tensor, sample_rate: int) -> Tensor:
@@ -324,7 +330,8 @@ def response(kind: str, hz: float, **fields: float) -> float:
 
 
 @pytest.mark.parametrize(("kind", "side"), [("high_pass", 1), ("low_pass", -1)])
-def test_a_filter_is_3_db_down_at_its_cutoff_and_falls_24_db_per_octave(kind: str, side: int) -> None:
+def test_filter_slope(kind: str, side: int) -> None:
+    """A filter is 3 dB down at its cutoff and falls 24 dB per octave."""
     gains = [response(kind, 1000 * 2.0 ** (side * octaves), low=1000, high=1000) for octaves in (0, 2, -1, -2)]
     assert gains[0] == pytest.approx(-3.01, abs=0.05)
     assert gains[1] == pytest.approx(0.0, abs=0.01)
@@ -333,7 +340,7 @@ def test_a_filter_is_3_db_down_at_its_cutoff_and_falls_24_db_per_octave(kind: st
 
 
 @pytest.mark.parametrize(("kind", "low", "high"), [("high_pass", 20, 800), ("low_pass", 1200, 8000)])
-def test_cutoffs_fill_their_range_evenly_in_mel(kind: str, low: float, high: float) -> None:
+def test_filter_cutoff_range(kind: str, low: float, high: float) -> None:
     clicks = torch.zeros(500, 8000)
     clicks[:, 4000] = 1.0
     gain = torch.fft.rfft(augmented(kind, clicks)).abs()
@@ -346,7 +353,8 @@ def test_cutoffs_fill_their_range_evenly_in_mel(kind: str, low: float, high: flo
     assert (mel.mean() - ends.mean()).abs() < 0.02
 
 
-def test_a_synthetic_room_decays_by_60_db_in_its_reverberation_time() -> None:
+def test_synthetic_room_decay() -> None:
+    """A synthetic room decays by 60 dB in its reverberation time."""
     click = torch.zeros(200, RATE)
     click[:, 0] = 1.0
     rooms = augmented("impulse_response", click, low=0.5, high=0.5)
@@ -358,7 +366,7 @@ def test_a_synthetic_room_decays_by_60_db_in_its_reverberation_time() -> None:
     assert at[0] - at[2] == pytest.approx(60 * 7400 / 8000, abs=1.0)
 
 
-def test_recorded_rooms_are_convolved_with_exactly(tmp_path: Path) -> None:
+def test_recorded_room_convolution(tmp_path: Path) -> None:
     room = torch.tensor([0.0, 0.6, 0.0, -0.8])
     soundfile.write(tmp_path / "room.wav", room.numpy(), RATE, subtype="FLOAT")
     sound = material("impulse_response", 3)
@@ -368,7 +376,7 @@ def test_recorded_rooms_are_convolved_with_exactly(tmp_path: Path) -> None:
     assert not found[:, 0].abs().gt(1e-5).any()
 
 
-def test_a_folder_without_rooms_is_refused_by_name(tmp_path: Path) -> None:
+def test_folder_without_impulse_responses_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"augment\.0, impulse_response, cannot be applied: responses is {tmp_path}"):
         check_chain((ImpulseResponse(responses=tmp_path),), RATE)
     (tmp_path / "broken.wav").write_bytes(b"no sound")
@@ -382,9 +390,7 @@ def test_a_folder_without_rooms_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "time", "frequency"), [("spec_augment", (4, 40), (2, 20)), ("spec_mask", (1, 40), (1, 40))]
 )
-def test_masks_are_as_many_and_as_wide_as_the_source_says(
-    kind: str, time: tuple[int, int], frequency: tuple[int, int]
-) -> None:
+def test_spectral_mask_counts_and_widths(kind: str, time: tuple[int, int], frequency: tuple[int, int]) -> None:
     features = material(kind, 300)[:, :, :, :].expand(300, 3, 96, 64) + 10.0
     masked = augmented(kind, features, fill=0.0) == 0.0
     assert torch.equal(masked[:, 0], masked[:, 1]), "all channels together"
@@ -399,7 +405,7 @@ def test_masks_are_as_many_and_as_wide_as_the_source_says(
             assert covered.sum(dim=1).float().mean().item() == pytest.approx(widest / 2, rel=0.15)
 
 
-def test_masks_hold_the_mean_of_their_channel() -> None:
+def test_spectral_masks_are_filled_with_the_mean() -> None:
     features = material("spec_mask", 20)
     found = augmented("spec_mask", features)
     mean = features.mean(dim=(2, 3), keepdim=True).expand_as(features)
@@ -409,14 +415,14 @@ def test_masks_hold_the_mean_of_their_channel() -> None:
 # Configuration
 
 
-def test_a_chain_in_yaml_is_the_chain_that_is_applied() -> None:
+def test_chain_from_yaml() -> None:
     links = [{"kind": kind, "p": 0.25} for kind in (*WAVEFORM, *SPECTRAL)]
     experiment = validate_experiment({"augment": links})
     assert [(link.kind, link.p) for link in experiment.augment] == [(link["kind"], link["p"]) for link in links]
     assert read_chain(experiment.plain()["augment"]) == experiment.augment
 
 
-def test_folders_are_found_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_a_chain_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "noise").mkdir()
     soundfile.write(tmp_path / "noise" / "a.wav", tone(440).numpy(), RATE)
     monkeypatch.chdir(tmp_path)
@@ -434,7 +440,7 @@ def refusal(*links: Any) -> str:
     return str(refused.value)
 
 
-def test_what_is_wrong_with_an_augmentation_is_said_by_its_place_in_the_list() -> None:
+def test_chain_errors_name_the_position() -> None:
     message = refusal({"kind": "gain"}, {"kind": "fde"})
     assert f"augment.1: kind is 'fde'; expected one of {', '.join(KINDS)} (from mine.yaml)" in message
     assert "augment.0.p is 2: expected at most 1" in refusal({"kind": "fade", "p": 2})
@@ -451,7 +457,7 @@ def test_what_is_wrong_with_an_augmentation_is_said_by_its_place_in_the_list() -
         (["gain", "low_pass"], 8000, "spectrogram", "augment.1, low_pass, cannot be applied: high is 8000 Hz"),
     ],
 )
-def test_a_chain_that_cannot_be_applied_is_refused(links: list[str], rate: int, domain: Any, fault: str) -> None:
+def test_inapplicable_chain_is_refused(links: list[str], rate: int, domain: Any, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         check_chain(read_chain([{"kind": kind} for kind in links]), rate, domain)
 
@@ -459,7 +465,7 @@ def test_a_chain_that_cannot_be_applied_is_refused(links: list[str], rate: int, 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_gpu_augments_as_a_cpu_does(kind: str) -> None:
+def test_augment_on_gpu(kind: str) -> None:
     batch, indices = material(kind, 8), torch.arange(8)
     augment = chain({"kind": kind, "p": 0.7})
     apply: Callable[[Tensor, Tensor, int], Tensor] = augment.features if kind in SPECTRAL else augment
@@ -467,6 +473,6 @@ def test_a_gpu_augments_as_a_cpu_does(kind: str) -> None:
     torch.testing.assert_close(found, apply(batch, indices, 0), rtol=0, atol=1e-3)
 
 
-def test_settings_are_frozen() -> None:
+def test_augmentation_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Gain().low = 0.0

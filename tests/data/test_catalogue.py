@@ -25,7 +25,7 @@ ROWS = [
 ]
 
 
-def test_a_folder_lists_all_audio_below_it_in_the_order_of_the_paths(tmp_path: Path) -> None:
+def test_folder_lists_audio_sorted_by_path(tmp_path: Path) -> None:
     for name in ("b/z.wav", "b/a.WAV", "a.flac", "c.wav", ".hidden.wav"):
         write_noise(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no sound")
@@ -36,7 +36,7 @@ def test_a_folder_lists_all_audio_below_it_in_the_order_of_the_paths(tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_manifest_lists_paths_labels_and_splits(tmp_path: Path, kind: str) -> None:
+def test_manifest_paths_labels_and_splits(tmp_path: Path, kind: str) -> None:
     found = catalogue.manifest(write_table(tmp_path / f"list.{kind}", ROWS))
     assert found.paths == ("a/three.wav", "b/two.wav", "one.wav")
     assert found.classes == ("cat", "dog")
@@ -47,7 +47,8 @@ def test_a_manifest_lists_paths_labels_and_splits(tmp_path: Path, kind: str) -> 
     assert found.absent() == ["a/three.wav", "one.wav"]
 
 
-def test_a_manifest_has_columns_of_any_name_and_absolute_paths(tmp_path: Path) -> None:
+def test_manifest_column_names_and_absolute_paths(tmp_path: Path) -> None:
+    """Columns may have any name, and paths may be absolute."""
     rows = [{"file": str(tmp_path / "far" / f"{k}.wav"), "midi": k, "part": k % 2} for k in (9, 10)]
     found = catalogue.manifest(write_table(tmp_path / "list.parquet", rows), "file", "midi", "part")
     assert found.classes == ("9", "10")
@@ -65,12 +66,13 @@ def test_a_manifest_has_columns_of_any_name_and_absolute_paths(tmp_path: Path) -
         ([{"path": "", "label": "dog"}], "row 1 has no path"),
     ],
 )
-def test_a_faulty_manifest_is_refused(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
+def test_faulty_manifest_is_refused(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         catalogue.manifest(write_table(tmp_path / "list.csv", rows), classes=("cat", "dog"))
 
 
-def test_esc50_and_its_esc10_subset_number_their_classes_from_0(tmp_path: Path) -> None:
+def test_esc50_and_esc10_classes(tmp_path: Path) -> None:
+    """Both number their classes from 0."""
     root = write_esc50(tmp_path / "esc50")
     found = catalogue.esc50(root)
     assert (len(found), found.classes) == (24, ("tone_0", "tone_1", "tone_2"))
@@ -81,7 +83,7 @@ def test_esc50_and_its_esc10_subset_number_their_classes_from_0(tmp_path: Path) 
     assert catalogue.esc50(root, "esc10").classes == ("tone_0", "tone_1")
 
 
-def test_the_real_esc10_has_five_folds_of_ten_classes(esc10: Path) -> None:
+def test_real_esc10_folds_and_classes(esc10: Path) -> None:
     found = catalogue.esc50(esc10, "esc10")
     assert Counter(found.folds) == dict.fromkeys("12345", 80)
     assert Counter(found.labels) == dict.fromkeys(range(10), 40)
@@ -89,7 +91,7 @@ def test_the_real_esc10_has_five_folds_of_ten_classes(esc10: Path) -> None:
     assert found.absent() == []
 
 
-def test_urbansound8k_has_its_ten_official_folds(tmp_path: Path) -> None:
+def test_urbansound8k_folds(tmp_path: Path) -> None:
     found = catalogue.urbansound8k(write_urbansound8k(tmp_path))
     assert (len(found), found.classes) == (20, ("air_conditioner", "siren"))
     assert Counter(found.folds) == dict.fromkeys(map(str, range(1, 11)), 2)
@@ -97,7 +99,8 @@ def test_urbansound8k_has_its_ten_official_folds(tmp_path: Path) -> None:
     assert [found.folds[item] for item in range(20) if "/fold10/" in found.paths[item]] == ["10", "10"]
 
 
-def test_vivae_has_an_emotion_for_a_class_and_a_speaker_for_a_fold(tmp_path: Path) -> None:
+def test_vivae_classes_and_folds(tmp_path: Path) -> None:
+    """Emotions are classes, and speakers are folds."""
     found = catalogue.vivae(write_vivae(tmp_path))
     assert found.classes == catalogue.EMOTIONS
     assert Counter(found.folds) == dict.fromkeys(("S01", "S02", "S11"), 12)
@@ -107,7 +110,7 @@ def test_vivae_has_an_emotion_for_a_class_and_a_speaker_for_a_fold(tmp_path: Pat
     assert (flat.labels, flat.folds) == (found.labels, found.folds)
 
 
-def test_speech_commands_has_the_official_splits_and_the_ten_digits(tmp_path: Path) -> None:
+def test_speech_commands_splits_and_digits(tmp_path: Path) -> None:
     root = write_speech_commands(tmp_path, (*catalogue.DIGITS, "bed"))
     found = catalogue.speech_commands(root)
     assert (len(found), len(found.classes)) == (33, 11)
@@ -118,7 +121,7 @@ def test_speech_commands_has_the_official_splits_and_the_ten_digits(tmp_path: Pa
     assert digits.labels[0] == 8
 
 
-def test_nsynth_is_labelled_by_family_or_pitch(tmp_path: Path) -> None:
+def test_nsynth_labels(tmp_path: Path) -> None:
     root = write_nsynth(tmp_path)
     found = catalogue.nsynth(root, splits=["train", "valid"])
     assert Counter(found.folds) == {"train": 2, "valid": 2}
@@ -127,7 +130,7 @@ def test_nsynth_is_labelled_by_family_or_pitch(tmp_path: Path) -> None:
     assert catalogue.nsynth(root).absent() == []
 
 
-def test_what_a_layout_lacks_is_named(tmp_path: Path) -> None:
+def test_missing_parts_of_a_layout_are_named(tmp_path: Path) -> None:
     def refused(attempt: str, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             getattr(catalogue, attempt)(tmp_path)
@@ -162,12 +165,13 @@ def test_what_a_layout_lacks_is_named(tmp_path: Path) -> None:
     refused("nsynth", r"examples\.json is not NSynth's index")
 
 
-def test_an_unknown_fold_is_refused_with_those_there_are(esc50_folder: Path) -> None:
+def test_unknown_fold_is_refused(esc50_folder: Path) -> None:
     with pytest.raises(ConfigError, match="no recording is in fold '3'; there are 1, 2"):
         catalogue.esc50(esc50_folder).of_folds(["3"])
 
 
-def test_a_fraction_of_each_class_keeps_its_labels_and_a_larger_fraction_keeps_those_too(esc10: Path) -> None:
+def test_partly_labelled_fractions_are_nested(esc10: Path) -> None:
+    """A fraction of each class keeps its labels, and a larger fraction keeps those too."""
     whole = catalogue.esc50(esc10, "esc10")
     kept: set[int] = set()
     for fraction, count in ((0.0, 0), (0.01, 1), (0.1, 4), (0.2, 8), (1.0, 40)):

@@ -136,7 +136,7 @@ def one(name: str, folder: Path) -> Augment:
 
 
 @pytest.mark.parametrize("name", CHAINS)
-def test_views_of_unrelated_sounds_are_strangers_after_an_augmentation(name: str, folder: Path) -> None:
+def test_augmentation_leaves_no_fingerprint(name: str, folder: Path) -> None:
     """They would not be if it were drawn once for both views: for each augmentation one of the measures finds that."""
     apart, shared = counts(one(name, folder))
     assert max(apart.values()) <= MOST
@@ -150,18 +150,19 @@ class Leaky(TimeMask):
         return batch + 0.03 * dataclasses.replace(draws, view=0).noise(batch.shape[1])
 
 
-def test_an_augmentation_that_shares_one_draw_is_caught() -> None:
+def test_shared_draw_is_a_fingerprint() -> None:
     apart, _ = counts(Augment([Leaky(p=1.0)], 0, RATE))
     assert apart["curvature"] > MOST
 
 
-def test_a_chain_of_all_augmentations_leaves_views_strangers() -> None:
+def test_chain_of_all_augmentations_leaves_no_fingerprint() -> None:
     waveform = [kind for kind in KINDS if not kind.startswith("spec_")]
     apart, _ = counts(chain(*({"kind": kind} for kind in waveform if kind not in ("pitch_shift", "time_stretch"))))
     assert max(apart.values()) <= MOST
 
 
-def test_whether_an_augmentation_is_applied_is_drawn_for_each_view() -> None:
+def test_chance_is_drawn_for_each_view() -> None:
+    """Whether an augmentation is applied is drawn for each view."""
     count = 8000
     augment = chain({"kind": "gain", "p": 0.5, "low": 6.0, "high": 6.0})
     applied = torch.stack([augment(torch.ones(count, 1), torch.arange(count), view)[:, 0] > 1 for view in (0, 1)])
@@ -192,7 +193,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("mixture", [1, 3])
 @pytest.mark.parametrize("views", ["jitter", "same"])
-def test_views_of_a_recording_share_the_recording_alone(recorded: tuple[Path, Path], views: str, mixture: int) -> None:
+def test_views_of_recordings_leave_no_fingerprint(recorded: tuple[Path, Path], views: str, mixture: int) -> None:
     """Each pair's views are taken from two unrelated recordings. `same` gives both views one segment, as its name says:
     that is found, and shows that this test can fail.
     """

@@ -45,7 +45,7 @@ def probes(level: float) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("level", [1.0, 0.05])
-def test_features_are_those_of_the_definition(level: float) -> None:
+def test_vggish_equals_its_definition(level: float) -> None:
     sounds = probes(level)
     found = FrontendConfig().build(RATE)(torch.tensor(sounds, dtype=torch.float32))
     assert found.shape == (4, 1, 96, 64)
@@ -54,29 +54,38 @@ def test_features_are_those_of_the_definition(level: float) -> None:
         assert np.abs(features - vggish(sound)).mean() < 1e-4
 
 
-def test_silence_is_the_logarithm_of_the_offset() -> None:
+def test_vggish_of_silence() -> None:
     features = FrontendConfig().build(RATE)(torch.zeros(1, RATE))
     torch.testing.assert_close(features, torch.full((1, 1, 96, 64), math.log(0.01)))
 
 
 @pytest.mark.parametrize("hz", [220.0, 1000.0, 6000.0])
-def test_a_tone_is_loudest_in_a_band_that_holds_it(hz: float) -> None:
+def test_vggish_band_of_a_tone(hz: float) -> None:
+    """A tone is loudest in a band that holds it."""
     tone = torch.sin(2 * math.pi * hz * torch.arange(RATE) / RATE).unsqueeze(0)
     band = int(FrontendConfig().build(RATE)(tone)[0, 0].mean(dim=0).argmax())
     assert EDGES_HZ[band] < hz < EDGES_HZ[band + 2]
 
 
-def test_a_sound_gives_whole_examples_where_it_is_long_enough_and_all_its_frames_where_not() -> None:
+def test_vggish_frames_of_training_windows() -> None:
+    """A training window has whole examples of 96 frames, a shorter sound all its frames."""
     vggish = FrontendConfig().build(RATE)
     assert [vggish(torch.zeros(1, n)).shape[2] for n in (400, 4000, RATE, 5 * RATE)] == [1, 23, 96, 480]
 
 
-def test_a_sound_shorter_than_a_window_is_refused() -> None:
+def test_vggish_every_frame() -> None:
+    """A clip read whole has all of its frames, of which the first are those of a training window."""
+    whole, sound = FrontendConfig().build(RATE, every_frame=True), torch.randn(1, 30400)
+    assert [whole(torch.zeros(1, n)).shape[2] for n in (400, 4000, RATE, 30400, 5 * RATE)] == [1, 23, 98, 188, 498]
+    torch.testing.assert_close(whole(sound)[:, :, :96], FrontendConfig().build(RATE)(sound))
+
+
+def test_vggish_refuses_a_sound_shorter_than_a_window() -> None:
     with pytest.raises(ValueError, match="399 samples is shorter than one window of 400"):
         FrontendConfig().build(RATE)(torch.zeros(1, 399))
 
 
-def test_other_sample_rates_keep_the_frame_rate() -> None:
+def test_vggish_frame_rate_at_other_sample_rates() -> None:
     assert FrontendConfig().build(44100)(torch.zeros(2, 44100)).shape == (2, 1, 96, 64)
 
 
@@ -108,7 +117,7 @@ def clar(sound: NDArray[np.float64], window: int) -> tuple[NDArray[np.complex128
 
 
 @pytest.mark.parametrize("window", [256, 2048], ids=["the paper's window", "the code's window"])
-def test_clars_channels_are_those_of_its_code(window: int) -> None:
+def test_clar_equals_its_definition(window: int) -> None:
     sounds = probes(1.0)
     found = frontend("clar", window=window / RATE)(torch.tensor(sounds, dtype=torch.float32)).double().numpy()
     assert found.shape == (4, 3, 126, 128)
@@ -124,21 +133,21 @@ def test_clars_channels_are_those_of_its_code(window: int) -> None:
         assert turned.max() < 1e-3
 
 
-def test_silence_has_clars_lowest_levels_and_no_phase() -> None:
+def test_clar_of_silence() -> None:
     magnitude, phase, mel = frontend("clar")(torch.zeros(1, RATE))[0]
     torch.testing.assert_close(magnitude, torch.full((126, 128), -100.0))
     torch.testing.assert_close(phase, torch.zeros(126, 128))
     torch.testing.assert_close(mel, torch.full((126, 128), -60.0))
 
 
-def test_raw_is_the_sound_itself() -> None:
+def test_raw_returns_the_sound() -> None:
     sound = torch.randn(3, 100)
     assert torch.equal(frontend("raw")(sound), sound.unsqueeze(1))
 
 
 @pytest.mark.parametrize("kind", ["vggish", "clar", "raw"])
 @pytest.mark.parametrize("samples", [1600, RATE, 20001])
-def test_a_frontend_says_what_it_gives(kind: str, samples: int) -> None:
+def test_frames_and_channels_match_features(kind: str, samples: int) -> None:
     part = frontend(kind)
     features = part(torch.zeros(2, samples))
     assert features.shape[:3] == (2, part.channels, part.frames(samples))
@@ -146,7 +155,7 @@ def test_a_frontend_says_what_it_gives(kind: str, samples: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vggish", "clar", "raw"])
-def test_a_sounds_features_do_not_depend_on_its_batch(kind: str) -> None:
+def test_features_do_not_depend_on_the_batch(kind: str) -> None:
     sound = torch.randn(40, 4000, generator=torch.manual_seed(0))
     part = frontend(kind)
     whole = part(sound)
@@ -158,13 +167,13 @@ def test_a_sounds_features_do_not_depend_on_its_batch(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vggish", "clar", "raw"])
-def test_features_carry_gradients_to_a_trainer_that_wants_them(kind: str) -> None:
+def test_features_carry_gradients(kind: str) -> None:
     sound = torch.randn(2, 4000, requires_grad=True)
     frontend(kind)(sound).sum().backward()
     assert sound.grad is not None
 
 
 @pytest.mark.parametrize(("kind", "rate"), [("vggish", 8000), ("clar", 15999)])
-def test_a_sample_rate_that_cannot_hold_the_bands_is_refused(kind: str, rate: int) -> None:
+def test_low_sample_rate_is_refused(kind: str, rate: int) -> None:
     with pytest.raises(ValueError, match=f"sample_rate is {rate} Hz"):
         frontend(kind, rate)

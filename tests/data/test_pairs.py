@@ -29,7 +29,7 @@ def stream() -> torch.Tensor:
     return maker()(torch.arange(80))
 
 
-def test_features_are_half_precision_pairs_of_views(stream: torch.Tensor) -> None:
+def test_features_shape_and_dtype(stream: torch.Tensor) -> None:
     assert stream.shape == (80, 2, 1, 18, 64)
     assert stream.dtype == torch.float16
     assert torch.isfinite(stream).all()
@@ -37,31 +37,33 @@ def test_features_are_half_precision_pairs_of_views(stream: torch.Tensor) -> Non
 
 @settings(max_examples=15)
 @given(st.lists(st.integers(0, 79), min_size=1, max_size=CHUNK + 3))
-def test_a_pair_is_the_same_in_any_company(stream: torch.Tensor, indices: list[int]) -> None:
+def test_pair_does_not_depend_on_the_batch(stream: torch.Tensor, indices: list[int]) -> None:
     torch.testing.assert_close(maker()(torch.tensor(indices)).float(), stream[indices].float(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [1, 7, CHUNK, CHUNK + 1, 80])
-def test_batches_of_any_size_give_the_same_stream(stream: torch.Tensor, size: int) -> None:
+def test_stream_does_not_depend_on_batch_size(stream: torch.Tensor, size: int) -> None:
     count = min(80, 4 * size)
     batches = torch.cat([maker()(part) for part in torch.arange(count).split(size)])
     torch.testing.assert_close(batches.float(), stream[:count].float(), rtol=0, atol=1e-4)
 
 
-def test_a_stream_has_no_end_and_no_start() -> None:
+def test_pairs_of_large_indices() -> None:
     far = torch.tensor([10**12, 2**62])
     features = maker()(far)
     assert torch.isfinite(features).all()
     torch.testing.assert_close(maker()(far[1:]).float(), features[1:].float(), rtol=0, atol=1e-4)
 
 
-def test_other_seeds_and_other_indices_are_other_sounds(stream: torch.Tensor) -> None:
+def test_pairs_of_other_seeds_and_indices_differ(stream: torch.Tensor) -> None:
     different = maker(seed=1)(torch.arange(32)).float() - stream[:32].float()
     assert (different.abs().mean(dim=(1, 2, 3, 4)) > 0.01).all()
     assert len(torch.unique(stream[:, 0].flatten(1), dim=0)) == 80
 
 
-def test_at_delta_0_both_views_are_one_sound_and_the_further_delta_the_further_they_are() -> None:
+def test_distance_of_features_grows_with_delta() -> None:
+    """At δ = 0 both views are one sound."""
+
     def distance(delta: float) -> float:
         features = maker(augment=(), delta=delta)(torch.arange(32)).float()
         return (features[:, 0] - features[:, 1]).abs().mean().item()
@@ -70,12 +72,12 @@ def test_at_delta_0_both_views_are_one_sound_and_the_further_delta_the_further_t
     assert 0.0 < distance(0.02) < distance(0.1) < distance(0.5)
 
 
-def test_the_two_views_are_augmented_on_their_own() -> None:
+def test_views_are_augmented_independently() -> None:
     features = maker(delta=0.0)(torch.arange(32)).float()
     assert ((features[:, 0] - features[:, 1]).abs().amax(dim=(1, 2, 3)) > 0.01).all()
 
 
-def test_features_are_masked_after_the_frontend_in_any_batch() -> None:
+def test_spectral_masks_do_not_depend_on_the_batch() -> None:
     masked = maker(augment=(Gain(), SpecMask(fill=-1.0)))
     found = masked(torch.arange(40))
     assert ((found == -1).flatten(2).any(dim=2)).float().mean() > 0.9
@@ -84,7 +86,7 @@ def test_features_are_masked_after_the_frontend_in_any_batch() -> None:
     torch.testing.assert_close(masked(torch.tensor([37]))[0], found[37], rtol=0, atol=2e-3)
 
 
-def test_a_finite_set_comes_round_again() -> None:
+def test_reuse_repeats_pairs() -> None:
     features = maker(reuse=5)(torch.arange(12))
     torch.testing.assert_close(features[5:10].float(), features[:5].float(), rtol=0, atol=1e-4)
     assert len(torch.unique(features[:5].flatten(1), dim=0)) == 5
@@ -106,7 +108,7 @@ def test_ids_of_recordings(esc50_folder: Path) -> None:
     assert mixed.recordings is not None
     indices = torch.arange(4 * len(mixed.recordings))  # two passes over the recordings
     recorded = choose(source.mix, 0, indices)
-    _, items = mixed.recordings.heard(rank(source.mix, 0, indices[recorded]))
+    _, items = mixed.recordings.views_and_items(rank(source.mix, 0, indices[recorded]))
     *_, ids = mixed.labelled(indices)
     assert torch.equal(ids[~recorded], indices[~recorded])
     assert (ids[recorded] < 0).all()
@@ -115,13 +117,13 @@ def test_ids_of_recordings(esc50_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["voice", "voicefm", "parametric"])
-def test_every_architecture_gives_pairs(architecture: str) -> None:
+def test_pairs_of_every_architecture(architecture: str) -> None:
     synth = SynthConfig.model_validate({"architecture": architecture, "duration": 0.1})
     features = PairMaker(synth, PairsConfig(), FrontendConfig(), (), seed=0)(torch.arange(2))
     assert torch.isfinite(features).all()
 
 
-def test_delta_follows_its_schedule_index_by_index() -> None:
+def test_delta_schedules() -> None:
     indices = torch.tensor([0, 25, 50, 75, 100, 200])
 
     def deltas(**schedule: object) -> object:
@@ -139,12 +141,12 @@ def test_delta_follows_its_schedule_index_by_index() -> None:
     [{"kind": "linear"}, {"kind": "steps"}, {"end": 0.1}, {"kind": "linear", "end": {"pitch": 0.1}}],
     ids=str,
 )
-def test_a_schedule_that_lacks_something_is_refused(schedule: dict[str, object]) -> None:
+def test_inconsistent_schedule_is_refused(schedule: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"end|steps|same groups"):
         PairsConfig.model_validate({"schedule": schedule})
 
 
-def test_recordings_and_synthetic_pairs_are_mixed_by_weight_in_any_company(esc10: Path) -> None:
+def test_mixed_sources_do_not_depend_on_the_batch(esc10: Path) -> None:
     source = {"mix": {"synthetic": 3, "recordings": 1}, "recordings": {"layout": "esc50", "root": str(esc10)}}
     mixed = PairMaker(BRIEF, PairsConfig(), FrontendConfig(), (), 0, SourceConfig.model_validate(source))
     features, labels, ids = mixed.labelled(torch.arange(40))
@@ -157,7 +159,7 @@ def test_recordings_and_synthetic_pairs_are_mixed_by_weight_in_any_company(esc10
     torch.testing.assert_close(features[labels < 0].float(), alone[labels < 0].float(), rtol=0, atol=1e-4)
 
 
-def test_a_mixture_is_the_sum_of_its_own_layers_in_any_company() -> None:
+def test_layers_do_not_depend_on_the_batch() -> None:
     mixed, plain = maker(layers=3, delta=0.0), maker(delta=0.0)
     indices = torch.tensor([5, 0, 7])
     sounds, *_ = mixed.sounds(indices)
@@ -172,7 +174,7 @@ def test_a_mixture_is_the_sum_of_its_own_layers_in_any_company() -> None:
     assert ((levels[0] / levels[1]).log().diff(dim=0).abs() > 1e-3).all(), "each view has levels of its own"
 
 
-def test_layers_of_a_mixture_are_perturbed_by_delta(stream: torch.Tensor) -> None:
+def test_layers_at_delta_0(stream: torch.Tensor) -> None:
     far, near = maker(augment=(), layers=2, delta=0.5), maker(augment=(), layers=2, delta=0.01)
     gap = [(m(torch.arange(16))[:, 0].float() - m(torch.arange(16))[:, 1].float()).abs().mean() for m in (far, near)]
     assert gap[0] > 2 * gap[1]
@@ -180,13 +182,13 @@ def test_layers_of_a_mixture_are_perturbed_by_delta(stream: torch.Tensor) -> Non
 
 
 @pytest.mark.parametrize("pairs", [{"noise": "shared"}, {"noise": "view"}, {"noise": "view", "layers": 2}], ids=str)
-def test_a_pair_with_any_noise_is_the_same_in_any_company(pairs: dict[str, object]) -> None:
+def test_pairs_of_each_noise_kind_do_not_depend_on_the_batch(pairs: dict[str, object]) -> None:
     made = PairMaker(BRIEF, PairsConfig.model_validate(pairs), FrontendConfig(), (), 0)
     whole = made(torch.arange(40)).float()
     parts = torch.cat([made(part) for part in torch.arange(40).split(7)]).float()
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)
 
 
-def test_noise_of_another_name_is_refused() -> None:
+def test_unknown_noise_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="'shared' or 'view'"):
         PairsConfig.model_validate({"noise": "pair"})

@@ -46,7 +46,7 @@ def test_each_pass_is_a_permutation(size: int, seed: int, turn: int) -> None:
     assert torch.equal(items.sort().values, torch.arange(size))
 
 
-def test_passes_differ_and_every_item_comes_at_every_position_equally_often() -> None:
+def test_permutations_are_uniform() -> None:
     size, turns = 10, 2000
     passes, positions = torch.arange(size * turns) // size, torch.arange(size * turns) % size
     items = permuted(size, 0, passes, positions)
@@ -63,9 +63,8 @@ def test_passes_differ_and_every_item_comes_at_every_position_equally_often() ->
     st.integers(0, 2**61),
     st.integers(1, 300),
 )
-def test_sources_are_mixed_by_weight_evenly_and_by_index_alone(
-    mix: dict[str, float], seed: int, start: int, count: int
-) -> None:
+def test_choose_follows_weights_evenly(mix: dict[str, float], seed: int, start: int, count: int) -> None:
+    """Sources are mixed evenly by weight, as a function of the index alone."""
     source = SourceConfig.model_validate({"mix": mix, "recordings": {"root": "."}})
     indices = start + torch.arange(count)
     chosen = choose(source.mix, seed, indices)
@@ -75,7 +74,7 @@ def test_sources_are_mixed_by_weight_evenly_and_by_index_alone(
     assert torch.equal(ranks, ranks[:1] + torch.arange(len(ranks)))
 
 
-def test_recordings_are_numbered_from_0() -> None:
+def test_rank_counts_recordings() -> None:
     assert rank({"recordings": 1.0}, 0, torch.arange(5)).tolist() == [0, 1, 2, 3, 4]
     assert not choose({"synthetic": 1.0}, 0, torch.arange(1000)).any()
     for seed in range(20):
@@ -89,7 +88,7 @@ def stream(esc10: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 @settings(max_examples=15)
 @given(st.lists(st.integers(0, 59), min_size=1, max_size=40), st.sampled_from([0, 2, 256]), st.integers(1, 3))
-def test_a_pair_is_the_same_in_any_company_cached_or_not(
+def test_views_do_not_depend_on_batch_or_cache(
     esc10: Path, stream: tuple[torch.Tensor, torch.Tensor], indices: list[int], cache_mb: int, threads: int
 ) -> None:
     reader = esc10_recordings(esc10, mixture=2, cache_mb=cache_mb, threads=threads)
@@ -100,7 +99,7 @@ def test_a_pair_is_the_same_in_any_company_cached_or_not(
     assert reader._cache.held <= cache_mb * 2**20
 
 
-def test_views_are_sound_with_the_label_of_their_recording(esc10: Path) -> None:
+def test_views_and_labels_of_recordings(esc10: Path) -> None:
     reader = esc10_recordings(esc10, folds=[1, 2, 3, 4])
     sounds, labels = reader.views(torch.arange(320, 640))
     assert sounds.shape == (2, 320, RATE)
@@ -119,7 +118,8 @@ def test_views_are_sound_with_the_label_of_their_recording(esc10: Path) -> None:
 )
 @settings(max_examples=25)
 @example(22050, 0.25)  # 5512.5 samples
-def test_a_recording_is_as_long_as_a_synthetic_sound_and_as_the_model_reads(sample_rate: int, duration: float) -> None:
+def test_length_of_views_equals_synthetic_sounds(sample_rate: int, duration: float) -> None:
+    """A recording is as long as a synthetic sound and a model's window."""
     synth = SynthConfig(sample_rate=sample_rate, duration=duration)
     catalogue = Catalogue(Path(), ("a.wav",), (-1,), (), ("",))
     found = Recordings(RecordingsConfig(), sample_rate, duration, 0, catalogue).samples
@@ -127,7 +127,7 @@ def test_a_recording_is_as_long_as_a_synthetic_sound_and_as_the_model_reads(samp
     assert found == Timing(sample_rate, duration, synth.control_rate).samples == recipe.samples
 
 
-def test_a_mixture_of_sources_holds_a_length_between_two_samples(tmp_path: Path) -> None:
+def test_mixed_sources_with_a_fractional_length(tmp_path: Path) -> None:
     """0.25 s at 22,050 Hz are 5512.5 samples."""
     for k in range(8):
         write_noise(tmp_path / f"{k}.wav", seed=k)
@@ -141,12 +141,13 @@ def test_a_mixture_of_sources_holds_a_length_between_two_samples(tmp_path: Path)
     assert sounds.shape == (2, 8, 5513)
 
 
-def test_labels_that_are_not_kept_are_minus_1(esc10: Path) -> None:
+def test_dropped_labels_are_minus_1(esc10: Path) -> None:
     _, labels = esc10_recordings(esc10, labelled=0.1).views(torch.arange(400))
     assert torch.bincount(labels + 1).tolist() == [360] + [4] * 10
 
 
-def test_clars_segment_is_the_start_of_the_recording_and_both_views_are_it(tmp_path: Path) -> None:
+def test_segment_start_with_same_views(tmp_path: Path) -> None:
+    """CLAR's segment is the start of the recording, for both views."""
     ramp(tmp_path / "long.wav", 3.0)
     ramp(tmp_path / "short.wav", 0.25)
     sounds, _ = recordings(tmp_path, segment="start", views="same").views(torch.arange(2))
@@ -157,7 +158,7 @@ def test_clars_segment_is_the_start_of_the_recording_and_both_views_are_it(tmp_p
 
 
 @pytest.mark.parametrize("rate", [RATE, 44100])
-def test_jitter_draws_two_segments_from_all_over_the_recording(tmp_path: Path, rate: int) -> None:
+def test_jitter_covers_the_recording(tmp_path: Path, rate: int) -> None:
     ramp(tmp_path / "ramp.wav", 5.0, rate)
     for cache_mb in (0, 64):
         sounds, _ = recordings(tmp_path, cache_mb=cache_mb).views(torch.arange(200))
@@ -169,7 +170,7 @@ def test_jitter_draws_two_segments_from_all_over_the_recording(tmp_path: Path, r
     assert torch.equal(same[0], same[1])
 
 
-def test_a_mixture_is_a_sum_of_segments_as_loud_as_the_loudest(tmp_path: Path) -> None:
+def test_mixture_level(tmp_path: Path) -> None:
     """Of a recording of three notes in turn, a mixture has up to three, a segment at most two."""
     notes = [0.5 * np.sin(2 * np.pi * pitch * np.arange(2 * RATE) / RATE) for pitch in (500, 1000, 2000)]
     soundfile.write(tmp_path / "notes.wav", np.concatenate(notes), RATE, subtype="FLOAT")
@@ -180,7 +181,8 @@ def test_a_mixture_is_a_sum_of_segments_as_loud_as_the_loudest(tmp_path: Path) -
         torch.testing.assert_close(sounds.abs().amax(dim=2), torch.full((2, 50), 0.5), rtol=0, atol=0.01)
 
 
-def test_a_silent_segment_gives_way_to_one_with_the_loudest_moment(tmp_path: Path) -> None:
+def test_silent_segment_is_replaced(tmp_path: Path) -> None:
+    """A silent segment is replaced by one with the recording's loudest moment."""
     sound = np.zeros(20 * RATE)
     sound[5 * RATE] = 0.5
     soundfile.write(tmp_path / "click.wav", sound, RATE)
@@ -204,7 +206,8 @@ def damaged(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_cannot_be_used_is_skipped_named_and_counted_and_pairs_are_still_pure(damaged: Path) -> None:
+def test_skipped_recordings(damaged: Path) -> None:
+    """Unusable recordings are skipped, named and counted, and pairs still depend on the index alone."""
     indices = torch.arange(64)
     reader = recordings(damaged, on_error="skip")
     sounds, _ = reader.views(indices)
@@ -220,7 +223,8 @@ def test_what_cannot_be_used_is_skipped_named_and_counted_and_pairs_are_still_pu
     assert torch.equal(torch.cat(backwards[::-1], dim=1), sounds)
 
 
-def test_a_broken_recording_ends_the_run_by_name_unless_skipped(damaged: Path) -> None:
+def test_broken_recording_is_named(damaged: Path) -> None:
+    """A broken recording ends the run with its name, unless `on_error` is skip."""
     with pytest.raises(audio_files.UnreadableAudioError, match=r"(silent|nothing|text|cut)\.\w+: \w"):
         recordings(damaged).views(torch.arange(8))
     with pytest.raises(ConfigError, match="2 of 8 recordings cannot be used") as caught:
@@ -230,7 +234,7 @@ def test_a_broken_recording_ends_the_run_by_name_unless_skipped(damaged: Path) -
     assert len(recordings(damaged, on_error="skip").check(decode=True)) == 4
 
 
-def test_a_source_without_one_usable_recording_is_refused(tmp_path: Path) -> None:
+def test_source_without_usable_recordings_is_refused(tmp_path: Path) -> None:
     for k in range(3):
         (tmp_path / f"{k}.wav").write_text("this is no sound")
     reader = recordings(tmp_path, on_error="skip")
@@ -240,7 +244,8 @@ def test_a_source_without_one_usable_recording_is_refused(tmp_path: Path) -> Non
         reader.views(torch.arange(2))
 
 
-def test_listed_files_that_are_absent_are_counted_and_the_first_named(tmp_path: Path) -> None:
+def test_missing_listed_files_are_named(tmp_path: Path) -> None:
+    """Missing files are counted, and the first are named."""
     write_noise(tmp_path / "e.wav")
     (tmp_path / "list.csv").write_text("path\n" + "".join(f"{name}.wav\n" for name in "edcba"))
     config: dict[str, Any] = {"layout": "manifest"}
@@ -262,7 +267,7 @@ def test_listed_files_that_are_absent_are_counted_and_the_first_named(tmp_path: 
         ({"folds": []}, "at least 1"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(config: dict[str, Any], message: str) -> None:
+def test_contradictory_settings_are_refused(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         RecordingsConfig.model_validate(config)
 
@@ -276,12 +281,12 @@ def test_settings_that_contradict_each_other_are_refused(config: dict[str, Any],
         ({"mix": {"noise": 1}}, "'synthetic' or 'recordings'"),
     ],
 )
-def test_a_mix_that_cannot_be_made_is_refused(source: dict[str, Any], message: str) -> None:
+def test_bad_mix_is_refused(source: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         SourceConfig.model_validate(source)
 
 
-def test_one_recording_alone_is_refused(tmp_path: Path) -> None:
+def test_single_recording_is_refused(tmp_path: Path) -> None:
     """Its segments are no negatives of each other; synthetic pairs beside it are."""
     write_noise(tmp_path / "one.wav")
     source: dict[str, Any] = {"mix": {"recordings": 1.0}, "recordings": {"root": str(tmp_path)}}

@@ -35,7 +35,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "epoch_0002"
 
 
-def test_a_checkpoint_brings_back_the_weights_the_position_and_the_resume_state(tmp_path: Path) -> None:
+def test_save_and_load(tmp_path: Path) -> None:
+    """A checkpoint restores the weights, the position and the resume state."""
     model = write(tmp_path / "here")
     loaded, recipe = checkpoint.load(tmp_path / "here")
     assert not loaded.training
@@ -46,7 +47,7 @@ def test_a_checkpoint_brings_back_the_weights_the_position_and_the_resume_state(
     assert torch.equal(checkpoint.load_resume(tmp_path / "here")["rng"], torch.get_rng_state())
 
 
-def test_the_untrained_twin_is_the_model_that_training_started_with(folder: Path) -> None:
+def test_untrained_equals_the_initial_model(folder: Path) -> None:
     loaded, recipe = checkpoint.load(folder)
     twin, again = recipe.untrained().state_dict(), recipe.untrained().state_dict()
     assert all(torch.equal(twin[name], again[name]) for name in twin)
@@ -59,24 +60,24 @@ def refusal(folder: Path) -> str:
     return str(refused.value)
 
 
-def test_a_folder_without_a_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path} holds no checkpoint: checkpoint.json is missing"
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -8])
-def test_truncated_weights_are_refused_by_name(folder: Path, keep: int) -> None:
+def test_truncated_weights_are_refused(folder: Path, keep: int) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
     assert re.search(r"model\.safetensors cannot be read: \w", refusal(folder))
 
 
-def test_missing_weights_are_refused_by_name(folder: Path) -> None:
+def test_missing_weights_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     assert "model.safetensors cannot be read" in refusal(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 99}'])
-def test_a_damaged_or_unknown_description_is_refused_by_name(folder: Path, text: str) -> None:
+def test_damaged_description_is_refused(folder: Path, text: str) -> None:
     (folder / "checkpoint.json").write_text(text)
     assert str(folder) in refusal(folder)
 
@@ -89,7 +90,7 @@ def test_a_damaged_or_unknown_description_is_refused_by_name(folder: Path, text:
         {"head": {"kind": "none"}},
     ],
 )
-def test_weights_of_another_architecture_are_refused_by_name(folder: Path, change: dict[str, Any]) -> None:
+def test_weights_of_another_architecture_are_refused(folder: Path, change: dict[str, Any]) -> None:
     about = json.loads((folder / "checkpoint.json").read_text())
     about["experiment"] |= change
     (folder / "checkpoint.json").write_text(json.dumps(about))
@@ -105,12 +106,12 @@ def changed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
 
 
 @pytest.mark.parametrize("field", ["classes", "experiment", "position", "metrics"])
-def test_a_description_without_one_of_its_fields_says_which_and_what_to_do(folder: Path, field: str) -> None:
+def test_description_without_a_field_is_refused(folder: Path, field: str) -> None:
     message = refusal(changed(folder, lambda about: about.pop(field)))
     assert f"{folder}/checkpoint.json lacks the field '{field}': an older version of doppel_ray wrote it" in message
 
 
-def test_what_a_description_without_classes_asks_for_makes_it_whole(folder: Path) -> None:
+def test_description_without_classes_can_be_mended(folder: Path) -> None:
     """`classes` came after the first checkpoints, none of which has labels."""
     assert 'add "classes": [] to the file' in refusal(changed(folder, lambda about: about.pop("classes")))
     checkpoint.load(changed(folder, lambda about: about.update(classes=[])))
@@ -127,20 +128,19 @@ def test_what_a_description_without_classes_asks_for_makes_it_whole(folder: Path
         (lambda about: about["experiment"]["synth"].update(sample_rate=8000), "sample_rate is 8000 Hz"),
     ],
 )
-def test_an_experiment_that_this_version_does_not_read_is_refused_by_name(
-    folder: Path, change: Callable[[dict[str, Any]], Any], part: str
-) -> None:
+def test_unreadable_experiment_is_refused(folder: Path, change: Callable[[dict[str, Any]], Any], part: str) -> None:
+    """An experiment that this version cannot read is refused with the checkpoint's name."""
     message = refusal(changed(folder, change))
     assert message.startswith(f"{folder}/checkpoint.json ")
     assert part in message
 
 
-def test_a_file_in_the_place_of_a_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_file_as_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(b"\x80")
     assert refusal(tmp_path / "model.pt").startswith(f"{tmp_path / 'model.pt'} holds no checkpoint: ")
 
 
-def test_resume_state_that_could_run_code_is_not_unpickled(folder: Path, tmp_path: Path) -> None:
+def test_resume_state_with_code_is_not_unpickled(folder: Path, tmp_path: Path) -> None:
     class Harmful:
         def __reduce__(self) -> Any:
             return Path.touch, (tmp_path / "touched",)

@@ -62,7 +62,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", COMBINATIONS.values(), ids=COMBINATIONS)
-def test_a_configuration_learns(changes: dict[str, Any]) -> None:
+def test_loss_falls(changes: dict[str, Any]) -> None:
     point = experiment(**changes)
     learner = Learner(point)
     before = {name: value.clone() for name, value in learner.model.named_parameters()}
@@ -73,7 +73,7 @@ def test_a_configuration_learns(changes: dict[str, Any]) -> None:
     )
 
 
-def test_labels_of_recordings_are_learnt_from(esc10: Path) -> None:
+def test_supervised_loss_falls(esc10: Path) -> None:
     source = {"mix": {"synthetic": 0.5, "recordings": 0.5}, "recordings": {"layout": "esc50", "root": str(esc10)}}
     point = experiment(source=source, objective={"kind": "joint"})
     features, labels, ids, indices = batches(point)[0]
@@ -83,7 +83,7 @@ def test_labels_of_recordings_are_learnt_from(esc10: Path) -> None:
 
 
 @pytest.mark.parametrize("augment", [[], [{"kind": "gain"}, {"kind": "spec_mask"}]], ids=["plain", "masked"])
-def test_features_are_the_same_whoever_makes_them(augment: list[Any]) -> None:
+def test_features_of_generator_and_trainer_are_equal(augment: list[Any]) -> None:
     """But for the half precision of the sound that travels."""
     near = experiment(augment=augment)
     far = experiment(augment=augment, frontend={"where": "trainer"})
@@ -95,7 +95,7 @@ def test_features_are_the_same_whoever_makes_them(augment: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("optim", [{}, {"kind": "lars", "ema": 0.9}, {"kind": "sgd", "momentum": 0.9}], ids=str)
-def test_an_interrupted_run_goes_on_as_if_it_had_not_been(optim: dict[str, Any], tmp_path: Path) -> None:
+def test_resume_equals_an_uninterrupted_run(optim: dict[str, Any], tmp_path: Path) -> None:
     point = experiment(optim=optim)
     stream = batches(point)
     whole = train(Learner(point), stream)
@@ -154,7 +154,7 @@ def test_resume_with_an_average_of_before(tmp_path: Path) -> None:
         assert torch.equal(value, resumed.ema.state_dict()[name])
 
 
-def test_training_starts_from_another_runs_encoder(tmp_path: Path) -> None:
+def test_init_from_another_encoder(tmp_path: Path) -> None:
     point = experiment()
     trained = Learner(point)
     train(trained, batches(point)[:2])
@@ -164,7 +164,7 @@ def test_training_starts_from_another_runs_encoder(tmp_path: Path) -> None:
         assert torch.equal(value, learner.model.encoder.state_dict()[name])
 
 
-def test_what_is_no_number_leaves_the_weights_alone_and_can_be_gone_back_from() -> None:
+def test_rollback_after_nan() -> None:
     point = experiment()
     learner, stream = Learner(point), batches(point)
     train(learner, stream[:2])
@@ -205,7 +205,7 @@ def test_divergence_of_weights() -> None:
     assert all(torch.isfinite(value).all() for value in learner.model.state_dict().values())
 
 
-def test_a_collapsed_embedding_is_told() -> None:
+def test_check_raises_for_a_collapsed_embedding() -> None:
     learner = Learner(experiment())
     with pytest.raises(DivergedError, match="collapsed: effective rank is 1"):
         learner.check(uniformity=-1.0, rank=1.0)

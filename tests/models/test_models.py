@@ -9,7 +9,7 @@ from doppel_ray.models.encoders import ENCODERS, Conv2d
 FEATURES = torch.randn(2, 1, 96, 64, generator=torch.manual_seed(0))
 
 
-def test_resnet18_has_the_published_size() -> None:
+def test_resnet18_parameter_count() -> None:
     """ResNet-18 of torchvision, without its last layer: 11,176,512; one input channel, not three, saves 2·64·7·7."""
     encoder = EncoderConfig(kind="resnet18").build()
     assert sum(p.numel() for p in encoder.parameters()) == 11_176_512 - 6272
@@ -21,13 +21,13 @@ def test_resnet18_has_the_published_size() -> None:
     ("kind", "width", "size"),
     [("resnet18", 64, 512), ("resnet18", 8, 64), ("cnn", 32, 512), ("cnn", 8, 128), ("framenet", 32, 1472)],
 )
-def test_an_encoder_gives_one_vector_whatever_the_length(kind: str, width: int, size: int, frames: int) -> None:
+def test_encoder_output_for_any_length(kind: str, width: int, size: int, frames: int) -> None:
     encoder = EncoderConfig.model_validate({"kind": kind, "width": width}).build().eval()
     assert encoder.size == size
     assert encoder(FEATURES[:, :, :frames]).shape == (2, size)
 
 
-def test_an_encoder_takes_as_many_channels_as_the_frontend_gives() -> None:
+def test_encoder_of_three_channels() -> None:
     assert EncoderConfig(width=8).build(channels=3).eval()(FEATURES.expand(2, 3, 96, 64)).shape == (2, 64)
 
 
@@ -40,7 +40,7 @@ def test_an_encoder_takes_as_many_channels_as_the_frontend_gives() -> None:
     ],
     ids=["none", "linear", "mlp"],
 )
-def test_a_head_projects_the_representation(head: HeadConfig, size: int, layers: int) -> None:
+def test_head_layers_and_size(head: HeadConfig, size: int, layers: int) -> None:
     model = Model(EncoderConfig(width=8), head, seed=0).eval()
     output = model(FEATURES)
     assert output.embeddings.shape == (2, size)
@@ -48,7 +48,8 @@ def test_a_head_projects_the_representation(head: HeadConfig, size: int, layers:
     assert sum(isinstance(module, torch.nn.Linear) for module in model.head.modules()) == layers
 
 
-def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone() -> None:
+def test_weights_depend_on_the_seed_alone() -> None:
+    """The global generator is not changed."""
     torch.manual_seed(5)
     before = torch.get_rng_state()
     one, same, other = (Model(EncoderConfig(width=8), HeadConfig(), seed).state_dict() for seed in (1, 1, 2))
@@ -57,13 +58,13 @@ def test_the_seed_decides_the_weights_and_the_global_generator_is_left_alone() -
     assert not torch.equal(one["encoder.stem.0.weight"], other["encoder.stem.0.weight"])
 
 
-def test_clars_head_is_512_512_512_128() -> None:
+def test_clar_head_sizes() -> None:
     head = HeadConfig(kind="mlp", hidden=512, layers=2, size=128).build(512)
     linear = [module for module in head.modules() if isinstance(module, torch.nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(512, 512), (512, 512), (512, 128)]
 
 
-def test_clars_waveform_encoder_is_resnet18_with_kernels_of_9() -> None:
+def test_waveform_resnet18_kernels() -> None:
     """As many weights as ResNet-18: kernels of 9 where it has 3 · 3, but for the first, 7 where it has 7 · 7."""
     flat, deep = EncoderConfig(kind="resnet18_1d").build(), EncoderConfig(kind="resnet18").build()
     sizes = [sum(p.numel() for p in encoder.parameters()) for encoder in (flat, deep)]
@@ -73,7 +74,8 @@ def test_clars_waveform_encoder_is_resnet18_with_kernels_of_9() -> None:
     assert flat.size == 512
 
 
-def test_framenet_takes_any_number_of_mels_and_tells_the_bands_apart() -> None:
+def test_framenet_for_any_number_of_mels() -> None:
+    """It takes any number of mels, and distinguishes bands."""
     encoder = EncoderConfig(kind="framenet", width=8).build(channels=3).eval()
     assert encoder(torch.randn(2, 3, 126, 128)).shape == (2, 368)
     low = torch.zeros(1, 3, 96, 64)
@@ -82,20 +84,20 @@ def test_framenet_takes_any_number_of_mels_and_tells_the_bands_apart() -> None:
 
 
 @pytest.mark.parametrize("samples", [16000, 5000])
-def test_an_encoder_of_waveforms_gives_one_vector_whatever_the_length(samples: int) -> None:
+def test_waveform_encoder_output_for_any_length(samples: int) -> None:
     config = EncoderConfig(kind="resnet18_1d", width=8)
     assert config.build().eval()(torch.randn(2, 1, samples)).shape == (2, 64)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_an_encoder_says_what_it_reads(kind: str) -> None:
+def test_encoder_domain(kind: str) -> None:
     config = EncoderConfig.model_validate({"kind": kind, "width": 8})
     assert config.domain == config.build().domain == ("waveform" if kind == "resnet18_1d" else "spectrogram")
 
 
 @pytest.mark.parametrize(("representation", "size"), [("pooled", 64), ("projected", 16)])
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_the_representation_that_probes_read_is_a_setting(representation: str, size: int, head: str) -> None:
+def test_representation_setting(representation: str, size: int, head: str) -> None:
     encoder = EncoderConfig.model_validate({"width": 8, "representation": representation})
     model = Model(encoder, HeadConfig.model_validate({"kind": head, "size": 16}), seed=0).eval()
     found = model.represent(FEATURES)
@@ -105,7 +107,8 @@ def test_the_representation_that_probes_read_is_a_setting(representation: str, s
 
 
 @pytest.mark.parametrize("head", ["none", "linear", "mlp"])
-def test_a_model_with_classes_has_logits_from_its_embeddings_and_otherwise_the_same_weights(head: str) -> None:
+def test_classifier_does_not_change_other_weights(head: str) -> None:
+    """A model with classes has logits of its embeddings, and otherwise the same weights."""
     encoder, config = EncoderConfig(kind="cnn", width=8), HeadConfig.model_validate({"kind": head, "size": 16})
     plain, model = Model(encoder, config, seed=0).eval(), Model(encoder, config, seed=0, classes=5).eval()
     output = model(FEATURES)
@@ -116,7 +119,7 @@ def test_a_model_with_classes_has_logits_from_its_embeddings_and_otherwise_the_s
 
 
 @pytest.mark.parametrize(("size", "stride"), [((3, 2), 1), ((6, 4), 2), ((5, 3), 2)])
-def test_a_convolution_of_a_small_map_is_the_library_s(size: tuple[int, int], stride: int) -> None:
+def test_small_convolution_equals_the_library(size: tuple[int, int], stride: int) -> None:
     ours = Conv2d(5, 7, 3, stride, padding=1, bias=False)
     theirs = torch.nn.Conv2d(5, 7, 3, stride, padding=1, bias=False)
     theirs.load_state_dict(ours.state_dict())
@@ -127,7 +130,8 @@ def test_a_convolution_of_a_small_map_is_the_library_s(size: tuple[int, int], st
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_the_head_does_not_read_early_layers_and_probes_do() -> None:
+def test_head_does_not_read_early_layers() -> None:
+    """Probes read early layers, and the head does not."""
     config, head = EncoderConfig(kind="framenet", width=8), HeadConfig(kind="linear", size=16)
     model = Model(config, head, seed=0).train()
     features = torch.randn(4, 1, 96, 64)

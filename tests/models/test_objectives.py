@@ -41,9 +41,8 @@ def tensors(*arrays: np.ndarray) -> list[Tensor]:
 
 
 @given(views(), st.sampled_from([1.0, 2.0, 3.0]))
-def test_alignment_is_the_mean_distance_of_positive_pairs_to_the_power_alpha(
-    pair: tuple[np.ndarray, np.ndarray], alpha: float
-) -> None:
+def test_alignment_equals_its_definition(pair: tuple[np.ndarray, np.ndarray], alpha: float) -> None:
+    """The mean distance of positive pairs, to the power α."""
     x, y = pair
     expected = np.mean([np.linalg.norm(a - b) ** alpha for a, b in zip(x, y, strict=True)])
     first, second = tensors(x, y)
@@ -51,9 +50,8 @@ def test_alignment_is_the_mean_distance_of_positive_pairs_to_the_power_alpha(
 
 
 @given(views(), st.sampled_from([0.5, 2.0]))
-def test_uniformity_is_the_log_mean_gaussian_potential_over_distinct_pairs(
-    pair: tuple[np.ndarray, np.ndarray], t: float
-) -> None:
+def test_uniformity_equals_its_definition(pair: tuple[np.ndarray, np.ndarray], t: float) -> None:
+    """The logarithm of the mean Gaussian potential over distinct pairs."""
     x, _ = pair
     potentials = [math.exp(-t * np.sum((a - b) ** 2)) for i, a in enumerate(x) for b in x[:i]]
     (view,) = tensors(x)
@@ -61,9 +59,8 @@ def test_uniformity_is_the_log_mean_gaussian_potential_over_distinct_pairs(
 
 
 @given(views(), st.sampled_from([0.1, 0.2, 0.5]))
-def test_nt_xent_is_the_cross_entropy_of_each_view_among_all_others(
-    pair: tuple[np.ndarray, np.ndarray], temperature: float
-) -> None:
+def test_nt_xent_equals_its_definition(pair: tuple[np.ndarray, np.ndarray], temperature: float) -> None:
+    """The cross-entropy of each view among all others."""
     x, y = pair
     n, z = len(x), np.concatenate(pair)
     losses = []
@@ -75,9 +72,8 @@ def test_nt_xent_is_the_cross_entropy_of_each_view_among_all_others(
 
 
 @given(views(), st.sampled_from(["alignment_uniformity", "nt_xent"]), st.integers(0, 1000))
-def test_no_loss_depends_on_the_order_of_pairs_on_rotation_on_scale_or_on_which_view_is_first(
-    pair: tuple[np.ndarray, np.ndarray], kind: str, seed: int
-) -> None:
+def test_loss_invariances(pair: tuple[np.ndarray, np.ndarray], kind: str, seed: int) -> None:
+    """No loss depends on the order of pairs, rotation, scale, or which view is first."""
     random = np.random.default_rng(seed)
     objective = ObjectiveConfig.model_validate({"kind": kind}).build()
     x, y = pair
@@ -91,7 +87,7 @@ def test_no_loss_depends_on_the_order_of_pairs_on_rotation_on_scale_or_on_which_
 
 
 @given(views())
-def test_the_terms_stay_within_their_bounds(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_bounds_of_terms(pair: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = tensors(*pair)
     assert 0.0 <= alignment(x, y).item() <= 4.0 + 1e-5
     assert alignment(x, x).item() == 0.0
@@ -99,21 +95,23 @@ def test_the_terms_stay_within_their_bounds(pair: tuple[np.ndarray, np.ndarray])
     assert nt_xent(x, y, 0.5).item() > 0.0
 
 
-def test_collapse_is_the_worst_uniformity_and_nt_xent_cannot_tell_anything_apart() -> None:
+def test_terms_of_a_collapsed_embedding() -> None:
     collapsed = torch.nn.functional.normalize(torch.ones(8, 4))
     assert uniformity(collapsed).item() == pytest.approx(0.0, abs=1e-5)
     assert nt_xent(collapsed, collapsed, 0.5).item() == pytest.approx(math.log(15), abs=1e-5)
     assert effective_rank(collapsed).item() == pytest.approx(1.0)
 
 
-def test_perfect_pairs_at_right_angles_have_the_loss_one_can_work_out_by_hand() -> None:
+def test_terms_of_orthogonal_pairs() -> None:
+    """Their loss is computed by hand."""
     x = torch.eye(6)
     assert alignment(x, x).item() == 0.0
     assert uniformity(x, t=2.0).item() == pytest.approx(-4.0, abs=1e-6)
     assert nt_xent(x, x, 0.5).item() == pytest.approx(math.log(math.exp(2) + 10) - 2, abs=1e-6)
 
 
-def test_the_loss_is_the_weighted_sum_with_uniformity_averaged_over_the_views() -> None:
+def test_loss_weights() -> None:
+    """The loss is the weighted sum, with uniformity averaged over the views."""
     x, y = tensors(*(unit(np.random.default_rng(k).standard_normal((12, 5))) for k in range(2)))
     loss, terms = ObjectiveConfig(alignment_weight=0.5, uniformity_weight=3.0).build()(x, y)
     assert loss.item() == pytest.approx(
@@ -123,7 +121,7 @@ def test_the_loss_is_the_weighted_sum_with_uniformity_averaged_over_the_views() 
 
 
 @pytest.mark.parametrize("kind", ["alignment_uniformity", "nt_xent"])
-def test_gradients_exist_where_the_views_are_identical(kind: str) -> None:
+def test_gradients_of_identical_views_are_finite(kind: str) -> None:
     """δ = 0 gives such pairs: their distance is 0, where a square root has no slope."""
     x = torch.randn(8, 4, generator=torch.manual_seed(0), requires_grad=True)
     loss, _ = ObjectiveConfig.model_validate({"kind": kind}).build()(x, x)
@@ -132,7 +130,7 @@ def test_gradients_exist_where_the_views_are_identical(kind: str) -> None:
     assert torch.isfinite(x.grad).all()
 
 
-def test_effective_rank_counts_the_directions_in_use() -> None:
+def test_effective_rank() -> None:
     directions = torch.eye(10)[:4].repeat(50, 1)
     assert 2.9 < effective_rank(directions).item() < 3.1  # four points span three directions around their mean
 
@@ -156,9 +154,10 @@ def labelled_views(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
 
 @given(labelled_views(), st.sampled_from([0.3, 1.0]))
-def test_joint_is_nt_xent_and_each_views_cross_entropy_of_the_labelled_pairs(
+def test_joint_equals_its_definition(
     batch: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], weight: float
 ) -> None:
+    """NT-Xent, and each view's cross-entropy of the labelled pairs."""
     x, y, logits, labels = batch
     entropies: list[list[float]] = [[], []]
     for view, rows in enumerate(np.split(logits, 2)):
@@ -176,7 +175,7 @@ def test_joint_is_nt_xent_and_each_views_cross_entropy_of_the_labelled_pairs(
     assert ("cross_entropy" in terms) == ("accuracy" in terms) == bool(entropies[0])
 
 
-def test_accuracy_is_of_the_labelled_views() -> None:
+def test_accuracy_of_labelled_views() -> None:
     x, y = tensors(np.eye(4), np.eye(4))
     predicted = torch.tensor([0, 1, 2, 0, 0, 2, 2, 0])
     labels = torch.tensor([0, 1, 1, UNLABELLED])
@@ -185,7 +184,7 @@ def test_accuracy_is_of_the_labelled_views() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "joint"])
-def test_a_batch_without_labels_asks_nothing_of_the_classifier_but_leaves_its_gradient_there(kind: str) -> None:
+def test_batch_without_labels_has_zero_gradient(kind: str) -> None:
     """DDP waits for the gradient of every parameter."""
     x, y = tensors(np.eye(4), np.eye(4))
     logits = torch.randn(8, 3, requires_grad=True)
@@ -197,14 +196,14 @@ def test_a_batch_without_labels_asks_nothing_of_the_classifier_but_leaves_its_gr
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "joint"])
-def test_an_objective_that_needs_labels_refuses_to_go_without(kind: str) -> None:
+def test_missing_labels_are_refused(kind: str) -> None:
     assert ObjectiveConfig.model_validate({"kind": kind}).needs_labels
     x, y = tensors(np.eye(4), np.eye(4))
     with pytest.raises(ValueError, match=f"objective.kind is '{kind}', which needs class logits and labels"):
         objective(kind)(x, y)
 
 
-def test_the_contrastive_objectives_need_no_labels() -> None:
+def test_contrastive_objectives_need_no_labels() -> None:
     assert not ObjectiveConfig(kind="nt_xent").needs_labels
     assert not ObjectiveConfig(kind="alignment_uniformity").needs_labels
 
@@ -282,7 +281,7 @@ def verdict(embeddings: Tensor) -> str | None:
     return collapsed(uniformity(torch.nn.functional.normalize(embeddings)).item(), effective_rank(embeddings).item())
 
 
-def test_an_embedding_in_one_point_or_on_one_line_has_collapsed() -> None:
+def test_collapsed_to_a_point_or_line() -> None:
     random = torch.manual_seed(0)
     noise = torch.randn(64, 32, generator=random)
     assert "one point" in (verdict(torch.ones(64, 32) + 1e-3 * noise) or "")
@@ -290,7 +289,7 @@ def test_an_embedding_in_one_point_or_on_one_line_has_collapsed() -> None:
     assert verdict(noise) is None
 
 
-def test_an_untrained_model_has_not_collapsed() -> None:
+def test_untrained_model_has_not_collapsed() -> None:
     """Its embeddings are a narrow cone: the criterion must not stop a run that has just begun."""
     features = torch.randn(64, 1, 96, 64, generator=torch.manual_seed(0)) - 2.0
     for head in (HeadConfig(), HeadConfig(kind="mlp", size=128), HeadConfig(kind="none")):

@@ -21,7 +21,7 @@ def lr(config: OptimConfig, batch: int) -> float:
     return config.build(WEIGHTS, batch).param_groups[0]["lr"]
 
 
-def test_the_learning_rate_follows_the_real_batch_ratio() -> None:
+def test_learning_rate_scales_with_the_batch() -> None:
     """The published code's `batch // 256` is 0 below a batch of 256."""
     assert [lr(OptimConfig(lr=0.12), batch) for batch in (128, 256, 384, 768)] == pytest.approx(
         [0.06, 0.12, 0.18, 0.36]
@@ -29,18 +29,19 @@ def test_the_learning_rate_follows_the_real_batch_ratio() -> None:
 
 
 @pytest.mark.parametrize("kind", ["adam", "adamw", "lars"])
-def test_learning_rate_of_others_is_scaled_when_asked(kind: str) -> None:
+def test_learning_rate_scaling_of_other_optimizers(kind: str) -> None:
     """Linear scaling is SGD's; steps of Adam and LARS don't grow with the gradient."""
     assert lr(OptimConfig.model_validate({"kind": kind, "lr": 1e-3}), 768) == pytest.approx(1e-3)
     asked = OptimConfig.model_validate({"kind": kind, "lr": 1e-3, "reference_batch": 256})
     assert lr(asked, 768) == pytest.approx(3e-3)
 
 
-def test_without_a_reference_batch_the_learning_rate_is_what_it_says() -> None:
+def test_learning_rate_without_reference_batch() -> None:
+    """Without a reference batch the learning rate is not scaled."""
     assert lr(OptimConfig(kind="adamw", lr=2e-3, reference_batch=None), 128) == pytest.approx(2e-3)
 
 
-def test_the_published_optimizer_is_the_default() -> None:
+def test_default_optimizer() -> None:
     optimizer = OptimConfig().build(WEIGHTS, 256)
     assert isinstance(optimizer, torch.optim.SGD)
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"], optimizer.defaults["momentum"]) == (
@@ -50,23 +51,25 @@ def test_the_published_optimizer_is_the_default() -> None:
     )
 
 
-def test_multistep_divides_by_ten_at_77_5_85_and_92_5_percent_of_the_run() -> None:
+def test_multistep_defaults() -> None:
+    """The learning rate is divided by ten at 77.5, 85 and 92.5 % of the run."""
     factors = [OptimConfig().factor(step, 200) for step in range(200)]
     assert factors == pytest.approx([1.0] * 155 + [0.1] * 15 + [0.01] * 15 + [0.001] * 15)
 
 
-def test_milestones_and_their_factor_can_be_set() -> None:
+def test_multistep_settings() -> None:
     config = OptimConfig(milestones=(0.5,), gamma=0.2)
     assert [config.factor(step, 4) for step in range(4)] == pytest.approx([1.0, 1.0, 0.2, 0.2])
 
 
 @pytest.mark.parametrize("milestones", [(0.5, 0.5), (0.8, 0.3), (0.0,), (1.0,)])
-def test_milestones_that_do_not_rise_within_the_run_are_refused(milestones: tuple[float, ...]) -> None:
+def test_bad_milestones_are_refused(milestones: tuple[float, ...]) -> None:
+    """Milestones must rise within the run."""
     with pytest.raises(ValidationError, match="shares of the run between 0 and 1"):
         OptimConfig(milestones=milestones)
 
 
-def test_warm_up_climbs_to_the_top_and_cosine_goes_down_to_nothing() -> None:
+def test_warmup_and_cosine() -> None:
     config = OptimConfig(schedule="cosine", warmup=0.1)
     factors = [config.factor(step, 100) for step in range(100)]
     assert factors[:11] == sorted(factors[:11])
@@ -82,9 +85,8 @@ def test_warm_up_climbs_to_the_top_and_cosine_goes_down_to_nothing() -> None:
     st.floats(0.0, 0.99),
     st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))),
 )
-def test_no_schedule_ever_leaves_the_range_above_0_up_to_1(
-    schedule: str, warmup: float, place: tuple[int, int]
-) -> None:
+def test_schedule_range(schedule: str, warmup: float, place: tuple[int, int]) -> None:
+    """Every factor is above 0 and at most 1."""
     step, steps = place
     factor = OptimConfig.model_validate({"schedule": schedule, "warmup": warmup}).factor(step, steps)
     assert 0.0 < factor <= 1.0 + 1e-9
@@ -106,9 +108,8 @@ def learn(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None
 
 
 @pytest.mark.parametrize(("kind", "excluded"), [("lars", True), ("sgd", False), ("adamw", False)])
-def test_lars_spares_norms_and_biases_the_weight_decay_and_the_others_do_as_published(
-    kind: str, excluded: bool
-) -> None:
+def test_weight_decay_of_norms_and_biases(kind: str, excluded: bool) -> None:
+    """LARS excludes norms and biases from weight decay; the others do as published."""
     model = small_model()
     config = OptimConfig.model_validate({"kind": kind, "weight_decay": 0.1})
     assert config.build(model.parameters(), 128).param_groups[0]["weight_decay"] == (0.0 if kind == "lars" else 0.1)
@@ -123,7 +124,7 @@ def test_lars_spares_norms_and_biases_the_weight_decay_and_the_others_do_as_publ
     assert bool(norms & shrunk) is not excluded
 
 
-def test_lars_around_sgd_takes_the_step_of_the_paper() -> None:
+def test_lars_with_sgd() -> None:
     """Each weight moves by its learning rate, trust · ‖w‖ / (‖g‖ + decay · ‖w‖) but at most lr, along g + decay · w."""
     random = torch.manual_seed(0)
     steep, flat = (nn.Parameter(torch.randn(5, 3, generator=random)) for _ in range(2))
@@ -141,7 +142,7 @@ def test_lars_around_sgd_takes_the_step_of_the_paper() -> None:
         torch.testing.assert_close(found.detach(), wanted)
 
 
-def test_around_adam_the_trust_ratio_all_but_cancels() -> None:
+def test_lars_with_adam() -> None:
     """What CLAR trains with: Adam divides by the gradient's size, so that its first step is lr whatever the ratio."""
     weight = nn.Parameter(torch.full((4, 4), 0.1))
     weight.grad = torch.full((4, 4), 10.0)
@@ -160,7 +161,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_average_follows_the_weights_slowly_once_it_has_warmed_up() -> None:
+def test_average_warmup() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     average, expected = averaged(model, 0.5), 0.0
@@ -185,7 +186,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=lambda o: "-".join(map(str, o.values())))
-def test_training_goes_on_bit_for_bit_from_a_saved_state(options: dict[str, Any], tmp_path: Path) -> None:
+def test_resume_is_bit_for_bit(options: dict[str, Any], tmp_path: Path) -> None:
     config = OptimConfig.model_validate({"lr": 0.01, "weight_decay": 0.01, "ema": 0.99, **options})
 
     def start() -> tuple[Model, torch.optim.Optimizer, AveragedModel]:

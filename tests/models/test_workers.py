@@ -93,9 +93,8 @@ def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize(("encoder", "objective"), CASES)
-def test_workers_with_a_share_of_the_batch_each_have_the_gradients_of_the_whole(
-    encoder: str, objective: str, learned: list[Any]
-) -> None:
+def test_gradients_with_several_workers(encoder: str, objective: str, learned: list[Any]) -> None:
+    """Workers with a share of the batch have the gradients of the whole batch."""
     whole = learn(encoder, objective, 0, 1)
     if "equal" in objective:
         assert whole["loss"] != learn(encoder, objective.partition(" ")[0], 0, 1)["loss"]
@@ -121,7 +120,7 @@ def test_statistics_of_an_average(learned: list[Any]) -> None:
             torch.testing.assert_close(share["statistics"][name], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_precision_is_agreed_on(learned: list[Any]) -> None:
+def test_precision_with_several_workers(learned: list[Any]) -> None:
     """`precision: auto` is bf16 only if every worker's device has units for it."""
     for share in learned:
         assert share["precision", 0] == share["precision", 1] == "fp32"

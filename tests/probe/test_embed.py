@@ -98,6 +98,13 @@ def test_mel_statistics_are_of_the_sound_and_not_of_what_it_is_beside() -> None:
         np.testing.assert_allclose(embed(sounds, [item], embedder)[0], together[item], rtol=1e-5)
 
 
+def test_mel_statistics_of_a_sound_of_two_seconds_include_its_end() -> None:
+    sounds, embedder = Sounds(30400, 30400), by_mel_statistics(16000)
+    sounds.several[1] = torch.where(torch.arange(30400) < 29000, sounds.several[0], 0.0)
+    ends_loud, ends_silent = embed(sounds, range(2), embedder)
+    assert np.abs(ends_loud - ends_silent).max() > 0.1
+
+
 def test_mel_statistics_are_of_bands_up_to_half_the_sample_rate() -> None:
     for sample_rate in (1000, 8000, 14999):
         vectors = embed(Sounds(sample_rate), range(1), by_mel_statistics(sample_rate))

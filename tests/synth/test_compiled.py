@@ -1,4 +1,4 @@
-"""Compiled rendering is the eager one, only faster; it is kept, and whoever lacks a compiler is told."""
+"""Compiled rendering equals eager rendering; programs are kept, and a missing compiler is logged."""
 
 import logging
 from pathlib import Path
@@ -13,7 +13,7 @@ RATES = {"sample_rate": 8000, "duration": 0.25, "control_rate": 480}
 
 
 @pytest.mark.slow
-def test_compiled_sounds_are_the_eager_ones_in_any_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_equals_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A minute, nearly all of it compiling, once."""
     if not compiled.has_compiler():
         pytest.skip("there is no C++ compiler here")
@@ -37,9 +37,7 @@ def test_compiled_sounds_are_the_eager_ones_in_any_split(tmp_path: Path, monkeyp
     assert torch.equal(Synth.create("voice", **RATES, compile=True).pairs(0, range(40), 0.25), whole)
 
 
-def test_without_a_compiler_it_runs_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_render_without_a_compiler(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.delenv("DOPPEL_RAY_COMPILE", raising=False)
     monkeypatch.setattr(compiled, "has_compiler", lambda: False)
     compiled._warn_once.cache_clear()
@@ -54,7 +52,7 @@ def test_without_a_compiler_it_runs_and_says_so(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the GPU path is not tested here")
-def test_a_gpu_makes_the_same_sounds() -> None:
+def test_render_on_gpu() -> None:
     synth = Synth.create("voice", **RATES, compile=False)
     theta, indices = synth.sample(0, range(8)), torch.arange(8)
     cpu = synth.render(theta, indices=indices)

@@ -48,7 +48,7 @@ def _published(name: str, synth: Synth, theta: Tensor, precise: bool, folder: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("rates", [(16000, 1.0, 480), (22050, 0.37, 441)], ids=["published rates", "odd rates"])
 @pytest.mark.parametrize("name", CLASSES)
-def test_sounds_are_synthax(name: str, rates: tuple[int, float, int], tmp_path: Path) -> None:
+def test_parity_with_synthax(name: str, rates: tuple[int, float, int], tmp_path: Path) -> None:
     """Half a minute each, nearly all of it XLA's compiler."""
     pytest.importorskip("synthax", reason="SynthAX is not installed: pip install 'doppel_ray[parity]'")
     synth = Synth.create(name, *rates, compile=False)

@@ -18,14 +18,14 @@ from doppel_ray.synth.__main__ import main
 BRIEF = {"sample_rate": 8000, "duration": 0.25, "control_rate": 480, "compile": False}
 
 
-def test_the_counts_of_parameters_are_the_papers() -> None:
+def test_parameter_counts() -> None:
     assert [len(Synth.create(name).parameters) for name in ARCHITECTURES] == [78, 130, 340]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32), data=st.data())
-def test_no_corner_of_the_cube_makes_a_nan(name: str, seed: int, data: st.DataObject) -> None:
+def test_render_extreme_parameters(name: str, seed: int, data: st.DataObject) -> None:
     synth = Synth.create(name, **BRIEF)
     theta = synth.sample(seed, range(16))
     theta[:8] = (theta[:8] > 0.5).float()
@@ -36,7 +36,7 @@ def test_no_corner_of_the_cube_makes_a_nan(name: str, seed: int, data: st.DataOb
     assert sounds.abs().max() <= 1.0
 
 
-def test_a_phase_stays_accurate_over_ten_seconds_at_48_khz() -> None:
+def test_phase_accuracy_over_ten_seconds() -> None:
     """A steady 12.5 kHz cosine against float64: 125,000 turns, and less than a hundredth of a turn off at the end."""
     synth = Synth.create("voice", 48000, 10.0, 480, compile=False)
     settings = {"keyboard.midi_f0": 126.5, "vco_1.tuning": 0.0, "vco_1.mod_depth": 0.0, "vco_1.initial_phase": 0.0}
@@ -53,13 +53,13 @@ def test_a_phase_stays_accurate_over_ten_seconds_at_48_khz() -> None:
     assert (heard - expected)[-4800:].abs().max() < 2.0 * math.pi * 0.01
 
 
-def test_human_values_come_back() -> None:
+def test_human_values_round_trip() -> None:
     synth = Synth.create("voicefm")
     theta = synth.sample(0, range(8))
     assert (synth.from_human(synth.to_human(theta)) - theta).abs().max() < 1e-5
 
 
-def test_a_synth_travels_to_another_process() -> None:
+def test_pickle_synth() -> None:
     synth = Synth.create("voice", **BRIEF)
     sounds = synth.pairs(0, range(2), 0.1)
     assert torch.equal(pickle.loads(pickle.dumps(synth)).pairs(0, range(2), 0.1), sounds)
@@ -77,12 +77,12 @@ def test_a_synth_travels_to_another_process() -> None:
         ({"name": "parametric", "sine": -1}, "sine is -1"),
     ],
 )
-def test_what_cannot_be_is_refused(options: dict[str, object], complaint: str) -> None:
+def test_create_refuses_bad_options(options: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         Synth.create(**options)  # type: ignore[arg-type]
 
 
-def test_a_bad_theta_is_named() -> None:
+def test_render_refuses_bad_theta() -> None:
     synth = Synth.create("voice", **BRIEF)
     with pytest.raises(ConfigError, match=r"\(1, 3\): it must be \(n, 78\)"):
         synth.render(torch.zeros(1, 3))
@@ -96,7 +96,7 @@ def test_a_bad_theta_is_named() -> None:
         synth.from_human({"adsr_1.atack": 1.0})
 
 
-def test_a_delta_is_checked() -> None:
+def test_check_delta() -> None:
     assert check_delta({"pitch": 0.05}) == {"pitch": 0.05}
     with pytest.raises(ConfigError, match="did you mean pitch"):
         check_delta({"pich": 0.1})
@@ -104,14 +104,15 @@ def test_a_delta_is_checked() -> None:
         check_delta({"mix": 2.0})
 
 
-def test_a_config_builds_its_synth() -> None:
+def test_config_builds_synth() -> None:
     synth = SynthConfig(architecture="parametric", sine=1, square_saw=0, fm_sine=0, fm_square_saw=0).build()
     assert synth.pairs(0, range(2), 0.1).shape == (2, 2, 16000)
     with pytest.raises(ValidationError, match="control_rate"):
         SynthConfig(control_rate=1)
 
 
-def test_the_command_line_writes_pairs_a_picture_and_a_page(tmp_path: Path) -> None:
+def test_command_line_output(tmp_path: Path) -> None:
+    """It writes pairs, a picture and a page."""
     rates = ["--sample-rate", "8000", "--duration", "0.25"]
     assert main(["--delta", "0.1", "--n", "2", "--out", str(tmp_path), *rates]) == 0
     folder = tmp_path / "delta_0.1"

@@ -2,7 +2,7 @@
 
 from doppel_ray.data.augment.augmentation import Augmentation
 from doppel_ray.data.augment.chain import KINDS, Augment, AugmentConfig, check_chain, read_chain
-from doppel_ray.data.augment.noise import Noise
+from doppel_ray.data.augment.noise import AddNoise
 from doppel_ray.data.augment.spectral import SpecAugment, SpecMask
 from doppel_ray.data.augment.waveform import (
     Fade,
@@ -19,6 +19,7 @@ from doppel_ray.data.augment.waveform import (
 
 __all__ = [
     "KINDS",
+    "AddNoise",
     "Augment",
     "AugmentConfig",
     "Augmentation",
@@ -27,7 +28,6 @@ __all__ = [
     "HighPass",
     "ImpulseResponse",
     "LowPass",
-    "Noise",
     "PitchShift",
     "Shift",
     "SpecAugment",

@@ -1,4 +1,4 @@
-"""What an augmentation is, and where its random numbers come from."""
+"""The base of augmentations, and their random draws."""
 
 import math
 from dataclasses import dataclass
@@ -35,26 +35,26 @@ class Draws:
     sample_rate: int
 
     def _stream(self, purpose: str) -> int:
-        """A stream of its own for each position, view and purpose, far above those that other parts number by hand."""
+        """Return a stream for each position, view and purpose, far above those that other parts number by hand."""
         return _FIRST_STREAM + (2 * self.position + self.view) * len(_PURPOSES) + _PURPOSES.index(purpose)
 
     def chance(self) -> Tensor:
-        """Uniform in [0, 1), (rows,): whether the augmentation is applied."""
+        """Draw uniformly from [0, 1), (rows,): whether the augmentation is applied."""
         return rng.uniform(self.seed, self.indices, self._stream("chance"), 1).squeeze(1)
 
     def uniform(self, columns: int) -> Tensor:
-        """Uniform in [0, 1), (rows, columns)."""
+        """Draw uniformly from [0, 1), (rows, columns)."""
         return rng.uniform(self.seed, self.indices, self._stream("parameters"), columns)
 
     def between(self, low: float, high: float) -> Tensor:
-        """Uniform from `low` to `high`, (rows, 1): for augmentations of one parameter."""
+        """Draw uniformly from `low` to `high`, (rows, 1), for augmentations of one parameter."""
         return low + (high - low) * self.uniform(1)
 
     def noise(self, samples: int) -> Tensor:
-        """White noise, standard normal, (rows, samples).
+        """Draw white noise, standard normal, (rows, samples).
 
-        Box and Muller's transform in float32, both of its halves used: ten times as fast as `counter.normal`, and a
-        sample of noise needs no more than its 24 bits.
+        Box and Muller's transform in float32, both of its halves used: ten times as fast as `rng.normal`, and 24
+        bits are enough for a sample of noise.
         """
         half = (samples + 1) // 2
         first, second = rng.keys(self.seed, self.indices, self._stream("noise"))
@@ -65,15 +65,12 @@ class Draws:
         return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)[:, :samples]
 
     def of(self, rows: Tensor) -> "Draws":
-        """The same draws for some of the rows."""
+        """Return the same draws for some of the rows."""
         return Draws(self.seed, self.indices[rows], self.position, self.view, self.sample_rate)
 
 
 class Augmentation(Section):
-    """One augmentation of a chain: its settings, and the function that they belong to.
-
-    It is applied to each view of a pair on its own.
-    """
+    """One augmentation of a chain: its settings and its function, applied to each view of a pair on its own."""
 
     domain: ClassVar[Literal["waveform", "spectrogram"]] = "waveform"
 
@@ -81,14 +78,14 @@ class Augmentation(Section):
     """Probability that it is applied to a view."""
 
     def check(self, sample_rate: int) -> None:
-        """Refuse what cannot be done with sound at `sample_rate` Hz.
+        """Refuse settings that sound at `sample_rate` Hz does not allow.
 
         Raises:
-            ValueError: says what, and why.
+            ValueError: names the setting and the reason.
         """
 
     def apply(self, batch: Tensor, draws: Draws) -> Tensor:
-        """Each row augmented by its own draws.
+        """Return each row augmented by its own draws.
 
         Args:
             batch: (rows, samples) or (rows, channels, frames, bins), by `domain`; it is not written to.
@@ -98,6 +95,6 @@ class Augmentation(Section):
 
 
 def ascending(low: float, high: float) -> None:
-    """Refuse a range that ends before it begins."""
+    """Refuse a range whose low end is above its high end."""
     if low > high:
         raise ValueError(f"low is {low:g}, above high, which is {high:g}")

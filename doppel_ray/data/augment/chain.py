@@ -1,6 +1,6 @@
-"""A chain of augmentations, as a list in YAML says it.
+"""Chains of augmentations, from a list in YAML.
 
-It is drawn by index: the same pair is augmented in the same way wherever it is made, and in whatever batch.
+Draws are keyed by index: a pair is augmented in the same way on any machine and in any batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from doppel_ray.core.schema import kind_of
 from doppel_ray.data.augment.augmentation import Augmentation, Draws
-from doppel_ray.data.augment.noise import Noise
+from doppel_ray.data.augment.noise import AddNoise
 from doppel_ray.data.augment.spectral import SpecAugment, SpecMask
 from doppel_ray.data.augment.waveform import (
     Fade,
@@ -29,7 +29,7 @@ from doppel_ray.data.augment.waveform import (
 
 
 def _tag(value: Any) -> str:
-    # Tags end up in the path of a fault. With a space in it this one is told from the names of the user's keys.
+    # Tags appear in the paths of validation errors; the space distinguishes this one from the user's keys.
     return f"kind {kind_of(value)}"
 
 
@@ -42,7 +42,7 @@ def _known(value: Any) -> Any:
 _Any = (
     Annotated[Gain, Tag("kind gain")]
     | Annotated[Fade, Tag("kind fade")]
-    | Annotated[Noise, Tag("kind noise")]
+    | Annotated[AddNoise, Tag("kind noise")]
     | Annotated[TimeMask, Tag("kind time_mask")]
     | Annotated[TimeShift, Tag("kind time_shift")]
     | Annotated[TimeStretch, Tag("kind time_stretch")]
@@ -58,13 +58,13 @@ AugmentConfig = Annotated[_Any, Discriminator(_tag), BeforeValidator(_known)]
 """The settings of any one augmentation, told apart by `kind`."""
 
 KINDS = tuple(get_args(tagged)[1].tag.removeprefix("kind ") for tagged in get_args(_Any))
-"""Every kind there is."""
+"""Names of all kinds."""
 
 _CHAIN: TypeAdapter[tuple[AugmentConfig, ...]] = TypeAdapter(tuple[AugmentConfig, ...])
 
 
 def read_chain(plain: Sequence[Mapping[str, Any]]) -> tuple[AugmentConfig, ...]:
-    """A chain from plain data, such as the list under `augment:`.
+    """Return a chain from plain data, such as the list under `augment:`.
 
     Raises:
         pydantic.ValidationError: a kind, a key or a value is not allowed.
@@ -83,7 +83,7 @@ def check_chain(
         domain: of the frontend; "waveform" has no features to mask.
 
     Raises:
-        ValueError: names the position, what stands there, and why it cannot.
+        ValueError: names the position, the augmentation and the reason.
     """
     spectral: str | None = None
     for position, augmentation in enumerate(chain):
@@ -121,11 +121,11 @@ class Augment:
         self.sample_rate = sample_rate
 
     def __call__(self, sound: Tensor, indices: Tensor, view: int) -> Tensor:
-        """Augment the waveforms of one view (0 or 1) of the pairs `indices` (batch,): (batch, samples), both ways."""
+        """Augment the waveforms of one view (0 or 1) of the pairs `indices` (batch,): (batch, samples) in and out."""
         return self._apply("waveform", sound, indices, view)
 
     def features(self, features: Tensor, indices: Tensor, view: int) -> Tensor:
-        """Augment the features of one view, as above: (batch, channels, frames, bins), both ways."""
+        """Augment the features of one view, as above: (batch, channels, frames, bins) in and out."""
         return self._apply("spectrogram", features, indices, view)
 
     def both(self, sounds: Tensor, indices: Tensor) -> Tensor:

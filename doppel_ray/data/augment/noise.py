@@ -15,7 +15,7 @@ WHITE_SHARE = 0.25
 """Share of the views that get white noise where it is mixed with recordings: one in four, as in CLAR's code."""
 
 
-class Noise(Augmentation):
+class AddNoise(Augmentation):
     """CLAR: add noise at a random signal-to-noise ratio, uniform in dB. Silence is left silent, as it has no ratio.
 
     CLAR's code scales recorded noise sample by sample with uniform draws and clips the negative half of the sum away.
@@ -34,7 +34,7 @@ class Noise(Augmentation):
     """Highest ratio in dB."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Noise":
+    def _consistent(self) -> "AddNoise":
         ascending(self.low, self.high)
         if (self.source == "white") != (self.recordings is None):
             raise ValueError(

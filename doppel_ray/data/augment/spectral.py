@@ -40,7 +40,7 @@ class _Masks(Augmentation):
 
 
 def _covered(draws: Tensor, widest: int, size: int) -> Tensor:
-    """Which of `size` places are under a mask, (rows, size) bool; two draws for each mask, (rows, 2 * masks)."""
+    """Return which of `size` places are masked, (rows, size) bool, from two draws for each mask, (rows, 2 * masks)."""
     width, place = draws.unflatten(1, (-1, 2)).unbind(2)
     width = torch.floor(width * (min(widest, size) + 1))
     start = torch.floor(place * (size - width + 1))

@@ -21,7 +21,7 @@ def vocode(sound: Tensor, speed: Tensor, pitch: Tensor, sample_rate: int) -> Ten
     """Change the speed of sounds and their pitch, one without the other.
 
     A frame of output is a frame of input taken `speed` times as far along. From frame to frame the phase of each bin
-    goes on by what it does in the input over one hop: a second transform of the input, one hop later, tells exactly
+    advances as it does in the input over one hop, which a second transform of the input, one hop later, gives exactly
     (Puckette, 1995). Pitch is resampling: an input frame `pitch` times as long is transformed, and its spectrum, cut or
     filled up with zeros, is transformed back at the output's length. So nothing aliases.
 
@@ -62,7 +62,7 @@ def vocode(sound: Tensor, speed: Tensor, pitch: Tensor, sample_rate: int) -> Ten
 
 
 def fast(pitch: Tensor, sample_rate: int) -> Tensor:
-    """The nearest ratios, (batch,), for which `vocode` is fast: at most 22 cents away, 5 on average.
+    """Return the nearest ratios, (batch,), for which `vocode` is fast: at most 22 cents away, 5 on average.
 
     A transform whose length has a large prime factor takes five times as long.
     """
@@ -73,17 +73,17 @@ def fast(pitch: Tensor, sample_rate: int) -> Tensor:
 
 @functools.cache
 def _smooth_sizes(low: int, high: int) -> list[int]:
-    """Numbers from `low` to `high` without a prime factor above 13."""
+    """Return the numbers from `low` to `high` without a prime factor above 13."""
     return [n for n in range(low, high + 1) if pow(math.prod((2, 3, 5, 7, 11, 13)), n.bit_length(), n) == 0]
 
 
 def _length(sample_rate: int) -> int:
-    """Samples of an output frame."""
+    """Return the samples of an output frame."""
     return 1 << round(FRAME_SECONDS * sample_rate).bit_length() - 1
 
 
 def _analyse(sound: Tensor, size: int, stride: int, bins: int, frames: int) -> tuple[Tensor, Tensor]:
-    """One sound's spectra, and those of one hop later, both (frames, bins) complex.
+    """Return one sound's spectra, and those of one hop later, both (frames, bins) complex.
 
     Args:
         sound: (samples,).
@@ -99,16 +99,16 @@ def _analyse(sound: Tensor, size: int, stride: int, bins: int, frames: int) -> t
     now, later = (
         torch.fft.rfft(padded[start:].unfold(0, size, stride)[:frames] * window)[:, :bins] for start in (0, lag)
     )
-    if size % OVERLAP:  # a hop is then no whole number of samples: turn each bin by what is left of it
+    if size % OVERLAP:  # a hop is a fraction of a sample longer then: rotate each bin by the rest
         turns = torch.arange(bins, device=sound.device) * ((size / OVERLAP - lag) / size)
         later = later * torch.exp(2j * torch.pi * turns)
     return now, later
 
 
 def _run_phases(spectrum: Tensor, advance: Tensor) -> None:
-    """Replace the phases of the spectra (batch, frames, bins), in place, by ones that go on from frame to frame.
+    """Replace the phases of the spectra (batch, frames, bins), in place, by ones that continue from frame to frame.
 
-    Before it goes on, each bin takes its neighbours' phase in, by their amplitude (of opposite sign, as the window's
+    Each bin first adds its neighbours' phases, weighted by their amplitude (of opposite sign, as the window's
     middle is the frame's): so the bins of one partial keep together, led by the loudest (Puckette, 1995).
     """
     for k in range(1, spectrum.shape[1]):
@@ -119,12 +119,12 @@ def _run_phases(spectrum: Tensor, advance: Tensor) -> None:
         size = power(running)
         scale = torch.sqrt(power(spectrum[:, k]) / size).unsqueeze(-1)
         scaled = torch.view_as_complex(torch.view_as_real(running) * scale)
-        # What was silent has no phase to go on from, so an onset begins with its own.
+        # Silence has no phase to continue, so an onset begins with its own.
         spectrum[:, k] = torch.where(size > SILENCE, scaled, spectrum[:, k])
 
 
 def _overlap_add(grains: Tensor, hop: int) -> Tensor:
-    """Sum of frames, each a hop after the one before.
+    """Sum frames, each a hop after the one before.
 
     Args:
         grains: (batch, frames, OVERLAP * hop).

@@ -28,7 +28,7 @@ class Gain(Augmentation):
     low: float = -12.0
     """Lowest gain in dB."""
     high: float = 12.0
-    """Highest gain in dB; peaks above 1 are let be, as features have no clipping."""
+    """Highest gain in dB; peaks above 1 are kept, as features have no clipping."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Gain":
@@ -62,14 +62,14 @@ class Fade(Augmentation):
         falling = ((samples - 1 - place) / (fade_out - 1).clamp(min=1.0)).clamp(max=1.0)
         out = torch.empty_like(batch)
         choice = torch.floor(choice * len(self.shapes))
-        for k, shape in enumerate(self.shapes):  # each shape on its own rows: the transcendental functions are dear
+        for k, shape in enumerate(self.shapes):  # each shape on its own rows: transcendental functions are slow
             rows = (choice == k).nonzero().squeeze(1)
             out[rows] = batch[rows] * _faded(rising[rows], shape) * _faded(falling[rows], shape)
         return out
 
 
 def _faded(progress: Tensor, shape: FadeShape) -> Tensor:
-    """Level of a fade that is at `progress`, from 0 (silent) to 1 (over)."""
+    """Return the level of a fade that is at `progress`, from 0 (silent) to 1 (over)."""
     match shape:
         case "linear":
             return progress
@@ -108,14 +108,14 @@ class TimeMask(Augmentation):
 
 
 def _roll(batch: Tensor, shift: Tensor) -> Tensor:
-    """Rows rolled to the right by so many samples, (rows, 1) int64, round the end of the clip."""
+    """Roll rows to the right by `shift` samples, (rows, 1) int64, around the end of the clip."""
     samples = batch.shape[1]
     place = torch.arange(samples, device=batch.device) - shift % samples
     return batch.gather(1, torch.where(place < 0, place + samples, place))
 
 
 class TimeShift(Augmentation):
-    """CLAR: shift in time, round the end of the clip."""
+    """CLAR: shift in time, around the end of the clip."""
 
     kind: Literal["time_shift"] = "time_shift"
     seconds: float = Field(default=0.5, gt=0.0)
@@ -126,7 +126,7 @@ class TimeShift(Augmentation):
 
 
 class Shift(Augmentation):
-    """Audio Doppelgängers: shift in time, round the end of the clip."""
+    """Audio Doppelgängers: shift in time, around the end of the clip."""
 
     kind: Literal["shift"] = "shift"
     share: float = Field(default=0.25, gt=0.0, le=1.0)
@@ -193,7 +193,7 @@ class _Filter(Augmentation):
             raise ValueError(f"high is {self.high:g} Hz; sound at {sample_rate} Hz reaches {sample_rate / 2:g}")
 
     def _distance(self, hz: Tensor, cutoff: Tensor) -> Tensor:
-        """How many times the cutoff a frequency lies on the far side of it."""
+        """Return how far a frequency lies beyond the cutoff, as a ratio."""
         raise NotImplementedError
 
     def apply(self, batch: Tensor, draws: Draws) -> Tensor:
@@ -239,8 +239,8 @@ class ImpulseResponse(Augmentation):
 
     With a folder, one of its recorded responses is drawn. Without one, as none is shipped, a response is synthesised: a
     direct sound, then Gaussian noise that decays exponentially over a random reverberation time, as that of a diffuse
-    room does (Moorer, 1979). Either way it is scaled to unit energy, so that levels stay about the same, and what rings
-    on after the clip is cut off.
+    room does (Moorer, 1979). Either is scaled to unit energy, so that levels stay about the same, and the tail
+    beyond the clip is cut off.
     """
 
     kind: Literal["impulse_response"] = "impulse_response"
@@ -289,10 +289,10 @@ class ImpulseResponse(Augmentation):
 
 @functools.lru_cache(maxsize=4)
 def _read_responses(folder: Path, sample_rate: int) -> Tensor:
-    """Every impulse response in a folder, (n, samples) float32 with zeros at the end, read once a process.
+    """Read every impulse response in a folder, (n, samples) float32 with zeros at the end, once a process.
 
     Raises:
-        ValueError: there is none, or one cannot be read, or is silent.
+        ValueError: there is none, or one is silent or cannot be read.
     """
     paths = audio_files.below(folder)
     if not paths:
@@ -305,6 +305,6 @@ def _read_responses(folder: Path, sample_rate: int) -> Tensor:
 
 
 def _fast_length(samples: int) -> int:
-    """A length of at least so many samples, at most a sixteenth longer, whose Fourier transform is fast."""
+    """Return a length whose Fourier transform is fast: at least `samples`, and at most a sixteenth longer."""
     step = 1 << max(samples.bit_length() - 5, 1)
     return -(-samples // step) * step

@@ -1,7 +1,7 @@
-"""Catalogues: which files there are, what they are called, and in which split their source puts them.
+"""Catalogues: paths, labels and folds of recordings, read without opening audio.
 
-A catalogue holds names alone; no audio is opened. Its order is that of the paths as text, whatever order a file system
-or a table lists them in, so that item 17 is the same recording on every machine with the same files.
+Items are sorted by path, whatever the order of a file system or a table, so that item 17 is the same recording on every
+machine with the same files.
 """
 
 import json
@@ -32,7 +32,7 @@ UNLABELLED = -1
 """The label of an item that has none."""
 
 LABELLED_STREAM = 2**20
-"""Stream of the draws that decide which labels are kept."""
+"""Stream of the draws that choose the labels that are kept."""
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 """Speech Commands' ten digits, "SC09"."""
@@ -60,7 +60,7 @@ PITCHES = tuple(str(note) for note in range(128))
 
 
 Item = tuple[str, str | None, str]
-"""Path, name of the class if there is one, and fold or ""."""
+"""Path, name of the class or None, and fold or ""."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,11 @@ class Catalogue:
     """The recordings of a source.
 
     Attributes:
-        root: what relative paths are relative to.
+        root: folder that the paths are relative to.
         paths: of each item, with forward slashes, in the order of their text.
         labels: class number of each item, or `UNLABELLED`.
         classes: the name of each class number; empty where nothing is labelled.
-        folds: fold or split of each item, as its source calls it ("1", "train"); "" where it has none.
+        folds: fold or split of each item, as its source names it ("1", "train"); "" where it has none.
     """
 
     root: Path
@@ -88,7 +88,7 @@ class Catalogue:
         return self.root / self.paths[item]
 
     def absent(self) -> list[str]:
-        """The paths at which there is no file; asks once for each folder, not for each file."""
+        """Return the paths without a file; each folder is listed once, which is faster than a query for each file."""
         found: dict[Path, set[str]] = {}
         absent = []
         for path in self.paths:
@@ -100,7 +100,7 @@ class Catalogue:
         return absent
 
     def of_folds(self, folds: Iterable[str]) -> "Catalogue":
-        """The items of these folds or splits.
+        """Return the items of these folds or splits.
 
         Raises:
             ConfigError: there is no such fold.
@@ -113,9 +113,9 @@ class Catalogue:
         return self._only([item for item, fold in enumerate(self.folds) if fold in folds])
 
     def partly_labelled(self, fraction: float, seed: int) -> "Catalogue":
-        """A copy in which only a fraction of each class, and at least one item of it, keeps its label.
+        """Return a copy in which only a fraction of each class, at least one item, keeps its label.
 
-        What a smaller fraction keeps, a larger one keeps too.
+        A larger fraction also keeps the labels that a smaller one keeps.
         """
         labels = np.array(self.labels, dtype=np.int64)
         draws = rng.uniform(seed, torch.arange(len(self)), LABELLED_STREAM, 1).squeeze(1).numpy()
@@ -135,7 +135,7 @@ class Catalogue:
 
 
 def folder(root: Path) -> Catalogue:
-    """Every audio file below a folder, unlabelled. Hidden files, and folders that are links, are passed over.
+    """List every audio file below a folder, unlabelled, without hidden files and linked folders.
 
     Raises:
         ConfigError: there is no such folder, or no audio in it.
@@ -154,7 +154,7 @@ def manifest(
     fold_column: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Catalogue:
-    """Recordings listed in a CSV or Parquet file. An empty label is none.
+    """List the recordings of a CSV or Parquet file. An empty label is none.
 
     Args:
         file: the table; paths in it are absolute, or relative to its folder.
@@ -184,13 +184,13 @@ def manifest(
 
 
 def esc50(root: Path, subset: Literal["esc10"] | None = None) -> Catalogue:
-    """ESC-50's layout: `meta/esc50.csv` and `audio/`, five folds (Piczak, ACM Multimedia 2015).
+    """List ESC-50's layout: `meta/esc50.csv` and `audio/`, five folds (Piczak, ACM Multimedia 2015).
 
     Classes are in the order of the `target` column and are numbered from 0, also those of ESC-10 (Piczak's numbers
-    for these have gaps).
+    have gaps there).
 
     Raises:
-        ConfigError: a part of the layout is missing, or a row is not as the layout has it.
+        ConfigError: a part of the layout is missing, or a row does not fit it.
     """
     need_folder(root, "ESC-50's layout, meta/esc50.csv and audio/")
     return _listed_by_target(
@@ -203,12 +203,13 @@ def esc50(root: Path, subset: Literal["esc10"] | None = None) -> Catalogue:
 
 
 def urbansound8k(root: Path) -> Catalogue:
-    """UrbanSound8K's layout: `metadata/UrbanSound8K.csv` and `audio/fold1` to `fold10` (Salamon et al., ACM MM 2014).
+    """List UrbanSound8K's layout: `metadata/UrbanSound8K.csv` and `audio/fold1` to `fold10`.
 
-    Its ten folds are official: slices of one recording are in one fold. Classes are in the order of `classID`.
+    Salamon et al., ACM Multimedia 2014. Its ten folds are official: slices of one recording are in one fold. Classes
+    are in the order of `classID`.
 
     Raises:
-        ConfigError: a part of the layout is missing, or a row is not as the layout has it.
+        ConfigError: a part of the layout is missing, or a row does not fit it.
     """
     need_folder(root, "UrbanSound8K's layout, metadata/UrbanSound8K.csv and audio/fold1 to fold10")
     return _listed_by_target(
@@ -220,10 +221,10 @@ def urbansound8k(root: Path) -> Catalogue:
 
 
 def vivae(root: Path) -> Catalogue:
-    """VIVAE's layout: WAV files named `<speaker>_<emotion>_<intensity>_<number>`, such as `S01_anger_low_01.wav`, in
-    the folder itself or in its `full_set` (Holz et al., PLOS ONE 2022).
+    """List VIVAE's layout: WAV files in the folder itself or in its `full_set` (Holz et al., PLOS ONE 2022).
 
-    Classes are the six emotions. Folds are the speakers: a voice that is known tells more than what it expresses.
+    They are named `<speaker>_<emotion>_<intensity>_<number>`, such as `S01_anger_low_01.wav`.
+    Classes are the six emotions. Folds are the speakers, so that no voice is in both training and test.
 
     Raises:
         ConfigError: there is no such folder, or no WAV in it, or a name is not of that form.
@@ -245,7 +246,7 @@ def vivae(root: Path) -> Catalogue:
 
 
 def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalogue:
-    """Speech Commands v2: a folder for each word, and the official lists (Warden, arXiv 1804.03209).
+    """List Speech Commands v2: a folder for each word, and the official lists (Warden, arXiv 1804.03209).
 
     Splits are "train", "valid" (in validation_list.txt) and "test" (in testing_list.txt). Classes are the words,
     sorted; of "sc09" the digits, in the order of their value.
@@ -281,12 +282,12 @@ def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalo
 
 
 def nsynth(root: Path, label: Literal["family", "pitch"] = "family", splits: Iterable[str] | None = None) -> Catalogue:
-    """NSynth: `nsynth-{train,valid,test}`, each with `examples.json` and `audio/` (Engel et al., ICML 2017).
+    """List NSynth: `nsynth-{train,valid,test}`, each with `examples.json` and `audio/` (Engel et al., ICML 2017).
 
     Args:
         root: folder that holds the three, or some of them.
         label: the instrument family (11 classes), or the pitch (128 MIDI notes).
-        splits: those to read (the largest index is slow to parse); None: all that are there.
+        splits: those to read, as the largest index is slow to parse; None: all in the folder.
 
     Raises:
         ConfigError: a split is missing, its index cannot be read, or it names an unknown family or pitch.
@@ -324,10 +325,10 @@ def _listed_by_target(
     path: Callable[[dict[str, Any]], str],
     flag: str | None = None,
 ) -> Catalogue:
-    """Items of a table of files in numbered folds, whose classes have a number and a name.
+    """List a table of files in numbered folds, whose classes have a number and a name.
 
     Args:
-        root: what paths are relative to.
+        root: folder that the paths are relative to.
         table: CSV with a column `fold`.
         columns: those of the file's name, of the class's number and of the class's name.
         path: of a row's file.
@@ -356,7 +357,7 @@ def _listed_by_target(
 
 
 def _catalogue(root: Path, items: list[Item], classes: Sequence[str], table: Path | None = None) -> Catalogue:
-    """Items of (path, label, fold) in their order; a label that is no class is refused."""
+    """Sort items into a catalogue; refuse labels that are not among the classes."""
     need_known((label for _, label, _ in items if label is not None), classes, table or root)
     number: dict[str | None, int] = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
     items = sorted(items, key=lambda item: (item[0], item[1] or "", item[2]))

@@ -46,10 +46,10 @@ class SourceConfig(Section):
 
 
 def rank(mix: Mapping[Kind, float], seed: int, indices: Tensor) -> Tensor:
-    """How many recordings come before each index: (n,) int64.
+    """Return how many recordings come before each index: (n,) int64.
 
-    That is the recordings' own index (`Recordings.views` takes it): whatever their share, each of them comes once a
-    pass. `indices` are from 0 to 2**62.
+    That is the index that `Recordings.views` takes: whatever their share, each recording comes once a pass. `indices`
+    are from 0 to 2**62.
 
     Recordings are spread evenly, as the dots of a Beatty sequence floor(index x share + phase): any run of m indices
     holds m x share of them to within one. Draws would make some batches hold half as many again as others, and their
@@ -57,7 +57,7 @@ def rank(mix: Mapping[Kind, float], seed: int, indices: Tensor) -> Tensor:
     """
     weight = mix.get("recordings", 0.0) / sum(mix.values())
     steps = round(weight * 2**_BITS)
-    if 0.0 < weight < 1.0:  # however small its share, neither disappears
+    if 0.0 < weight < 1.0:  # neither source disappears, however small its share
         steps = min(max(steps, 1), 2**_BITS - 1)
     phase = int(rng.uniform(seed, torch.zeros(1, dtype=torch.int64), MIX_STREAM, 1).item() * 2**_BITS)
     whole, rest = indices >> _BITS, indices & (2**_BITS - 1)  # the product would not fit into 64 bits
@@ -65,5 +65,5 @@ def rank(mix: Mapping[Kind, float], seed: int, indices: Tensor) -> Tensor:
 
 
 def choose(mix: Mapping[Kind, float], seed: int, indices: Tensor) -> Tensor:
-    """Which of the pairs `indices` (n,) are recordings: (n,) bool, a function of seed and index alone."""
+    """Return which of the pairs `indices` (n,) are recordings: (n,) bool, a function of seed and index alone."""
     return rank(mix, seed, indices + 1) > rank(mix, seed, indices)

@@ -1,4 +1,4 @@
-"""The order in which recordings come: every pass over them is another permutation, and none is ever stored."""
+"""The order of recordings: another permutation in each pass, computed index by index and never stored."""
 
 import math
 
@@ -15,12 +15,12 @@ ROUNDS = 8
 
 
 def permuted(size: int, seed: int, passes: Tensor, positions: Tensor) -> Tensor:
-    """Which of `size` items stands at each position of each pass: (n,) int64, from two of the same shape.
+    """Return which of `size` items is at each position of each pass: (n,) int64, from two of the same shape.
 
-    Items are laid out in a rectangle, and rows and columns are shifted in turn by what the other says: a permutation,
-    whatever the shifts are, and one that looks random after a few rounds. What lands in the last row's unused corner
-    goes on until it leaves it (the generalised Feistel cipher of Black and Rogaway, CT-RSA 2002). So an index finds its
-    item by itself, in constant time and memory, where a shuffled list would have to be made for each pass.
+    Items are laid out in a rectangle. Rows are shifted by a function of the column and columns by a function of the
+    row, in turn: a permutation for any shifts, which looks random after a few rounds. An item in the last row's unused
+    corner is permuted again until it leaves it (the generalised Feistel cipher of Black and Rogaway, CT-RSA 2002). So
+    an index finds its item in constant time and memory, where each pass would need a shuffled list.
     """
     width = math.isqrt(size - 1) + 1
     height = -(-size // width)

@@ -1,4 +1,4 @@
-"""Tables that list recordings: reading them, and saying what is wrong with them."""
+"""Read tables that list recordings, and refuse faulty ones."""
 
 import csv
 from collections import Counter
@@ -11,7 +11,7 @@ from doppel_ray.core.errors import ConfigError
 
 
 def read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Columns and rows of a CSV or Parquet file.
+    """Return the columns and rows of a CSV or Parquet file.
 
     Raises:
         ConfigError: there is no such file, or it is neither.
@@ -38,19 +38,19 @@ def read_table(file: Path) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def text(value: Any) -> str:
-    """A cell of a table, of whatever type, as text; nothing as nothing."""
+    """Return a cell of a table as text, "" for an empty one."""
     return "" if value is None else str(value).strip()
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
-    """The labels that occur: numbers by value, names by letter."""
+    """Sort the labels that occur: numbers by value, names alphabetically."""
     names = set(labels)
     numeric = all(name.isdecimal() for name in names)
     return sorted(names, key=lambda name: (int(name), name) if numeric else (0, name))
 
 
 def need_folder(root: Path, expected: str) -> None:
-    """Refuse a folder that is not there."""
+    """Refuse a folder that does not exist."""
     if not root.is_dir():
         raise ConfigError(f"{root}: there is no such folder; expected {expected}")
 
@@ -62,7 +62,7 @@ def need_columns(table: Path, columns: Sequence[str], needed: Iterable[str]) -> 
 
 
 def need_known(labels: Iterable[str], classes: Sequence[str], where: Path) -> None:
-    """Refuse labels that are no class."""
+    """Refuse labels that are not among the classes."""
     known = set(classes)
     if unknown := Counter(label for label in labels if label not in known):
         shown = ", ".join(f"{label!r} ({times})" for label, times in unknown.most_common(3))
@@ -73,10 +73,10 @@ def need_known(labels: Iterable[str], classes: Sequence[str], where: Path) -> No
 
 
 def count(what: Sized, noun: str) -> str:
-    """`3 files`."""
+    """Return a count with its noun, such as `3 files`."""
     return f"{len(what)} {noun}{'s' if len(what) != 1 else ''}"
 
 
 def first(names: Sequence[str], at_most: int = 3) -> str:
-    """The first few names, and dots if there are more."""
+    """Return the first few names, with dots if there are more."""
     return ", ".join(names[:at_most]) + (", ..." if len(names) > at_most else "")

@@ -1,4 +1,4 @@
-"""Two views of a recording for each index: which recording, and which of its seconds."""
+"""Two views of a recording for each index, which decides the recording and the segments."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from doppel_ray.core.schema import Names, Section
 from doppel_ray.data import audio_files
 from doppel_ray.data.recordings import catalogue
 from doppel_ray.data.recordings.catalogue import Catalogue
+from doppel_ray.data.recordings.datasets import DATA_SETS, Layout, Subset, of_layout
 from doppel_ray.data.recordings.order import permuted
 from doppel_ray.synth.timing import length
 
@@ -24,19 +25,19 @@ SEGMENT_STREAM = 2**20 + 3
 """Stream of the draws of where segments begin: a column for each view and layer."""
 
 _LARGEST_CACHED = 1 / 16
-"""Of the cache, the most that one recording may take: a few long ones would leave no room for all the others."""
+"""Largest share of the cache for one recording, so that a few long ones do not fill it."""
 
 
 class RecordingsConfig(Section):
     """Recordings as a source of pairs."""
 
-    layout: Literal["folder", "manifest", "esc50", "urbansound8k", "vivae", "speech_commands", "nsynth"] = "folder"
+    layout: Literal["folder", "manifest", Layout] = "folder"
     """How the recordings are organised. folder: all audio files below root, without labels. manifest: a CSV or Parquet
     table of files. Others: the published layout of that data set (ESC-50, UrbanSound8K, VIVAE, Speech Commands v2,
     NSynth), with its labels and splits."""
     root: Path | None = None
     """Folder of the recordings; for manifest, the table."""
-    subset: Literal["esc10", "sc09"] | None = None
+    subset: Subset | None = None
     """Part of the data set. esc10: ESC-10's ten classes of esc50. sc09: the ten digits of speech_commands. null:
     all."""
     label: str | None = None
@@ -72,15 +73,16 @@ class RecordingsConfig(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RecordingsConfig":
-        layout = {"esc10": "esc50", "sc09": "speech_commands"}.get(self.subset or "")
-        if layout is not None and layout != self.layout:
+        if self.subset is not None and (layout := DATA_SETS[self.subset].layout) != self.layout:
             raise ValueError(f"subset is {self.subset}, which is of layout {layout}, but layout is {self.layout}")
-        if self.layout == "nsynth" and self.label not in (None, "family", "pitch"):
-            raise ValueError(f"label is {self.label!r}; expected family or pitch for layout nsynth")
+        labels = [found.label for found in DATA_SETS.values() if found.layout == self.layout and found.label]
+        if labels and self.label not in (None, *labels):
+            raise ValueError(f"label is {self.label!r}; expected {' or '.join(labels)} for layout {self.layout}")
         for name in ("label", "fold_column", "classes"):
-            layouts = ("manifest", "nsynth") if name == "label" else ("manifest",)
-            if getattr(self, name) is not None and self.layout not in layouts:
-                raise ValueError(f"{name} is set, but layout {self.layout} has its own; it is for {layouts[0]}")
+            if self.layout == "manifest" or (name == "label" and labels):
+                continue
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} is set, but layout {self.layout} has its own; it is for manifest")
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             raise ValueError("classes names a class twice")
         if self.segment == "start" and (self.views == "jitter" or self.mixture > 1):
@@ -88,17 +90,15 @@ class RecordingsConfig(Section):
         return self
 
     def catalogue(self) -> Catalogue:
-        """The recordings to train on, with all their labels.
+        """Return the recordings to train on, with all their labels.
 
         Raises:
-            ConfigError: they are not there, or not as the layout has them.
+            ConfigError: recordings are missing, or not as the layout has them.
         """
         if self.root is None:
-            raise ConfigError("source.recordings.root is not set: give the folder that the recordings are in")
+            raise ConfigError("source.recordings.root is not set: give the folder that holds the recordings")
         try:
-            found = self._load(self.root)
-            if self.folds is not None:
-                found = found.of_folds(self.folds)
+            found = self._listed(self.root)
         except ConfigError as error:
             raise ConfigError(f"source.recordings: {error}") from None
         absent = found.absent() if self.on_error == "fail" else []
@@ -110,44 +110,38 @@ class RecordingsConfig(Section):
             )
         return found
 
-    def _load(self, root: Path) -> Catalogue:
-        if self.layout == "manifest":
-            return catalogue.manifest(root, self.path_column, self.label, self.fold_column, self.classes)
-        if self.layout == "esc50":
-            return catalogue.esc50(root, "esc10" if self.subset == "esc10" else None)
-        if self.layout == "urbansound8k":
-            return catalogue.urbansound8k(root)
-        if self.layout == "vivae":
-            return catalogue.vivae(root)
-        if self.layout == "speech_commands":
-            return catalogue.speech_commands(root, "sc09" if self.subset == "sc09" else None)
-        if self.layout == "nsynth":
-            return catalogue.nsynth(root, "pitch" if self.label == "pitch" else "family", self.folds)
-        return catalogue.folder(root)
+    def _listed(self, root: Path) -> Catalogue:
+        if self.layout == "folder":
+            found = catalogue.folder(root)
+        elif self.layout == "manifest":
+            found = catalogue.manifest(root, self.path_column, self.label, self.fold_column, self.classes)
+        else:
+            return of_layout(self.layout, self.subset, self.label).read(root, self.folds)
+        return found if self.folds is None else found.of_folds(self.folds)
 
 
 class Recordings:
     """Views of recordings, each a function of (seed, index) and the files.
 
-    In each pass over the catalogue every recording comes once, in another order. Drawn one by one instead, two of a
-    batch would often be the same recording (of 320, in four of five batches of 32), and a contrastive objective would
-    push them apart; and a third of the recordings would not be heard in a pass. Here it takes a batch that spans two
-    passes, and the objective masks those (`PairMaker.labelled` returns what identifies a pair).
+    Each pass over the catalogue takes every recording once, in another order. With independent draws, a batch would
+    often hold a recording twice (of 320 recordings, four of five batches of 32 would), which a contrastive objective
+    would push apart, and a pass would miss a third of the recordings. Here only a batch that spans two passes can, and
+    the objective masks those (`PairMaker.labelled` returns the identities of pairs).
 
     Args:
         config: what to read and how.
         sample_rate: of the views, in Hz.
         duration: of the views, in seconds.
         seed: the run's seed.
-        catalogue: the recordings, where they are known already; None: those that `config` names.
+        catalogue: the recordings, if they are known already; None: those that `config` names.
 
     Attributes:
-        catalogue: the recordings, with the labels that are left after `labelled`.
+        catalogue: the recordings, with the labels that `labelled` leaves.
         labels: (recordings,) int64 of the catalogue's positions, -1 where there is no label.
-        broken: what could not be used so far, by path, with the reason (`on_error: skip`).
+        broken: recordings that could not be used so far, by path, with the reason (`on_error: skip`).
 
     Raises:
-        ConfigError: the recordings are not there, or not as the layout has them.
+        ConfigError: recordings are missing, or not as the layout has them.
     """
 
     def __init__(
@@ -174,13 +168,13 @@ class Recordings:
         return self.catalogue.classes
 
     def check(self, decode: bool = False) -> dict[str, str]:
-        """Look at every file before training.
+        """Check every file before training.
 
         Args:
-            decode: decode them, which also finds damage inside and silence; otherwise read headers alone.
+            decode: decode the files, which also finds damage inside and silence; otherwise read headers alone.
 
         Returns:
-            What will be skipped, by path, with the reason.
+            Files that will be skipped, by path, with the reason.
 
         Raises:
             ConfigError: a file cannot be used and `on_error` is fail, or none can be used.
@@ -199,7 +193,7 @@ class Recordings:
         return faults
 
     def views(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Both views of the pairs `indices` (n,), and the labels of their recordings.
+        """Return both views of the pairs `indices` (n,), and the labels of their recordings.
 
         Returns:
             (2, n, samples) float32; (n,) int64, -1 where there is no label.
@@ -207,11 +201,11 @@ class Recordings:
         Raises:
             UnreadableAudioError: a recording cannot be used, and `on_error` is fail, or none can.
         """
-        sounds, items = self.heard(indices)
+        sounds, items = self.views_and_items(indices)
         return sounds, self.labels[items]
 
-    def heard(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """As `views`, but with the recordings' positions in the catalogue, (n,) int64, in place of their labels."""
+    def views_and_items(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same views, with the recordings' positions in the catalogue, (n,) int64, in place of labels."""
         indices = indices.cpu().to(torch.int64)
         passes, positions = indices // len(self), indices % len(self)
         items = permuted(len(self), self.seed, passes, positions)
@@ -222,8 +216,8 @@ class Recordings:
             row, turn, position = job
             item = int(items[row])
             for step in range(1, len(self) + 1):
-                # What is known to be broken is tried again: a cut file may be whole where an index reads it, and an
-                # index must not depend on what was read before it.
+                # Broken files are tried again: a truncated one may be complete where an index reads it, and an index
+                # must not depend on what was read before it.
                 try:
                     return item, self._pair(self.catalogue.path(item), draws[row]).expand(2, -1)
                 except audio_files.UnreadableAudioError as error:
@@ -239,7 +233,7 @@ class Recordings:
         return torch.stack(sounds, dim=1), torch.tensor(used)
 
     def _draws(self, indices: Tensor) -> list[list[list[int]]]:
-        """32 random bits for each index, view and layer, from 0 to 2**32 - 1."""
+        """Draw 32 random bits for each index, view and layer, from 0 to 2**32 - 1."""
         views, layers = 1 if self.config.views == "same" else 2, self.config.mixture
         first, second = rng.keys(self.seed, indices, SEGMENT_STREAM)
         columns = torch.arange(views * layers, dtype=torch.int32)
@@ -247,9 +241,9 @@ class Recordings:
         return bits.unflatten(1, (views, layers)).tolist()
 
     def _pair(self, path: Path, draws: Sequence[Sequence[int]]) -> Tensor:
-        """Views of one recording, (1 or 2, samples)."""
+        """Return the views of one recording, (1 or 2, samples)."""
         with self._cache.opened(path, self.sample_rate) as clip:
-            if sum(map(len, draws)) * self.samples > clip.samples:  # then decoding it once is less work
+            if sum(map(len, draws)) * self.samples > clip.samples:  # decoding it once is less work then
                 clip = audio_files.Decoded(clip.read(0, clip.samples), clip.step)
             return torch.stack([self._view(path, clip, layers) for layers in draws])
 
@@ -262,7 +256,7 @@ class Recordings:
         return mixture * (layers.abs().amax() / mixture.abs().amax().clamp(min=audio_files.SILENCE))
 
     def _segment(self, path: Path, clip: audio_files.Clip, draw: int) -> Tensor:
-        """`samples` of a clip, from where 32 random bits say."""
+        """Return `samples` of a clip, from a start that 32 random bits decide."""
         spare = max(0, clip.samples - self.samples)
         start = _scaled(draw, spare // clip.step + 1) * clip.step if self.config.segment == "random" else 0
         sound = clip.read(start, self.samples)
@@ -271,10 +265,10 @@ class Recordings:
         return torch.nn.functional.pad(sound, (0, self.samples - len(sound)))
 
     def _loudest(self, path: Path, clip: audio_files.Clip, draw: int) -> Tensor:
-        """In place of a silent segment: one that holds the clip's loudest moment.
+        """Return a segment with the clip's loudest moment, in place of a silent one.
 
-        Clips are often a short sound and then nothing: of the random seconds of ESC-10, 8 in 100 are digital silence,
-        in which every recording is alike.
+        Clips are often a short sound followed by silence: of random seconds of ESC-10, 8 in 100 are digital silence, in
+        which all recordings are alike.
         """
         whole = clip.read(0, clip.samples)
         peak, at = whole.abs().max(dim=0)
@@ -289,15 +283,15 @@ class Recordings:
 
 
 def _scaled(draw: int, count: int) -> int:
-    """One of `count` numbers from 0 on, from 32 random bits."""
+    """Return a number from 0 to `count` - 1, from 32 random bits."""
     return draw * count >> 32
 
 
 class _Cache:
-    """Decoded recordings, kept until the cache is full; then the others are read from their files each time.
+    """Decoded recordings, kept until the cache is full; others are read from their files each time.
 
-    Nothing is thrown out to make room: a pass touches every recording once, so what was touched last is what is needed
-    again last, and a cache that keeps the most recent would hardly ever hold what is asked for.
+    Nothing is evicted: a pass reads every recording once, so the most recent one is needed again last, and a cache of
+    the most recent would rarely hold the one that is needed.
     """
 
     def __init__(self, size: int) -> None:
@@ -307,7 +301,7 @@ class _Cache:
 
     @contextmanager
     def opened(self, path: Path, sample_rate: int) -> Iterator[audio_files.Clip]:
-        """A recording: from memory, now or from now on, if there is room for it; else from its file."""
+        """Open a recording from memory, where it is kept if there is room, or from its file."""
         if path in self.clips:
             yield self.clips[path]
             return
@@ -319,7 +313,7 @@ class _Cache:
         if decoded is not None:
             yield decoded
             return
-        # Damaged somewhere, but perhaps whole where it is to be read; a decoder that met damage cannot go on.
+        # Damaged, but perhaps not where it is to be read; a decoder that met damage cannot continue.
         with audio_files.opened(path, sample_rate) as clip:
             yield clip
 
@@ -332,7 +326,7 @@ class _Cache:
             decoded = audio_files.Decoded(clip.read(0, clip.samples), clip.step)
         except audio_files.UnreadableAudioError:
             return None
-        with self.lock:  # other threads have been decoding too, perhaps the same file
+        with self.lock:  # another thread may have decoded the same file
             if path not in self.clips and self._has_room(clip):
                 self.clips[path] = decoded
                 self.held += 4 * clip.samples
