@@ -36,7 +36,7 @@ class GeneratorConfig(Section):
         low, high = self.actors
         if not 0 <= low <= high or high == 0:
             raise ValueError(
-                f"actors is {low}..{high}; expected at least 0..1, with the first number not above the second"
+                f"actors is {low}..{high}; expected at least 0..1, and the first not above the second"
             )
         if (self.device == "cuda") != (self.num_gpus > 0):
             raise ValueError(

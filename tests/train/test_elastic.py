@@ -40,9 +40,9 @@ def test_counts_are_those_that_the_batch_divides_over() -> None:
     ("workers", "says"),
     [
         ("0..2", "expected at least 1"),
-        ("3..2", "the first number not above the second"),
-        ("1..5", "batch_size 48 does not divide over 5 workers; the nearest that does is 45"),
-        ("1..48", "leaves 1 pair for each of 48 workers"),
+        ("3..2", "the first not above the second"),
+        ("1..5", "batch_size 48 is not a multiple of 5 workers; the nearest multiple is 45"),
+        ("1..48", "gives each of 48 workers 1 pair"),
         ("many", "expected a number such as 2, or a range such as 1..4"),
     ],
 )

@@ -31,11 +31,11 @@ def test_every_pool_has_its_least_before_any_has_more_and_none_has_more_than_its
 @pytest.mark.parametrize(
     ("pools", "fault"),
     [
-        ([{"actors": "0..2"}], "at least one is needed"),
+        ([{"actors": "0..2"}], "at least one generator must remain"),
         ([{"actors": "0..0"}], "expected at least 0..1"),
-        ([{"actors": "3..2"}], "first number not above the second"),
-        ([{"device": "cuda"}], "a cuda generator needs a share of a GPU"),
-        ([{"num_gpus": 0.5}], "a cpu one takes none"),
+        ([{"actors": "3..2"}], "first not above the second"),
+        ([{"device": "cuda"}], "a cuda generator needs num_gpus above 0"),
+        ([{"num_gpus": 0.5}], "a cpu generator needs num_gpus 0"),
     ],
 )
 def test_pools_that_make_nothing_are_refused(pools: list[dict[str, object]], fault: str) -> None:

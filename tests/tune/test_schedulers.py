@@ -49,7 +49,7 @@ def test_population_based_training_steps_along_lists_and_draws_from_ranges() -> 
             "search.encoder.width: tune.scheduler pbt changes",
         ),
         ({"pairs.delta": {"grid": [0.1]}}, {"searcher": "optuna"}, "is a grid, which tune.searcher optuna"),
-        (DELTA, {"searcher": "optuna", "scheduler": "pbt"}, "tune.searcher must be random"),
+        (DELTA, {"searcher": "optuna", "scheduler": "pbt"}, "use tune.searcher random"),
         (DELTA, {"scheduler": "ahsa"}, "tune.scheduler is 'ahsa'"),
     ],
 )
@@ -60,7 +60,7 @@ def test_what_a_scheduler_cannot_do_is_refused(search: dict[str, Any], tune: dic
 
 def test_trials_that_wait_for_each_other_must_all_fit() -> None:
     preflight.check_tune(experiment(scheduler="pbt", samples=2), concurrent=2)
-    with pytest.raises(ConfigError, match=r"all 3 must run side by side, and 2 fit; lower tune\.samples"):
+    with pytest.raises(ConfigError, match=r"all 3 must run side by side, but only 2 fit; lower tune\.samples"):
         preflight.check_tune(experiment(scheduler="pbt", samples=3), concurrent=2)
 
 
