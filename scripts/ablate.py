@@ -18,9 +18,8 @@ from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.data.pairs import PairMaker
 from doppel_ray.models.checkpoint import ModelSpec
 from doppel_ray.models.learner import Learner
-from doppel_ray.probe import protocols
-from doppel_ray.probe.embed import by_model, embed
-from doppel_ray.probe.protocols import ProtocolConfig
+from doppel_ray.probe.embed import by_model, embed_sounds
+from doppel_ray.probe.protocols import ProtocolConfig, score_embeddings
 from doppel_ray.probe.task import Split, TaskDataset, TaskSpec
 from doppel_ray.probe.tasks import Factors, Native
 
@@ -55,27 +54,27 @@ def train(experiment: Experiment) -> tuple[Learner, float]:
     return learner, time.process_time() - began
 
 
-def within(questions: TaskSpec, names: tuple[str, ...]) -> TaskSpec:
+def within(spec: TaskSpec, names: tuple[str, ...]) -> TaskSpec:
     """Cross-validation among some folds only: the others take no part."""
-    chosen = [split for split in questions.splits if split.name in names]
+    chosen = [split for split in spec.splits if split.name in names]
     splits = []
     for split in chosen:
         others = np.concatenate([other.test for other in chosen if other is not split])
         splits.append(Split(split.name, others, others[:0], split.test))
-    return replace(questions, splits=tuple(splits))
+    return replace(spec, splits=tuple(splits))
 
 
 def scores(learner: Learner, experiment: Experiment, esc10: TaskDataset, factors: TaskDataset) -> str:
     recipe = ModelSpec.of(experiment.plain())
     embedder = by_model(recipe.waveform_encoder(learner.model))
     columns = []
-    vectors = embed(esc10.sounds, range(len(esc10.sounds)), embedder)
+    vectors = embed_sounds(esc10.sounds, range(len(esc10.sounds)), embedder)
     folds = tuple(f"fold_{k}" for k in range(1, 5))
-    last = replace(esc10.questions, splits=tuple(s for s in esc10.questions.splits if s.name == "fold_5"))
-    for questions in (within(esc10.questions, folds), last, esc10.questions):
-        columns.append(f"{100 * protocols.evaluate(ProtocolConfig(), vectors, questions)['accuracy']:.1f}")
-    heard = embed(factors.sounds, range(len(factors.sounds)), embedder)
-    columns.append(f"{protocols.evaluate(ProtocolConfig(), heard, factors.questions)['score']:.3f}")
+    last = replace(esc10.spec, splits=tuple(s for s in esc10.spec.splits if s.name == "fold_5"))
+    for spec in (within(esc10.spec, folds), last, esc10.spec):
+        columns.append(f"{100 * score_embeddings(ProtocolConfig(), vectors, spec)['accuracy']:.1f}")
+    of_factors = embed_sounds(factors.sounds, range(len(factors.sounds)), embedder)
+    columns.append(f"{score_embeddings(ProtocolConfig(), of_factors, factors.spec)['score']:.3f}")
     return " | ".join(columns)
 
 

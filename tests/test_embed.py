@@ -21,8 +21,7 @@ from doppel_ray import embed
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data import audio_files
 from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load_model
-from doppel_ray.probe.embed import by_model
-from doppel_ray.probe.embed import embed as probe_embed
+from doppel_ray.probe.embed import by_model, embed_sounds
 from doppel_ray.probe.sounds import Recorded
 from tests.conftest import REPOSITORY
 from tests.recordings import write_noise
@@ -91,7 +90,7 @@ def test_files_have_the_numbers_of_the_probes_however_they_are_read(sounds: Path
     assert run("--checkpoint", folder, sounds, "--out", out) == 0
     found = rows(out)
     paths = [Path(str(row["path"])) for row in found]
-    expected = probe_embed(Recorded(paths, 16000), range(len(paths)), by_model(load_model(folder)))
+    expected = embed_sounds(Recorded(paths, 16000), range(len(paths)), by_model(load_model(folder)))
     np.testing.assert_allclose([row["embedding"] for row in found], expected, rtol=1e-4, atol=1e-5)
     about = json.loads(pyarrow.parquet.read_schema(out).metadata[b"doppel_ray"])
     assert about["reading"] == reading

@@ -20,7 +20,7 @@ from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.models.clips import Reading
-from doppel_ray.probe.embed import by_model, embed
+from doppel_ray.probe.embed import by_model, embed_sounds
 from doppel_ray.probe.sounds import Recorded
 from tests.conftest import REPOSITORY
 
@@ -122,7 +122,7 @@ def check_against_probe(folder: Path, lengths: tuple[int, ...]) -> None:
     sounds = Recorded([], model.sample_rate)
     clips = [noise(1, samples)[0] for samples in lengths]
     sounds.read = clips.__getitem__  # type: ignore[method-assign]
-    expected = embed(sounds, range(len(clips)), by_model(load_model(folder)))
+    expected = embed_sounds(sounds, range(len(clips)), by_model(load_model(folder)))
     for clip, vector in zip(clips, expected, strict=True):
         (found,) = get_scene_embeddings(clip.unsqueeze(0), model)
         np.testing.assert_allclose(found, vector, rtol=1e-4, atol=1e-5)

@@ -140,11 +140,11 @@ def check_metric(experiment: "Experiment", is_new: bool = True) -> None:
                 f"add {task}, or choose another metric such as loss"
             )
         return
-    questions = tasks[task].questions(experiment.synth.sample_rate)
-    known = [f"probe/{task}/{name}" for name in choosing(questions)]
+    spec = tasks[task].spec(experiment.synth.sample_rate)
+    known = [f"probe/{task}/{name}" for name in choosing(spec)]
     if metric in known:
         return
-    if not _is_test_score(metric.removeprefix(f"probe/{task}/"), questions):
+    if not _is_test_score(metric.removeprefix(f"probe/{task}/"), spec):
         raise ConfigError(
             f"tune.metric is {metric!r}, but {task} is chosen by {', '.join(known)}"
             f"{dotted_keys.suggestion(metric, known)}"
@@ -155,12 +155,12 @@ def check_metric(experiment: "Experiment", is_new: bool = True) -> None:
     log.warning("tune.metric: %s is a test score, by which this run goes on choosing as it began", metric)
 
 
-def _is_test_score(name: str, questions: "TaskSpec") -> bool:
+def _is_test_score(name: str, spec: "TaskSpec") -> bool:
     """Whether a task has a test score of this name, its own or a baseline's."""
     from doppel_ray.probe.evaluate import BASELINES
     from doppel_ray.probe.protocols import columns
 
-    return name in columns(questions) or name in [f"{questions.metrics[0]}_{which}" for which in BASELINES]
+    return name in columns(spec) or name in [f"{spec.metrics[0]}_{which}" for which in BASELINES]
 
 
 def check_source(experiment: "Experiment") -> None:

@@ -231,7 +231,7 @@ class Sweep:
         self.curves = Curves(self.trials / SWEEP)
         self.curves.forget_after(_ended(reader.read(folder), reader.ENDED))
         rate = experiment.synth.sample_rate
-        asked = {task.name: task.questions(rate).metrics[0] for task in experiment.probes.build()}
+        asked = {task.name: task.spec(rate).metrics[0] for task in experiment.probes.build()}
         first = {f"probe/{task}/{metric}": task for task, metric in asked.items()}
         tune = experiment.tune
         chosen_row = f"`{reported(tune.metric)}` of the row that is best by `{tune.metric}`"

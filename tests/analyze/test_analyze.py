@@ -113,7 +113,7 @@ def test_every_analysis_has_help(name: str, capsys: pytest.CaptureFixture[str]) 
         ("spectral --recordings empty", "--recordings: empty: no audio files"),
         ("spectral --recordings damaged", "1 of 2 recordings cannot be used"),
         ("spectral --recordings whole --layers 2", "expected 1 among them"),
-        ("uncertainty", "nobody to ask"),
+        ("uncertainty", "there is no classifier"),
         ("uncertainty --task esc10 --root nowhere", "give --checkpoint DIR"),
         ("uncertainty --task esc10 --classifier ast", "expected one of them"),
     ],
@@ -154,10 +154,10 @@ def test_no_pair_that_is_analysed_was_trained_on(layers: int) -> None:
     """Whatever the seed: a run and an analysis may have the same."""
     synth = SynthConfig(duration=0.1, compile=False)
     config = SourcesConfig(architectures=("voice",), delta=(0.25,), layers=(layers,), n=32, seed=0)
-    (heard,) = Sources(config, synth)
+    (pairs,) = Sources(config, synth)
     trained = PairMaker(synth, PairsConfig(delta=0.25, layers=layers), FrontendConfig(), (), seed=0)
     sounds, _ = trained.sounds(torch.arange(64))
-    distances = torch.cdist(heard.sounds.flatten(0, 1).double(), sounds.flatten(0, 1).double()).amin(dim=1)
+    distances = torch.cdist(pairs.sounds.flatten(0, 1).double(), sounds.flatten(0, 1).double()).amin(dim=1)
     assert (distances < 0.01).double().mean() < 0.1, "but for what is nearly silent"
-    again, _ = trained.sounds(heard.items)
-    torch.testing.assert_close(heard.sounds, again)
+    again, _ = trained.sounds(pairs.items)
+    torch.testing.assert_close(pairs.sounds, again)

@@ -39,8 +39,8 @@ def test_halfway_is_found_between_two_values_of_delta_or_said_to_lie_outside(
 def test_pairs_are_the_less_alike_the_larger_delta_is_until_they_are_as_random_ones() -> None:
     analysis = Similarity(Mel(16000, batch=32))
     config = SourcesConfig(architectures=("voice",), delta=(0.0, 0.05, 0.25, 1.0), n=48)
-    for heard in Sources(config, SynthConfig(compile=False)):
-        analysis.hear(heard, Mel(16000, batch=32)(heard.sounds))
+    for pairs in Sources(config, SynthConfig(compile=False)):
+        analysis.add(pairs, Mel(16000, batch=32)(pairs.sounds))
     rows = analysis.conclude().rows
     found = [row["similarity"] for row in rows]
     assert found == sorted(found, reverse=True)

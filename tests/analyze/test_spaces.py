@@ -73,20 +73,20 @@ def test_clap_hears_at_its_own_rate_and_its_embeddings_have_length_one(clap: Pat
     assert found.shape == (2, 4, 8)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(2, 4))
     assert space.levelled([found])[0] is found, "its cosines are taken as they are"
-    assert space.ears.extractor.sampling_rate == 48000
-    assert space.ears(noise(1, 16000), CPU)["input_features"].shape[1] == 1
+    assert space.extract_features.extractor.sampling_rate == 48000
+    assert space.extract_features(noise(1, 16000), CPU)["input_features"].shape[1] == 1
 
 
 def test_a_pretrained_classifier_gives_a_distribution_over_its_labels(classifier: Path) -> None:
     found = Pretrained(str(classifier), 16000, 2, CPU)
-    answer = found.hear(noise(3, 16000))
-    assert answer.shape == (3, 3)
+    predicted = found.features(noise(3, 16000))
+    assert predicted.shape == (3, 3)
     assert found.classes == ("dog", "rain", "siren")
-    assert answer.sum(axis=1) == pytest.approx(1.0)
+    assert predicted.sum(axis=1) == pytest.approx(1.0)
     found.model.config.problem_type = "multi_label_classification"
-    several = found.hear(noise(3, 16000))
+    several = found.features(noise(3, 16000))
     assert several.sum(axis=1) == pytest.approx(1.0)
-    assert several.max() < answer.max()
+    assert several.max() < predicted.max()
 
 
 def test_weights_that_would_be_unpickled_are_refused(clap: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_weights_that_would_be_unpickled_are_refused(clap: Path, tmp_path: Path)
 
 
 def test_a_model_of_another_kind_is_refused(clap: Path, classifier: Path) -> None:
-    with pytest.raises(ConfigError, match="is no ClapModel: it lacks"):
+    with pytest.raises(ConfigError, match="is not a ClapModel: it lacks"):
         Clap(str(classifier), 16000, 1, CPU)
     with pytest.raises(ConfigError, match=r"--classifier .* cannot be loaded"):
         Pretrained(str(clap), 16000, 1, CPU)

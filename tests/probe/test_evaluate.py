@@ -11,12 +11,13 @@ import torch
 
 import doppel_ray
 from doppel_ray.config.experiment import Experiment
+from doppel_ray.config.probes import ProbesConfig
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data.pairs import PairMaker
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
-from doppel_ray.probe import ProbesConfig, baselines
-from doppel_ray.probe.evaluate import BASELINES, Encoder, _file, evaluate, score
+from doppel_ray.probe import baselines
+from doppel_ray.probe.evaluate import BASELINES, TaskEmbedder, _file, evaluate_checkpoint, score_task
 from doppel_ray.probe.protocols import ProtocolConfig
 from doppel_ray.probe.task import Split, TaskSpec
 from doppel_ray.probe.tasks import Factors, Native
@@ -39,6 +40,11 @@ def untrained_checkpoint(folder: Path, **encoder: object) -> Path:
 @pytest.fixture
 def untrained(tmp_path: Path) -> Path:
     return untrained_checkpoint(tmp_path / "epoch_0000")
+
+
+def evaluate(folder: Path, probes: ProbesConfig, kept: Path | None = None) -> dict[str, float]:
+    embedder = TaskEmbedder(folder, probes.cache)
+    return evaluate_checkpoint(folder, probes.build(), probes.protocol, embedder, kept)
 
 
 def factors(sounds: int) -> Factors:
@@ -173,7 +179,7 @@ def test_a_recording_read_whole_is_not_the_mean_of_its_windows(tmp_path: Path, e
     """The weights are the same; the maximum over time spans the windows' borders."""
     task = Native(kind="esc10", root=esc10)
     vectors = [
-        Encoder(untrained_checkpoint(tmp_path / reading, reading=reading))(task, "trained", range(3))[0]
+        TaskEmbedder(untrained_checkpoint(tmp_path / reading, reading=reading))(task, "trained", range(3))[0]
         for reading in ("windows", "whole")
     ]
     assert vectors[0].shape == vectors[1].shape == (3, 128)
@@ -186,19 +192,19 @@ def test_a_sound_that_cannot_be_read_is_refused_by_name_or_left_out_of_every_spl
     vectors = (rng.normal(size=(40, 4)) + 4.0 * targets[:, None]).astype(np.float32)
     fold = everything // 2 % 2
     splits = tuple(Split(f"fold_{k}", everything[fold != k], everything[:0], everything[fold == k]) for k in (0, 1))
-    questions = TaskSpec("multiclass", targets, ("a", "b"), splits, ("accuracy",))
+    spec = TaskSpec("multiclass", targets, ("a", "b"), splits, ("accuracy",))
     vectors[7] = np.nan
     broken = {7: "dog.wav: cut short"}
     with pytest.raises(ConfigError, match=r"esc10: 1 of 40 files cannot be read, first dog\.wav: cut short; mend"):
-        score(Native(kind="esc10", unreadable="refuse"), ProtocolConfig(), questions, (vectors, broken))
-    found = score(Native(kind="esc10", unreadable="skip"), ProtocolConfig(), questions, (vectors, broken))
+        score_task(Native(kind="esc10", unreadable="refuse"), ProtocolConfig(), spec, (vectors, broken))
+    found = score_task(Native(kind="esc10", unreadable="skip"), ProtocolConfig(), spec, (vectors, broken))
     assert found["accuracy"] == 1.0
 
 
 def test_factors_can_be_heard_in_mel_statistics_as_far_as_these_can_tell(untrained: Path) -> None:
     """Statistics over time know how much there was of each band, and nothing of when."""
     task = factors(512)
-    scores = score(task, ProtocolConfig(), task.load(16000).questions, Encoder(untrained)(task, "mel"))
+    scores = score_task(task, ProtocolConfig(), task.load(16000).spec, TaskEmbedder(untrained)(task, "mel"))
     for name in ("score", "pitch", "note_duration", "sustain", "noise_level"):
         assert scores[name] > 0.05, name
     assert min(scores.values()) > -0.05, "what cannot be told should be guessed to be its mean"
@@ -208,6 +214,6 @@ def test_factors_can_be_heard_in_mel_statistics_as_far_as_these_can_tell(untrain
 def test_mel_statistics_reach_the_measured_figure_on_the_real_esc10(untrained: Path, esc10: Path) -> None:
     """79.8 % in five folds, as measured before there was any code here; 30 s, most of it reading 400 files."""
     task = Native(kind="esc10", root=esc10)
-    scores = score(task, ProtocolConfig(), task.load(16000).questions, Encoder(untrained)(task, "mel"))
+    scores = score_task(task, ProtocolConfig(), task.load(16000).spec, TaskEmbedder(untrained)(task, "mel"))
     assert scores["accuracy"] == pytest.approx(0.798, abs=0.02)
     assert len([name for name in scores if name.startswith("fold_")]) == 5

@@ -23,7 +23,7 @@ from rich.console import Console
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data.recordings import catalogue
 from doppel_ray.probe import __main__ as probe
-from doppel_ray.probe.datasets import download, fetch, sources
+from doppel_ray.probe.datasets import archives, download, fetch
 from tests.recordings import write_esc50, write_nsynth, write_speech_commands
 
 
@@ -217,7 +217,7 @@ def test_a_hear_task_lies_deeper_in_its_archive(mirror: Mirror, tmp_path: Path) 
     made = tmp_path / "made"
     made.mkdir()
     (made / "task_metadata.json").write_text(json.dumps({"task_name": "esc50"}))
-    name = sources.SOURCES["hear_esc50"].archives[0].name
+    name = archives.DATASETS["hear_esc50"].archives[0].name
     mirror.files[name] = packed(made, name, "hear-2021.0.3/tasks/esc50-v2.0.0-full/")
     assert run(mirror, "hear_esc50", tmp_path / "hear") == 0
     assert (tmp_path / "hear" / "task_metadata.json").is_file()
@@ -291,7 +291,7 @@ def test_a_wrong_checksum_is_refused_and_set_aside(
     root = tmp_path / "esc50"
     assert run(mirror, "esc50", root, checksum=sha256(b"another")) == 1
     said = capsys.readouterr().err
-    assert f"its sha256 is {sha256(esc50)[7:]}; the source's is {sha256(b'another')[7:]}" in said
+    assert f"its sha256 is {sha256(esc50)[7:]}; expected {sha256(b'another')[7:]}" in said
     assert "set aside" in said
     assert [path.name for path in root.iterdir()] == [fetch.WORK]
     assert [path.name for path in (root / fetch.WORK).iterdir()] == ["ESC-50.zip.wrong"]
@@ -319,9 +319,9 @@ def test_an_archive_that_reaches_outside_is_not_unpacked(
         with tarfile.open(fileobj=packed, mode="w:gz") as tarred:
             tarred.addfile(tarfile.TarInfo("metadata/UrbanSound8K.csv"))
             tarred.addfile(tarfile.TarInfo(name))
-    mirror.files[sources.SOURCES[task].archives[0].name] = packed.getvalue()
+    mirror.files[archives.DATASETS[task].archives[0].name] = packed.getvalue()
     assert run(mirror, task, tmp_path / "root") == 1
-    assert "would lie outside its folder" in capsys.readouterr().err
+    assert "would be outside its folder" in capsys.readouterr().err
     assert list(tmp_path.rglob("outside.wav")) == []
     assert [path.name for path in (tmp_path / "root").iterdir()] == [fetch.WORK]
 
@@ -360,7 +360,7 @@ def test_a_file_that_is_not_there_is_told_at_once(
 ) -> None:
     assert run(mirror, "esc50", tmp_path / "esc50") == 1
     said = capsys.readouterr().err
-    assert f"{mirror.address}ESC-50.zip: the server answers 404 Not Found" in said
+    assert f"{mirror.address}ESC-50.zip: the server responds with 404 Not Found" in said
     assert "--from URL" in said
     assert len(mirror.requests) == 1
 
@@ -387,7 +387,7 @@ def test_a_server_that_falls_silent_is_given_up(
     assert run(mirror, "esc50", tmp_path / "esc50", "--tries", "2") == 1
     assert time.monotonic() - began < 10
     said = capsys.readouterr()
-    assert ("in the last 0.5 s; attempt 2" if trickles else "no answer for 0.5 s; attempt 2 of 2") in said.out
+    assert ("in the last 0.5 s; attempt 2" if trickles else "no response for 0.5 s; attempt 2 of 2") in said.out
     assert "gave up after 2 attempts" in said.err
 
 
@@ -411,10 +411,10 @@ def test_what_needs_an_account_says_where_to_go_and_takes_what_is_put_there(mirr
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["esc5"], ["there is no source for 'esc5'; did you mean esc50?"]),
+        (["esc5"], ["no download for task 'esc5'; did you mean esc50?"]),
         (["factors"], ["built in"]),
         (["nsynth", "--splits", "trian"], ["'trian'", "train, valid, test"]),
-        (["esc50", "--splits", "test"], ["esc50 comes in one piece"]),
+        (["esc50", "--splits", "test"], ["esc50 has a single archive"]),
         (["esc50", "--from", "mirror/ESC-50.zip"], ["--from", "http:// or https://"]),
         (["nsynth", "--from", "http://127.0.0.1/nsynth.tar.gz"], ["ending in /"]),
         (["esc50", "--checksum", "sha1:12"], ["--checksum", "sha256: and 64"]),
@@ -446,7 +446,7 @@ def test_a_full_disk_is_told_before_anything_is_downloaded(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: usage(free, 0, free))
-    with pytest.raises(ConfigError, match=r"1\.5 GB are needed, .* are free"):
+    with pytest.raises(ConfigError, match=r"1\.5 GB are needed for the archive and its files, and .* are free"):
         run(mirror, "esc50", tmp_path / "esc50")
     assert mirror.requests == []
     assert not (tmp_path / "esc50").exists()
@@ -482,7 +482,7 @@ def test_ctrl_c_keeps_what_has_arrived(
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         run(mirror, "esc50", root, "--timeout", "20")
-    assert "what has arrived is kept: the same command goes on" in capsys.readouterr().out
+    assert "partial downloads are kept; the same command resumes" in capsys.readouterr().out
     mirror.stalls = False
     assert run(mirror, "esc50", root, checksum=sha256(esc50)) == 0
     assert sum(request.sent for request in mirror.requests) == len(esc50)
@@ -491,7 +491,7 @@ def test_ctrl_c_keeps_what_has_arrived(
 def test_a_terminal_is_shown_bars(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=150)
-    source, address = sources.ESC50, f"{mirror.address}ESC-50.zip"
+    source, address = archives.ESC50, f"{mirror.address}ESC-50.zip"
     fetch.fetch(source, source.archives, tmp_path / "esc50", console, address, checksum=sha256(esc50))
     for what in ("ESC-50.zip ", "ESC-50.zip: sha256", "ESC-50.zip: unpacking"):
         assert what in screen.getvalue()
@@ -500,11 +500,11 @@ def test_a_terminal_is_shown_bars(mirror: Mirror, esc50: bytes, tmp_path: Path) 
 def test_without_a_task_all_sources_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert probe.main(["fetch"]) == 0
     said = capsys.readouterr().out
-    assert [task for task in [*sources.SOURCES, *sources.PARTS] if task not in said] == []
+    assert [task for task in [*archives.DATASETS, *archives.PARTS] if task not in said] == []
 
 
 def test_every_source_can_be_told_of_and_no_checksum_is_malformed() -> None:
-    for source in sources.SOURCES.values():
+    for source in archives.DATASETS.values():
         for archive in source.archives:
             assert archive.name.endswith((".zip", ".tar.gz"))
             fetch._check_checksum(archive.checksum, [archive])

@@ -23,7 +23,7 @@ SECOND = 4 * RATE
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where decoded sounds are kept."""
     monkeypatch.setenv("DOPPEL_RAY_CACHE", str(tmp_path / "cache"))
-    module._say_once.cache_clear()
+    module._warn_once.cache_clear()
     return tmp_path / "cache" / "sounds"
 
 
