@@ -20,7 +20,7 @@ class Similarity(Analysis):
     pair of the same source.
 
     `above` is the chance that a pair is more similar than a random negative (the area under the ROC curve): at 1 the
-    space separates them, at 0.5 the views of a pair have nothing in common. Pairs of recordings are two excerpts of one.
+    space separates them, at 0.5 the views of a pair share nothing. Pairs of recordings are two excerpts of one.
     """
 
     def __init__(self, space: EmbeddingSpace) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from doppel_ray.config.probes import ProbesConfig
-from doppel_ray.core import cli
+from doppel_ray.core import cli, files
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.score_names import VALID
 from doppel_ray.models import checkpoint
@@ -42,10 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     probes.check(checkpoint.recipe(args.checkpoint).synth.sample_rate)
     if not probes.tasks:
         raise ConfigError("probes.tasks is empty; expected at least one task")
+    if args.json:
+        _check_writable(args.json)
     embedder = TaskEmbedder(args.checkpoint, probes.cache)
     scores = evaluate_checkpoint(args.checkpoint, probes.build(), probes.protocol, embedder)
     if args.json:
-        args.json.write_text(json.dumps(scores, indent=1))
+        files.replace(args.json, json.dumps(scores, indent=1))
     pairs = scores.pop(UNTRAINED_PAIRS, None)
     cli.screen().print(_table(str(args.checkpoint), scores))
     if pairs is not None:
@@ -53,6 +55,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"untrained: the same encoder before its first step, with batch-norm statistics of {pairs:.0f} of its pairs"
         )
     return 0
+
+
+def _check_writable(file: Path) -> None:
+    """Make the folder of a result.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(file.with_name(f".{file.name}.check"), "")
+        file.with_name(f".{file.name}.check").unlink()
+    except OSError as error:
+        raise ConfigError(f"--json {file} cannot be written: {error.strerror or error}") from None
+    if file.is_dir():
+        raise ConfigError(f"--json {file} is a folder; expected the name of a file")
 
 
 def _table(title: str, scores: dict[str, float]) -> Table:

@@ -1,4 +1,4 @@
-"""Metrics are what their sources say, and their intervals hold the truth as often as they claim."""
+"""Metrics agree with their sources, and intervals have the coverage that they claim."""
 
 import math
 
@@ -26,13 +26,13 @@ def names(predictions: np.ndarray) -> tuple[str, ...]:
     return tuple(map(str, range(predictions.shape[1])))
 
 
-def test_accuracy_is_the_share_of_right_answers() -> None:
+def test_accuracy() -> None:
     predictions = np.array([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5], [0.4, 0.6, 0.0], [0.1, 0.2, 0.7]])
     assert METRICS["accuracy"](predictions, np.array([0, 1, 1, 2]), ("a", "b", "c")) == 0.75
     assert METRICS["top1_acc"](predictions, np.array([0, 1, 1, 2]), ("a", "b", "c")) == 0.75
 
 
-def test_chroma_forgives_the_octave_and_nothing_else() -> None:
+def test_chroma_ignores_octaves() -> None:
     predictions = np.eye(4)[[0, 1, 2, 3]]
     targets = np.array([2, 3, 2, 0])  # 60 for 72: an octave; 61 for 85: two; 72 for 72; 85 for 60: wrong
     assert METRICS["pitch_acc"](predictions, targets, NOTES) == 0.25
@@ -40,7 +40,7 @@ def test_chroma_forgives_the_octave_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_average_precision_and_area_agree_with_scikit_learn(ties: bool) -> None:
+def test_average_precision_and_auc_agree_with_scikit_learn(ties: bool) -> None:
     predictions, targets = ranked(0, ties=ties)
     assert METRICS["mAP"](predictions, targets, names(predictions)) == pytest.approx(
         average_precision_score(targets, predictions), abs=1e-12
@@ -50,7 +50,7 @@ def test_average_precision_and_area_agree_with_scikit_learn(ties: bool) -> None:
     assert METRICS["d_prime"](predictions, targets, names(predictions)) == pytest.approx(math.sqrt(2) * norm.ppf(area))
 
 
-def test_classes_are_ranked_as_labels_are() -> None:
+def test_classes_are_ranked_like_labels() -> None:
     predictions, _ = ranked(1)
     classes = np.arange(200) % 7
     for name in ("mAP", "aucroc", "d_prime"):
@@ -59,7 +59,7 @@ def test_classes_are_ranked_as_labels_are() -> None:
         )
 
 
-def test_labels_that_never_occur_are_left_out() -> None:
+def test_absent_labels_are_left_out() -> None:
     predictions, targets = ranked(2)
     targets[:, 3] = False
     rest = [0, 1, 2, 4, 5, 6]
@@ -69,13 +69,13 @@ def test_labels_that_never_occur_are_left_out() -> None:
     assert math.isnan(METRICS["mAP"](predictions, np.zeros_like(targets), names(predictions)))
 
 
-def test_a_faultless_ranking_has_a_finite_d_prime() -> None:
+def test_d_prime_of_perfect_ranking_is_finite() -> None:
     _, targets = ranked(3)
     assert METRICS["mAP"](targets.astype(float), targets, names(targets)) == 1.0
     assert 8.0 < METRICS["d_prime"](targets.astype(float), targets, names(targets)) < 9.0
 
 
-def test_explained_variance_agrees_with_scikit_learn() -> None:
+def test_r2_agrees_with_scikit_learn() -> None:
     rng = np.random.default_rng(4)
     targets = 1e4 + rng.standard_normal((50, 3))
     predictions = targets + rng.standard_normal((50, 3)) * [0.1, 1.0, 3.0]
@@ -88,7 +88,7 @@ def test_explained_variance_agrees_with_scikit_learn() -> None:
 @pytest.mark.parametrize("name", ["mAP", "aucroc", "d_prime", "accuracy", "score"])
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), ties=st.booleans())
-def test_a_weight_is_as_good_as_a_copy(name: str, seed: int, ties: bool) -> None:
+def test_weight_equals_copies(name: str, seed: int, ties: bool) -> None:
     """What the bootstrap rests on."""
     predictions, targets = ranked(seed, examples=30, ties=ties)
     found = targets.argmax(axis=1) if name == "accuracy" else targets * 2.0 if name == "score" else targets
@@ -100,14 +100,14 @@ def test_a_weight_is_as_good_as_a_copy(name: str, seed: int, ties: bool) -> None
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), scale=st.floats(0.1, 10.0))
-def test_only_the_order_of_the_answers_counts(seed: int, scale: float) -> None:
+def test_only_order_of_predictions_matters(seed: int, scale: float) -> None:
     predictions, targets = ranked(seed, examples=30)
     for name in ("mAP", "aucroc"):
         bent = np.exp(scale * predictions / 10.0)
         assert METRICS[name](bent, targets, names(bent)) == METRICS[name](predictions, targets, names(predictions))
 
 
-def test_nineteen_intervals_in_twenty_hold_the_truth() -> None:
+def test_interval_coverage() -> None:
     """300 test sets of 150 examples that are right seven times in ten; a miss or two in a hundred is luck."""
     rng = np.random.default_rng(5)
     held = 0
@@ -119,7 +119,7 @@ def test_nineteen_intervals_in_twenty_hold_the_truth() -> None:
 
 
 @pytest.mark.parametrize("name", ["mAP", "aucroc", "d_prime"])
-def test_an_interval_holds_its_score_even_where_labels_are_rare(name: str) -> None:
+def test_interval_contains_score_with_rare_labels(name: str) -> None:
     predictions, targets = ranked(6, examples=300, labels=20)
     targets[:] = np.random.default_rng(6).random(targets.shape) < 0.02
     low, high = interval(METRICS[name], [predictions], [targets], names(predictions))
@@ -128,7 +128,7 @@ def test_an_interval_holds_its_score_even_where_labels_are_rare(name: str) -> No
 
 
 @pytest.mark.parametrize(("examples", "labels", "resamples"), [(400, 10, 1000), (2000, 200, 500), (10_000, 200, 200)])
-def test_many_answers_are_resampled_less_often(examples: int, labels: int, resamples: int) -> None:
+def test_fewer_resamples_for_many_predictions(examples: int, labels: int, resamples: int) -> None:
     counted = []
 
     def count(predictions: np.ndarray, targets: np.ndarray, names: tuple[str, ...], weights: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_many_answers_are_resampled_less_often(examples: int, labels: int, resam
     assert sum(counted[:-1]) == resamples  # the last is the score itself
 
 
-def test_right_answers_have_no_interval() -> None:
+def test_interval_of_perfect_predictions() -> None:
     assert interval(METRICS["accuracy"], [np.eye(3)], [np.arange(3)], ("a", "b", "c")) == (1.0, 1.0)
 
 
@@ -155,11 +155,11 @@ def test_right_answers_have_no_interval() -> None:
         (("chroma_acc",), "multiclass", ("60", "C4"), "'C4' is not a MIDI note"),
     ],
 )
-def test_a_metric_that_does_not_fit_is_refused(metrics, kind, labels, said) -> None:  # type: ignore[no-untyped-def]
+def test_unfit_metric_is_refused(metrics, kind, labels, said) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ConfigError, match=said):
         check(metrics, kind, labels)
 
 
-def test_a_metric_that_fits_is_not() -> None:
+def test_fitting_metrics_are_accepted() -> None:
     check(("mAP", "aucroc", "d_prime"), "multilabel", ("dog",))
     check(("pitch_acc", "chroma_acc"), "multiclass", NOTES)

@@ -1,4 +1,4 @@
-"""Probes learn what is there, and nothing that is not."""
+"""Probes find what embeddings contain and nothing else."""
 
 import warnings
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def classes(n: int = 200) -> np.ndarray:
 
 
 @ALL
-def test_classes_that_are_there_are_found(protocol: ProtocolConfig) -> None:
+def test_linearly_separable_classes(protocol: ProtocolConfig) -> None:
     vectors = embeddings(size=8) + 5.0 * np.eye(8, dtype=np.float32)[classes()]
     scores = score_embeddings(protocol, vectors, make_spec("multiclass", classes()))
     assert list(scores) == [
@@ -79,7 +79,7 @@ def test_classes_that_are_there_are_found(protocol: ProtocolConfig) -> None:
 
 
 @ALL
-def test_labels_that_are_there_are_found(protocol: ProtocolConfig) -> None:
+def test_linearly_separable_labels(protocol: ProtocolConfig) -> None:
     vectors = embeddings(size=20)
     scores = score_embeddings(protocol, vectors, make_spec("multilabel", vectors[:, :5] > 0.5, folds(200)[:1]))
     assert list(scores) == ["mAP", "d_prime", "mAP_low", "mAP_high", "mAP_valid", "d_prime_valid"]
@@ -87,7 +87,7 @@ def test_labels_that_are_there_are_found(protocol: ProtocolConfig) -> None:
 
 
 @ALL
-def test_values_that_are_there_are_found_each_on_its_own_scale(protocol: ProtocolConfig) -> None:
+def test_linear_values_on_different_scales(protocol: ProtocolConfig) -> None:
     vectors = embeddings(size=4)
     hz, level = 1000.0 + 300.0 * vectors[:, 0], 1e-3 * vectors[:, 1]
     targets = np.stack([hz, level, np.random.default_rng(2).standard_normal(200)], axis=1).astype(np.float64)
@@ -116,7 +116,7 @@ def test_shuffled_targets_score_near_chance(protocol: ProtocolConfig) -> None:
 
 @ALL
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel", "regression"])
-def test_answers_depend_on_no_other_test_example(protocol: ProtocolConfig, kind: Kind) -> None:
+def test_predictions_do_not_depend_on_other_test_examples(protocol: ProtocolConfig, kind: Kind) -> None:
     """Wild vectors with targets of their own join one test fold: its other answers stay as they were."""
     vectors = embeddings() + np.eye(40, dtype=np.float32)[classes()]
     spec = {
@@ -136,7 +136,7 @@ def test_answers_depend_on_no_other_test_example(protocol: ProtocolConfig, kind:
 
 
 @ALL
-def test_classes_never_fitted_on_count_as_wrong(protocol: ProtocolConfig) -> None:
+def test_class_without_training_examples_counts_as_wrong(protocol: ProtocolConfig) -> None:
     vectors = embeddings(size=8) + 5.0 * np.eye(8, dtype=np.float32)[classes()]
     known = np.flatnonzero(classes() < 3)
     split = Split("test", train=known[:100], valid=known[100:120], test=np.arange(120, 200))
@@ -147,7 +147,7 @@ def test_classes_never_fitted_on_count_as_wrong(protocol: ProtocolConfig) -> Non
 
 
 @ALL
-def test_labels_never_fitted_on_are_answered(protocol: ProtocolConfig) -> None:
+def test_label_without_training_examples(protocol: ProtocolConfig) -> None:
     vectors = embeddings(size=20)
     targets = vectors[:, :3] > 0.0
     targets[:160, 1] = False
@@ -160,7 +160,7 @@ def test_labels_never_fitted_on_are_answered(protocol: ProtocolConfig) -> None:
 
 @ALL
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel", "regression"])
-def test_embeddings_that_are_all_the_same_score_chance_without_a_warning(protocol: ProtocolConfig, kind: Kind) -> None:
+def test_constant_embeddings_score_chance_without_warning(protocol: ProtocolConfig, kind: Kind) -> None:
     targets = {
         "multiclass": classes(),
         "multilabel": np.eye(4, dtype=bool)[classes()],
@@ -174,7 +174,7 @@ def test_embeddings_that_are_all_the_same_score_chance_without_a_warning(protoco
 
 
 @ALL
-def test_a_seed_says_it_all(protocol: ProtocolConfig) -> None:
+def test_same_seed_same_scores(protocol: ProtocolConfig) -> None:
     vectors = embeddings() + np.eye(40, dtype=np.float32)[classes()]
     state = torch.get_rng_state()
     once, again = (score_embeddings(protocol, vectors, make_spec("multiclass", classes())) for _ in range(2))
@@ -182,7 +182,7 @@ def test_a_seed_says_it_all(protocol: ProtocolConfig) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_linear_probes_are_those_of_scikit_learn_on_train_and_valid() -> None:
+def test_linear_agrees_with_scikit_learn() -> None:
     vectors = embeddings() + np.eye(40, dtype=np.float32)[classes()]
     split = folds(200)[2]
     rows = np.append(split.train, split.valid)
@@ -202,7 +202,7 @@ def test_linear_probes_are_those_of_scikit_learn_on_train_and_valid() -> None:
     np.testing.assert_allclose(predictions, np.stack(odds, axis=1), atol=0.03)
 
 
-def test_neighbours_vote_by_their_similarity() -> None:
+def test_knn_votes_are_weighted_by_similarity() -> None:
     """Two neighbours, one straight ahead and one to the side at cosine c: exp(1 / 0.07) votes against exp(c / 0.07)."""
     vectors = np.array([[3, 0], [-3, 0], [2.9, 1], [-2.9, -1], [1.5, 0]], np.float32)
     split = Split("test", train=np.arange(3), valid=np.arange(3, 4), test=np.arange(4, 5))
@@ -214,7 +214,7 @@ def test_neighbours_vote_by_their_similarity() -> None:
     )
 
 
-def test_ridge_predictions_stay_near_the_values_they_were_fitted_on() -> None:
+def test_ridge_predictions_are_bounded() -> None:
     """A direction that all but vanishes in training points a test example far away."""
     vectors = embeddings(60, 100)
     vectors[:48, 0] *= 1e-6
@@ -256,7 +256,7 @@ def test_few_training_examples_can_be_validated(protocol: ProtocolConfig, of: li
             assert np.isfinite(list(score_embeddings(protocol, embeddings(count + 4), spec).values())).all()
 
 
-def test_linear_validation_is_scikit_learns_on_train_alone() -> None:
+def test_linear_validation_fits_train_alone() -> None:
     vectors = embeddings() + np.eye(40, dtype=np.float32)[classes()]
     split = folds(200)[2]
     scaler = StandardScaler().fit(vectors[split.train])
@@ -265,7 +265,7 @@ def test_linear_validation_is_scikit_learns_on_train_alone() -> None:
     assert scores["accuracy_valid"] == model.score(scaler.transform(vectors[split.valid]), classes()[split.valid])
 
 
-def test_one_combination_serves_all_splits_unless_each_is_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlp_selection(monkeypatch: pytest.MonkeyPatch) -> None:
     fitted = []
     fit = mlp.fit_network
 
@@ -284,7 +284,7 @@ def test_one_combination_serves_all_splits_unless_each_is_to_choose(monkeypatch:
     assert len(fitted) == 10
 
 
-def test_a_network_stops_when_validation_does_and_keeps_its_best_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlp_early_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
     checks = []
     measured = common.measured
 
@@ -301,14 +301,14 @@ def test_a_network_stops_when_validation_does_and_keeps_its_best_check(monkeypat
     assert network.validation == max(checks) == checks[-3]
 
 
-def test_values_that_are_not_finite_are_refused_by_their_row() -> None:
+def test_embeddings_that_are_not_finite_are_refused() -> None:
     vectors = embeddings()
     vectors[[5, 17], 3] = np.nan, np.inf
     with pytest.raises(ValueError, match="2 of 200 embeddings are not finite: rows 5, 17"):
         score_embeddings(LINEAR, vectors, make_spec("multiclass", classes()))
 
 
-def test_what_cannot_be_asked_is_refused() -> None:
+def test_unusable_specs_are_refused() -> None:
     spec = make_spec("multiclass", classes())
     with pytest.raises(ConfigError, match="'mAO'"):
         score_embeddings(LINEAR, embeddings(), replace(spec, metrics=("mAO",)))

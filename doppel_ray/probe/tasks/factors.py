@@ -37,8 +37,8 @@ FACTORS = {
 }
 
 # All other parameters are fixed, so that each factor is audible: no pitch modulation, one envelope and one tremolo on
-# all three sound sources. `mod_matrix.mod` has a row for each of vco_1 pitch and level, vco_2 pitch and level, and noise
-# level, and a column for each of adsr_1, adsr_2, lfo_1, lfo_2.
+# all three sound sources. `mod_matrix.mod` has a row for each of vco_1 pitch and level, vco_2 pitch and level, and
+# noise level, and a column for each of adsr_1, adsr_2, lfo_1, lfo_2.
 HELD = {
     **{f"mod_matrix.mod.{k}": 0.0 for k in range(20)},
     **{f"mod_matrix.mod.{4 * row}": 1.0 for row in (1, 3, 4)},
