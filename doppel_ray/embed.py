@@ -244,8 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"--threads is {args.threads} and --hop is {args.hop}: both must be more than 0")
     model = load_model(args.checkpoint).to(cli.device(args.device))
     paths = find(args.files)
-    names = {path: NOT_UTF8 for path in paths if not _is_utf8(path)}
-    if args.unreadable == "refuse" and (unreadable := audio_files.scan(paths) | names):
+    if args.unreadable == "refuse" and (unreadable := _scan(paths)):
         raise ConfigError(_unreadable(unreadable, len(paths)) + "\n--unreadable skip leaves them out")
     metadata = {
         "checkpoint": str(args.checkpoint.absolute()),
@@ -282,6 +281,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _unreadable(unreadable: dict[Path, str], total: int) -> str:
     named = "".join(f"\n  {_shown(path)}: {reason}" for path, reason in unreadable.items())
     return f"{len(unreadable)} of {total} files cannot be read:{named}"
+
+
+def _scan(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the files that cannot be read, with the reason."""
+    named = {path: NOT_UTF8 for path in paths if not _is_utf8(path)}
+    return audio_files.scan(path for path in paths if path not in named) | named
 
 
 def _is_utf8(path: Path) -> bool:
