@@ -1,8 +1,8 @@
-"""Audio files into vectors: `python -m doppel_ray.embed --checkpoint DIR FILES... --out embeddings.parquet`.
+"""Embed audio files: `python -m doppel_ray.embed --checkpoint DIR FILES... --out embeddings.parquet`.
 
-Files of any format, rate, number of channels and length, in the order given, folders with everything in them. They are
-decoded in threads, ahead of the encoder, and held in memory a batch of windows at a time, or where recordings are read
-whole (`encoder.reading`) up to a minute at a time. The embeddings are those of the probes and of `doppel_ray.hear`.
+Takes files of any format, rate, number of channels and length, and folders of them. Files are decoded in threads ahead
+of the encoder; memory holds a batch of windows of each, or up to a minute if recordings are read whole
+(`encoder.reading`). The embeddings are those of the probes and of `doppel_ray.hear`.
 """
 
 import csv
@@ -34,18 +34,20 @@ from doppel_ray.models.clips import WaveformEncoder, embed_windows
 
 T = TypeVar("T")
 
+NOT_UTF8 = "its name is not UTF-8, so no table can hold it; rename it"
+
 ROWS = 1024
-"""Rows that are written at a time."""
+"""Rows written at a time."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive windows of one file, or why there are none.
+    """Consecutive windows of one file, or the reason why it cannot be read.
 
     Attributes:
         windows: (n, samples) float32.
         seconds: duration of the whole file.
-        fault: why the file cannot be read, if it cannot; then the piece is its last.
+        fault: why the file cannot be read, if it cannot; the piece is then its last.
     """
 
     windows: Tensor
@@ -54,13 +56,13 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class FileEmbeddings:
     """A file's embeddings.
 
     Attributes:
         path: the file.
         seconds: its duration.
-        embeddings: (windows, size) float32, of all its windows in order; none if there is a fault.
+        embeddings: (windows, size) float32, of all its windows in order; empty if there is a fault.
         fault: why the file cannot be read, if it cannot.
     """
 
@@ -71,10 +73,10 @@ class Embedded:
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and the audio files in the folders named and below, each once.
+    """Return the given files, and the audio files in and below the given folders, without duplicates.
 
     Raises:
-        ConfigError: a path does not exist, or a folder has no audio in it.
+        ConfigError: a path does not exist, or a folder holds no audio.
     """
     found: dict[Path, None] = {}
     for path in paths:
@@ -91,14 +93,14 @@ def find(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def embed(
+def embed_files(
     paths: Iterable[Path], model: WaveformEncoder, hop: float | None = None, threads: int = 2
-) -> Iterator[Embedded]:
-    """Embeddings of files, in their order.
+) -> Iterator[FileEmbeddings]:
+    """Yield the embeddings of files, in their order.
 
     Args:
         paths: the files.
-        model: on the device where it shall work.
+        model: on its device.
         hop: milliseconds between the windows, centred on the timestamps; None: the windows that cover a file.
         threads: files decoded at once.
     """
@@ -113,17 +115,17 @@ def embed(
             seconds[place] = piece.seconds
             yield from ((place, window) for window in piece.windows)
 
-    def found(place: int, vectors: np.ndarray) -> Embedded:
+    def result(place: int, vectors: np.ndarray) -> FileEmbeddings:
         fault = faults.get(place)
-        return Embedded(order[place], seconds[place], vectors if fault is None else vectors[:0], fault)
+        return FileEmbeddings(order[place], seconds[place], vectors if fault is None else vectors[:0], fault)
 
     none, done = np.empty((0, model.scene_embedding_size), dtype=np.float32), 0
     embedded = embed_windows(windows(), lambda part: model.embed(part).cpu(), model.reading.at_once)
     for place, vectors in embedded:
-        yield from (found(k, none) for k in range(done, place))  # which had no windows
-        yield found(place, vectors.numpy())
+        yield from (result(k, none) for k in range(done, place))  # files without windows
+        yield result(place, vectors.numpy())
         done = place + 1
-    yield from (found(k, none) for k in range(done, len(order)))
+    yield from (result(k, none) for k in range(done, len(order)))
 
 
 def _numbered(number: int, items: Iterator[T]) -> Iterator[tuple[int, T]]:
@@ -131,8 +133,11 @@ def _numbered(number: int, items: Iterator[T]) -> Iterator[tuple[int, T]]:
 
 
 def pieces(path: Path, model: WaveformEncoder, hop: float | None) -> Iterator[Piece]:
-    """A file as pieces of up to a batch of windows, read as they are asked for."""
+    """Yield a file in pieces of up to a batch of windows, each decoded on demand."""
     rate = model.sample_rate
+    if not _is_utf8(path):
+        yield Piece(torch.empty(0, model.samples), fault=NOT_UTF8)
+        return
     try:
         with audio_files.opened(path, rate) as clip:
             starts = None if hop is None else centred(clip.samples, model.centre, hop * rate / 1000)
@@ -143,25 +148,25 @@ def pieces(path: Path, model: WaveformEncoder, hop: float | None) -> Iterator[Pi
 
 
 def ahead(streams: Iterable[Iterator[T]], threads: int) -> Iterator[T]:
-    """The items of streams, one stream after another, the next of each already under way in a thread.
+    """Yield the items of streams, one stream after another, while threads prepare the next ones.
 
-    Twice as many streams as threads are under way, each with one item at most, which bounds what is in memory.
+    Twice as many streams as threads are open, with one item each: that bounds memory.
     """
     streams = iter(streams)
     waiting: deque[tuple[Iterator[T], Future[T | None]]] = deque()
     pool = ThreadPoolExecutor(threads)
 
-    def begin() -> None:
+    def open_next() -> None:
         for stream in streams:
             waiting.append((stream, pool.submit(next, stream, None)))
             return
 
     try:
         for _ in range(2 * threads):
-            begin()
+            open_next()
         while waiting:
             stream, coming = waiting.popleft()
-            begin()
+            open_next()
             while (item := coming.result()) is not None:
                 coming = pool.submit(next, stream, None)
                 yield item
@@ -169,15 +174,15 @@ def ahead(streams: Iterable[Iterator[T]], threads: int) -> Iterator[T]:
         pool.shutdown(cancel_futures=True)
 
 
-# --- what is written ---
+# --- output ---
 
 Write = Callable[[Path, np.ndarray, np.ndarray], None]
-"""Takes the rows of one file: its path, positions (rows,) float64, embeddings (rows, size) float32."""
+"""Writes the rows of one file: its path, positions (rows,) float64, embeddings (rows, size) float32."""
 
 
 @contextmanager
 def parquet_rows(out: Path, position: str, size: int, metadata: dict[str, Any]) -> Iterator[Write]:
-    """Columns `path`, `position` and `embedding`, a list of fixed size; the metadata are JSON under `doppel_ray`."""
+    """Write columns `path`, `position` and `embedding` (a list of fixed size); metadata is JSON in `doppel_ray`."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -212,7 +217,7 @@ def parquet_rows(out: Path, position: str, size: int, metadata: dict[str, Any]) 
 
 @contextmanager
 def csv_rows(out: Path, position: str, size: int, metadata: dict[str, Any]) -> Iterator[Write]:
-    """Columns `path`, `position`, and one for each number of an embedding; CSV has no place for metadata."""
+    """Write columns `path`, `position`, and one for each dimension; CSV cannot hold metadata."""
     with out.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["path", position, *(f"embedding_{k}" for k in range(size))])
@@ -224,7 +229,7 @@ def csv_rows(out: Path, position: str, size: int, metadata: dict[str, Any]) -> I
 
 
 WRITERS = {".parquet": parquet_rows, ".csv": csv_rows}
-"""Ending of --out -> what writes it."""
+"""Suffix of --out -> writer."""
 
 
 # --- the command line ---
@@ -239,8 +244,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"--threads is {args.threads} and --hop is {args.hop}: both must be more than 0")
     model = load_model(args.checkpoint).to(cli.device(args.device))
     paths = find(args.files)
-    if args.unreadable == "refuse" and (unreadable := audio_files.scan(paths)):
-        raise ConfigError(_unreadable(unreadable, len(paths)) + "\n--unreadable skip goes on without them")
+    if args.unreadable == "refuse" and (unreadable := _scan(paths)):
+        raise ConfigError(_unreadable(unreadable, len(paths)) + "\n--unreadable skip leaves them out")
     metadata = {
         "checkpoint": str(args.checkpoint.absolute()),
         **describe(args.checkpoint, model),
@@ -253,8 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         new_output(args.out, args.overwrite) as partial,
         WRITERS[args.out.suffix](partial, position, model.scene_embedding_size, metadata) as write,
     ):
-        found = embed(paths, model, args.hop if args.timestamps else None, args.threads)
-        for sound in cli.with_progress(found, len(paths), "embedding", "files"):
+        files = embed_files(paths, model, args.hop if args.timestamps else None, args.threads)
+        for sound in cli.with_progress(files, len(paths), "embedding", "files"):
             if sound.fault is not None:
                 unreadable[sound.path] = sound.fault
                 if args.unreadable == "refuse" or len(unreadable) == len(paths):
@@ -274,8 +279,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _unreadable(unreadable: dict[Path, str], total: int) -> str:
-    named = "".join(f"\n  {path}: {reason}" for path, reason in unreadable.items())
+    named = "".join(f"\n  {_shown(path)}: {reason}" for path, reason in unreadable.items())
     return f"{len(unreadable)} of {total} files cannot be read:{named}"
+
+
+def _scan(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the files that cannot be read, with the reason."""
+    named = {path: NOT_UTF8 for path in paths if not _is_utf8(path)}
+    return audio_files.scan(path for path in paths if path not in named) | named
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether a path can be written to a table; Python keeps other bytes of a name as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
+
+
+def _shown(path: Path) -> str:
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def _parser() -> cli.Parser:
@@ -285,18 +305,18 @@ def _parser() -> cli.Parser:
         "--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint, or an exported safetensors folder"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help=f"what to write: {' or '.join(WRITERS)}, by its ending"
+        "--out", type=Path, required=True, metavar="FILE", help=f"file to write; its suffix is {' or '.join(WRITERS)}"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
     parser.add_argument(
-        "--timestamps", action="store_true", help="a row for every timestamp, and not the mean over each file"
+        "--timestamps", action="store_true", help="a row for every timestamp instead of the mean over each file"
     )
     parser.add_argument("--hop", type=float, default=HOP, help=f"milliseconds between timestamps (default: {HOP:g})")
     parser.add_argument(
         "--unreadable",
         choices=("skip", "refuse"),
         default="skip",
-        help="what to do about files that cannot be read: name them at the end and exit with 1 (skip), or write "
+        help="what to do about files that cannot be read: list them at the end and exit with 1 (skip), or write "
         "nothing and exit with 2 (default: skip)",
     )
     parser.add_argument("--threads", type=int, default=2, help="files decoded at once (default: 2)")

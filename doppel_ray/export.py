@@ -1,23 +1,23 @@
-"""Takes a model away: `python -m doppel_ray.export --checkpoint DIR --to safetensors|torch|onnx --out PATH`.
+"""Export a model: `python -m doppel_ray.export --checkpoint DIR --to safetensors|torch|onnx --out PATH`.
 
     safetensors   a folder of model.safetensors and checkpoint.json: `doppel_ray.hear.load_model` reads it without Ray
     torch         a program of torch.export: `torch.export.load(PATH).module()(sound)`, without doppel_ray
     onnx          a model for onnxruntime and whatever else reads ONNX: input `sound`, output `embedding`
 
-The last two take sound (batch, samples) float32 in [-1, 1] and give embeddings (batch, size) float32; the frontend is
-inside. The batch is of any size; samples are from `shortest` to `longest`, which are written into them beside sample
-rate, size and reading. To get a clip's embedding as every other command gives it:
+The last two map sound (batch, samples) float32 in [-1, 1] to embeddings (batch, size) float32; the frontend is
+included. The batch has any size; samples range from `shortest` to `longest`, which are in the metadata with sample
+rate, size and reading. To get the same embedding of a clip as from every other command:
 
     shorter than `shortest`    pad it with zeros at its end
-    longer than `longest`      average the embeddings of the windows of `longest` samples that cover it: side by side,
-                               but for the last one, which ends with the clip
-    between                    as it is
+    longer than `longest`      average the embeddings of windows of `longest` samples: side by side, the last one ending
+                               with the clip
+    between                    pass it as it is
 
 A model that reads windows has one length, that of training (`shortest` = `longest`); one that reads recordings whole
-takes up to a minute. What was written is read again and compared with the model before it is said to be there.
+takes up to a minute. Every export is read back and compared with the model.
 
-A .pt2 file is a zip of the program's graph as JSON and of its weights; `torch.export.load` is PyTorch's own and may
-unpickle parts of it, so load only those that you trust. safetensors and ONNX hold nothing that runs.
+A .pt2 file is a zip of the program's graph as JSON and its weights; `torch.export.load` may unpickle parts of it, so
+load only trusted files. safetensors and ONNX files hold no code.
 """
 
 import importlib.util
@@ -39,21 +39,21 @@ from doppel_ray.models import checkpoint
 from doppel_ray.models.clips import WaveformEncoder
 
 TOLERANCE = 1e-4
-"""Largest difference from the model, of embeddings whose largest number is up to 1; of larger ones, in proportion."""
+"""Largest difference from the model, relative to the largest embedding value if that exceeds 1."""
 
 KEPT = (checkpoint.WEIGHTS, checkpoint.DESCRIPTION)
-"""What it takes to use a checkpoint's model; the rest is what training goes on from."""
+"""Files needed to use a checkpoint's model; training resumes from the others."""
 
 METADATA = "doppel_ray.json"
 ONNX = ("onnx", "onnxruntime", "onnxscript")
 
 
 class ExportError(RuntimeError):
-    """What was exported does not give what the model gives."""
+    """The exported model gives other embeddings than the original."""
 
 
 def to_safetensors(folder: Path, out: Path) -> None:
-    """A new folder of what it takes to use the model."""
+    """Write a folder with the files needed to use the model."""
     model = load_model(folder)
     out.mkdir()
     for name in KEPT:
@@ -62,30 +62,30 @@ def to_safetensors(folder: Path, out: Path) -> None:
 
 
 def to_torch(folder: Path, out: Path) -> None:
-    """A .pt2 file of torch.export, whose extra file `doppel_ray.json` holds the metadata."""
+    """Write a .pt2 file of torch.export, with the metadata in its extra file `doppel_ray.json`."""
     model = load_model(folder)
-    with out.open("wb") as file:  # by its name PyTorch would ask for an ending
+    with out.open("wb") as file:  # given a path, PyTorch requires a suffix
         torch.export.save(traced(model), file, extra_files={METADATA: json.dumps(describe(folder, model))})
     with out.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's, about how it reads its own weights
+        warnings.simplefilter("ignore")  # of PyTorch, about its own loading
         program = torch.export.load(file)
     _compare(program.module(), model)
 
 
 def to_onnx(folder: Path, out: Path) -> None:
-    """An ONNX file, opset 20, whose `metadata_props` hold the metadata."""
+    """Write an ONNX file, opset 20, with the metadata in `metadata_props`."""
     import onnxruntime
 
     model = load_model(folder)
-    # ONNX has no atan2, and what the exporter puts in its place is not a number where both sides are zero.
+    # ONNX has no atan2, and the exporter's substitute is NaN where both arguments are zero.
     table = torch.export.default_decompositions()
     table[torch.ops.aten.atan2.default] = atan2
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's, about itself
+        warnings.simplefilter("ignore")  # of the exporter, about itself
         made = torch.onnx.export(
             traced(model).run_decompositions(table),
             dynamo=True,
-            optimize=False,  # onnxscript 0.7 takes CLAR's + 1e-8 for + 0 and drops it; runtimes optimize for themselves
+            optimize=False,  # onnxscript 0.7 drops CLAR's + 1e-8 as + 0; runtimes optimize anyway
             opset_version=20,
             input_names=["sound"],
             output_names=["embedding"],
@@ -99,7 +99,7 @@ def to_onnx(folder: Path, out: Path) -> None:
 
 
 FORMATS: dict[str, Callable[[Path, Path], None]] = {"safetensors": to_safetensors, "torch": to_torch, "onnx": to_onnx}
-"""`--to` -> what writes a checkpoint's model to a path, and raises `ExportError` if it then gives something else."""
+"""`--to` -> writer of a checkpoint's model to a path; it raises `ExportError` if the export differs."""
 
 
 def traced(model: WaveformEncoder) -> torch.export.ExportedProgram:
@@ -113,7 +113,7 @@ def traced(model: WaveformEncoder) -> torch.export.ExportedProgram:
 
 
 def atan2(y: Tensor, x: Tensor) -> Tensor:
-    """`torch.atan2` by operations that ONNX has, but that a negative zero counts as zero."""
+    """Compute `torch.atan2` with operations of ONNX; a negative zero counts as zero."""
     vertical = x == 0
     slope = torch.atan(y / torch.where(vertical, 1.0, x))
     half_turn = torch.where(y < 0, -torch.pi, torch.pi)
@@ -122,10 +122,10 @@ def atan2(y: Tensor, x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _compare(exported: Callable[[Tensor], Tensor], model: WaveformEncoder) -> None:
-    """Compare what was exported with the model: noise, faint noise, noise that stops, silence, a batch of one, and
-    other lengths where they are allowed.
+    """Compare an export with the model on noise, faint noise, noise that stops, silence, a batch of one, and other
+    lengths if they are allowed.
 
-    Noise, since where a spectrum is empty CLAR's phases are those of rounding errors, in PyTorch too.
+    Noise, because CLAR's phases depend on rounding errors where a spectrum is empty, in PyTorch too.
 
     Raises:
         ExportError: they differ.
@@ -143,16 +143,16 @@ def _compare(exported: Callable[[Tensor], Tensor], model: WaveformEncoder) -> No
         expected = model(sound)
         difference = (exported(sound) - expected).abs().amax().item()
         allowed = TOLERANCE * max(1.0, expected.abs().amax().item())
-        if not difference <= allowed:  # nor a number that is none
-            raise ExportError(f"what was exported differs from the model by {difference:.2g}, more than {allowed:.2g}")
+        if not difference <= allowed:  # also if it is NaN
+            raise ExportError(f"the export differs from the model by {difference:.2g}, more than {allowed:.2g}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser(
         "export",
-        "Take the model of a checkpoint into other tools. Programs take clips of `shortest` to `longest` samples, "
-        "which their metadata say: pad a shorter one with zeros at its end; of a longer one average the embeddings of "
-        "windows of `longest` samples, side by side, the last one ending with the clip.",
+        "Export the model of a checkpoint for other tools. Programs take clips of `shortest` to `longest` samples (see "
+        "their metadata): pad a shorter clip with zeros at its end; for a longer one average the embeddings of windows "
+        "of `longest` samples, side by side, the last one ending with the clip.",
     )
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="DIR", help="a checkpoint's folder")
     parser.add_argument(
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="PATH", help="the file to write, or the folder (safetensors)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --out")
     args = parser.parse(argv)
     cli.stop_on_sigterm()
     checkpoint.load(args.checkpoint)

@@ -1,7 +1,7 @@
-"""The HEAR API on a checkpoint: embeddings of whole sounds, and of moments in them.
+"""The HEAR API on a checkpoint: embeddings of whole sounds and of timestamps.
 
-As the HEAR benchmark defines it (Turian et al. 2022, "HEAR: Holistic Evaluation of Audio Representations", PMLR 176;
-https://hearbenchmark.com/hear-api.html), so that whatever evaluates HEAR models takes `doppel_ray.hear` and a folder.
+The API is that of the HEAR benchmark (Turian et al. 2022, "HEAR: Holistic Evaluation of Audio Representations", PMLR
+176; https://hearbenchmark.com/hear-api.html): its tools take `doppel_ray.hear` and a folder.
 """
 
 from pathlib import Path
@@ -17,21 +17,21 @@ from doppel_ray.models import checkpoint
 from doppel_ray.models.clips import WaveformEncoder, embed_windows
 
 HOP = 50.0
-"""Milliseconds between timestamps: no more than HEAR's event tasks tolerate."""
+"""Milliseconds between timestamps, within the tolerance of HEAR's event tasks."""
 
 
 def load_model(path: str | Path) -> WaveformEncoder:
-    """The model of a checkpoint, or of the safetensors folder that `doppel_ray.export` makes of one; on the CPU.
+    """Return the model of a checkpoint or of a safetensors folder from `doppel_ray.export`, on the CPU.
 
     Raises:
-        ConfigError: there is no such checkpoint, or it is damaged.
+        ConfigError: the checkpoint is missing or damaged.
     """
     model, recipe = checkpoint.load(Path(path))
     return recipe.waveform_encoder(model)
 
 
 def describe(path: Path, model: WaveformEncoder) -> dict[str, Any]:
-    """What one must know to use the embeddings of a checkpoint's model, and where they are from, as plain data."""
+    """Return what a user of a checkpoint's embeddings needs: sizes, rates, lengths and origin, as plain data."""
     about = checkpoint.about(path)
     return {
         "sample_rate": model.sample_rate,
@@ -49,35 +49,35 @@ def describe(path: Path, model: WaveformEncoder) -> dict[str, Any]:
 
 
 def get_scene_embeddings(audio: Tensor, model: WaveformEncoder) -> Tensor:
-    """Embed whole sounds, with the numbers that probes have: the mean over windows, or of the sound read whole.
+    """Embed whole sounds as the probes do: the mean over windows, or the embedding of the sound read whole.
 
     Args:
-        audio: (n_sounds, n_samples) in [-1, 1] at `model.sample_rate`, of any length and any floating-point dtype. It
-            may stay in host memory: its windows are brought to the model's device a batch at a time.
+        audio: (n_sounds, n_samples) in [-1, 1] at `model.sample_rate`, of any length and any floating-point dtype, on
+            any device: windows are copied to the model's device a batch at a time.
         model: from `load_model`.
 
     Returns:
         (n_sounds, model.scene_embedding_size) float32 on the model's device.
 
     Raises:
-        ValueError: audio has another shape, or a dtype that is not floating-point.
+        ValueError: audio has another shape or is not floating-point.
     """
     _check(audio)
     return _embed(audio, None, model).mean(dim=1)
 
 
 def get_timestamp_embeddings(audio: Tensor, model: WaveformEncoder, hop: float = HOP) -> tuple[Tensor, Tensor]:
-    """Embed the window around every timestamp, from the first sample on, as far as the sound goes.
+    """Embed the window around every timestamp, from the first sample to the end of the sound.
 
     Args:
-        audio: as for `get_scene_embeddings`. What lies outside of it is silent.
+        audio: as for `get_scene_embeddings`; windows are padded with zeros at its ends.
         model: from `load_model`.
         hop: milliseconds between timestamps.
 
     Returns:
         Embeddings (n_sounds, n_timestamps, model.timestamp_embedding_size), and the timestamps in milliseconds
-        (n_sounds, n_timestamps), each in the middle of what the frontend reads of its window; both float32 on the
-        model's device.
+        (n_sounds, n_timestamps), each at the middle of the part of its window that the frontend reads; both float32 on
+        the model's device.
 
     Raises:
         ValueError: as for `get_scene_embeddings`, or `hop` is not above 0.
@@ -91,15 +91,15 @@ def get_timestamp_embeddings(audio: Tensor, model: WaveformEncoder, hop: float =
 
 
 def _embed(audio: Tensor, starts: list[int] | None, model: WaveformEncoder) -> Tensor:
-    """Embeddings (n_sounds, windows, width) of the windows from `starts` on, or of those that cover each sound."""
+    """Return embeddings (n_sounds, windows, width) of windows at `starts`; None: of windows that cover each sound."""
     windows = (
         (row, window)
         for row, sound in enumerate(audio)
         for part in model.reading.cut(Decoded(sound.float(), step=1), starts)
         for window in part
     )
-    found = [vectors for _, vectors in embed_windows(windows, model.embed, model.reading.at_once)]
-    return torch.stack(found) if found else torch.empty(0, 1, model.scene_embedding_size, device=model.device)
+    embedded = [vectors for _, vectors in embed_windows(windows, model.embed, model.reading.at_once)]
+    return torch.stack(embedded) if embedded else torch.empty(0, 1, model.scene_embedding_size, device=model.device)
 
 
 def _check(audio: Tensor) -> None:

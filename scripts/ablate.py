@@ -32,9 +32,9 @@ from doppel_ray.data.pairs import PairMaker
 from doppel_ray.models.batchnorm import set_statistics
 from doppel_ray.models.checkpoint import ModelSpec
 from doppel_ray.models.learner import Learner
-from doppel_ray.probe import baselines, protocols
-from doppel_ray.probe.embed import by_model, embed
-from doppel_ray.probe.protocols import ProtocolConfig
+from doppel_ray.probe import baselines
+from doppel_ray.probe.embed import by_model, embed_sounds
+from doppel_ray.probe.protocols import ProtocolConfig, score_embeddings
 from doppel_ray.probe.task import Split, TaskDataset, TaskSpec
 from doppel_ray.probe.tasks import Factors, Manifest, Native
 from doppel_ray.synth import Synth
@@ -104,17 +104,17 @@ class Judges:
         embedder = by_model(ModelSpec.of(experiment.plain()).waveform_encoder(learner.model))
 
         def vectors(dataset: TaskDataset) -> np.ndarray:
-            return embed(dataset.sounds, range(len(dataset.sounds)), embedder)
+            return embed_sounds(dataset.sounds, range(len(dataset.sounds)), embedder)
 
-        vectors_of_esc10, spec = vectors(self.esc10), self.esc10.questions
+        vectors_of_esc10, spec = vectors(self.esc10), self.esc10.spec
         folds = tuple(f"fold_{k}" for k in range(1, 5))
         last = replace(spec, splits=tuple(s for s in spec.splits if s.name == "fold_5"))
         found = [_score(vectors_of_esc10, asked) for asked in (within(spec, folds), last, spec)]
-        return found + [_score(vectors(dataset), dataset.questions) for dataset in self.others.values()]
+        return found + [_score(vectors(dataset), dataset.spec) for dataset in self.others.values()]
 
 
 def _score(vectors: np.ndarray, spec: TaskSpec) -> float:
-    measured = protocols.evaluate(ProtocolConfig(), vectors, spec)
+    measured = score_embeddings(ProtocolConfig(), vectors, spec)
     return measured["score"] if spec.kind == "regression" else 100.0 * measured[spec.metrics[0]]
 
 

@@ -53,13 +53,13 @@ def embedding(checkpoint: Path, esc10: Path) -> None:
     """Embed ESC-10 twice with an empty cache of recordings, and print how long each took."""
     import torch
 
-    from doppel_ray.probe.evaluate import Encoder
+    from doppel_ray.probe.evaluate import TaskEmbedder
     from doppel_ray.probe.tasks import Native
 
     torch.set_num_threads(os.cpu_count() or 1)
     task = Native(kind="esc10", root=esc10)
     for name in ("cold: decoded, kept on disk, embedded", "cached: embedded"):
-        encoder, began = Encoder(checkpoint, cache=1.0), time.perf_counter()
+        encoder, began = TaskEmbedder(checkpoint, cache=1.0), time.perf_counter()
         vectors, failed = encoder(task, "trained")
         seconds = time.perf_counter() - began
         print(f"{len(vectors) - len(failed)} clips, {name}: {seconds:.1f} s, {len(vectors) / seconds:.0f} clips/s")

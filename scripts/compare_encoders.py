@@ -20,8 +20,8 @@ from doppel_ray.models.checkpoint import ModelSpec
 from doppel_ray.models.encoders import ENCODERS
 from doppel_ray.models.objectives import ObjectiveConfig
 from doppel_ray.models.optimizers import OptimConfig
-from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed
-from doppel_ray.probe.evaluate import score
+from doppel_ray.probe.embed import Embedder, by_mel_statistics, by_model, embed_sounds
+from doppel_ray.probe.evaluate import score_task
 from doppel_ray.probe.protocols import ProtocolConfig
 from doppel_ray.probe.tasks import Factors, Native, Task
 from doppel_ray.synth import SynthConfig
@@ -78,10 +78,10 @@ def train(model: Model, pairs: torch.Tensor, seconds: float, batch: int) -> tupl
 
 def measure(task: Task, sample_rate: int, embedder: Embedder) -> str:
     """Return the task's first metric, formatted."""
-    examples = task.load(sample_rate, cache=1.0)
-    vectors = embed(examples.sounds, range(len(examples.sounds)), embedder)
-    scores = score(task, ProtocolConfig(), examples.questions, (vectors, examples.sounds.failed))
-    return f"{scores[examples.questions.metrics[0]]:.3f}"
+    dataset = task.load(sample_rate, cache=1.0)
+    vectors = embed_sounds(dataset.sounds, range(len(dataset.sounds)), embedder)
+    scores = score_task(task, ProtocolConfig(), dataset.spec, (vectors, dataset.sounds.failed))
+    return f"{scores[dataset.spec.metrics[0]]:.3f}"
 
 
 def main() -> None:

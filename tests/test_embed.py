@@ -1,4 +1,4 @@
-"""Files of all kinds become vectors, one for each or one for each moment, or are named."""
+"""Files of all formats are embedded, one row each or one for each timestamp, or named as unreadable."""
 
 import csv
 import json
@@ -21,8 +21,7 @@ from doppel_ray import embed
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data import audio_files
 from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load_model
-from doppel_ray.probe.embed import by_model
-from doppel_ray.probe.embed import embed as probe_embed
+from doppel_ray.probe.embed import by_model, embed_sounds
 from doppel_ray.probe.sounds import Recorded
 from tests.conftest import REPOSITORY
 from tests.recordings import write_noise
@@ -62,7 +61,7 @@ def rows(file: Path) -> list[dict[str, object]]:
     return pyarrow.parquet.read_table(file).to_pylist()
 
 
-def test_a_folder_of_mixed_files_becomes_one_row_each(folder: Path, sounds: Path, tmp_path: Path) -> None:
+def test_folder_of_mixed_files(folder: Path, sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "out.parquet"
     assert run("--checkpoint", folder, sounds / "b.AIFF", sounds, "--out", out) == 0
     found = rows(out)
@@ -84,20 +83,20 @@ def test_a_folder_of_mixed_files_becomes_one_row_each(folder: Path, sounds: Path
 
 
 @pytest.mark.parametrize("reading", ["windows", "whole"])
-def test_files_have_the_numbers_of_the_probes_however_they_are_read(sounds: Path, tmp_path: Path, reading: str) -> None:
+def test_files_agree_with_probes(sounds: Path, tmp_path: Path, reading: str) -> None:
     """A file of 67 s, of which a minute is read at a time, among short ones."""
     settings = {"encoder": {"kind": "cnn", "width": 8, "reading": reading}}
     folder, out = write_checkpoint(tmp_path / "checkpoint", settings), tmp_path / "out.parquet"
     assert run("--checkpoint", folder, sounds, "--out", out) == 0
     found = rows(out)
     paths = [Path(str(row["path"])) for row in found]
-    expected = probe_embed(Recorded(paths, 16000), range(len(paths)), by_model(load_model(folder)))
+    expected = embed_sounds(Recorded(paths, 16000), range(len(paths)), by_model(load_model(folder)))
     np.testing.assert_allclose([row["embedding"] for row in found], expected, rtol=1e-4, atol=1e-5)
     about = json.loads(pyarrow.parquet.read_schema(out).metadata[b"doppel_ray"])
     assert about["reading"] == reading
 
 
-def test_timestamps_are_those_of_the_hear_api(folder: Path, sounds: Path, tmp_path: Path) -> None:
+def test_timestamps_agree_with_hear_api(folder: Path, sounds: Path, tmp_path: Path) -> None:
     """The long file takes many batches, each of which reads its own part of the file."""
     out = tmp_path / "out.parquet"
     assert run("--checkpoint", folder, sounds, "--timestamps", "--hop", 250, "--out", out) == 0
@@ -110,7 +109,7 @@ def test_timestamps_are_those_of_the_hear_api(folder: Path, sounds: Path, tmp_pa
         np.testing.assert_allclose([row["embedding"] for row in mine], embeddings[0], rtol=1e-3, atol=1e-4)
 
 
-def test_csv_has_the_same_numbers(folder: Path, sounds: Path, tmp_path: Path) -> None:
+def test_csv_agrees_with_parquet(folder: Path, sounds: Path, tmp_path: Path) -> None:
     for out in (tmp_path / "out.csv", tmp_path / "out.parquet"):
         assert run("--checkpoint", folder, sounds / "deeper", "--out", out) == 0
     with (tmp_path / "out.csv").open() as file:
@@ -127,7 +126,7 @@ def damage(sounds: Path) -> None:
     (sounds / "e.flac").write_bytes(whole[: len(whole) // 2])
 
 
-def test_what_cannot_be_read_is_named_and_counted_and_the_rest_is_written(
+def test_unreadable_files_are_named_and_skipped(
     folder: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(sounds)
@@ -143,7 +142,7 @@ def refusal(*arguments: object) -> str:
     return str(refused.value)
 
 
-def test_what_cannot_be_read_is_refused_if_asked(folder: Path, sounds: Path, tmp_path: Path) -> None:
+def test_unreadable_files_are_refused_on_request(folder: Path, sounds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     damage(sounds)
     arguments = ("--checkpoint", folder, sounds, "--unreadable", "refuse", "--out", out)
@@ -153,14 +152,27 @@ def test_what_cannot_be_read_is_refused_if_asked(folder: Path, sounds: Path, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["sounds"]
 
 
-def test_if_nothing_can_be_read_nothing_is_written(folder: Path, tmp_path: Path) -> None:
+def test_name_that_is_not_utf8(folder: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such a file is named as unreadable, the others are written."""
+    name = os.fsdecode(b"caf\xe9.wav")
+    (sounds / "a.wav").rename(sounds / name)
+    for suffix in (".parquet", ".csv"):
+        assert run("--checkpoint", folder, sounds, "--out", tmp_path / f"out{suffix}") == 1
+        assert "1 of 6 files cannot be read:" in (errors := capsys.readouterr().err)
+        assert "caf\\udce9.wav: its name is not UTF-8" in errors
+    assert len(rows(tmp_path / "out.parquet")) == 5
+    arguments = ("--checkpoint", folder, sounds, "--unreadable", "refuse", "--out", tmp_path / "new.parquet")
+    assert "its name is not UTF-8" in refusal(*arguments)
+
+
+def test_only_unreadable_files(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"no sound")
     message = refusal("--checkpoint", folder, tmp_path / "bad.wav", "--out", tmp_path / "out.parquet")
     assert message.startswith("1 of 1 files cannot be read:")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.wav"]
 
 
-def test_bad_arguments_are_refused_with_what_is_allowed(folder: Path, sounds: Path, tmp_path: Path) -> None:
+def test_bad_arguments_are_refused(folder: Path, sounds: Path, tmp_path: Path) -> None:
     given = ("--checkpoint", folder, "--out", tmp_path / "out.parquet", sounds / "a.wav")
     (tmp_path / "out.parquet").write_text("mine")
     (tmp_path / "empty").mkdir()
@@ -176,7 +188,7 @@ def test_bad_arguments_are_refused_with_what_is_allowed(folder: Path, sounds: Pa
     assert len(rows(tmp_path / "out.parquet")) == 1
 
 
-def test_few_items_are_ever_made_ahead_and_they_come_in_order() -> None:
+def test_ahead_is_ordered_and_bounded() -> None:
     made, lock = [0], threading.Lock()
 
     def stream(name: int) -> Iterator[tuple[int, int]]:
@@ -191,7 +203,7 @@ def test_few_items_are_ever_made_ahead_and_they_come_in_order() -> None:
         assert made[0] <= taken + 2 * 3 + 1
 
 
-def test_ctrl_c_leaves_nothing_half(folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_partial_file(folder: Path, tmp_path: Path) -> None:
     write_noise(tmp_path / "sounds" / "0.wav", seconds=30.0)
     for k in range(1, 500):
         (tmp_path / "sounds" / f"{k}.wav").hardlink_to(tmp_path / "sounds" / "0.wav")
@@ -212,14 +224,14 @@ def test_ctrl_c_leaves_nothing_half(folder: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_batch_of_windows_is_the_most_that_is_decoded_of_a_long_file(folder: Path, sounds: Path) -> None:
+def test_long_file_is_decoded_a_batch_at_a_time(folder: Path, sounds: Path) -> None:
     model = load_model(folder)
     found = list(embed.pieces(sounds / "e.flac", model, hop=None))
     assert [len(piece.windows) for piece in found] == [64, 4]
     assert all(piece.windows.dtype == torch.float32 for piece in found)
 
 
-def test_a_minute_is_the_most_that_is_decoded_of_a_long_file_read_whole(sounds: Path, tmp_path: Path) -> None:
+def test_long_file_read_whole_is_decoded_a_minute_at_a_time(sounds: Path, tmp_path: Path) -> None:
     settings = {"encoder": {"kind": "cnn", "width": 8, "reading": "whole"}}
     model = load_model(write_checkpoint(tmp_path / "checkpoint", settings))
     found = list(embed.pieces(sounds / "e.flac", model, hop=None))

@@ -1,4 +1,4 @@
-"""A model taken away gives what it gave here, and says what it needs to be used."""
+"""An exported model gives the same embeddings and describes how to use it."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def run(folder: Path, to: str, out: Path, *more: str) -> int:
     return export.main(["--checkpoint", str(folder), "--to", to, "--out", str(out), *more])
 
 
-def test_a_safetensors_folder_is_read_where_there_is_no_ray_and_trains_no_more(tmp_path: Path) -> None:
+def test_safetensors_folder_loads_without_ray(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "here", SMALL, classes=("dog", "rain"))
     assert run(folder, "safetensors", tmp_path / "away") == 0
     assert {file.name for file in (tmp_path / "away").iterdir()} == {"model.safetensors", "checkpoint.json"}
@@ -45,7 +45,7 @@ def test_a_safetensors_folder_is_read_where_there_is_no_ray_and_trains_no_more(t
 
 
 @pytest.mark.parametrize("name", ["vggish-framenet", "clar-cnn"])
-def test_a_model_becomes_a_program_of_pytorch_for_any_batch(tmp_path: Path, name: str) -> None:
+def test_torch_program(tmp_path: Path, name: str) -> None:
     folder = write_checkpoint(tmp_path / "here", MODELS[name])
     assert run(folder, "torch", tmp_path / "away.pt2") == 0
     about = {export.METADATA: ""}
@@ -77,7 +77,7 @@ def by_program(program: Callable[[torch.Tensor], torch.Tensor], about: dict[str,
     ("name", "reading", "to"),
     [*((*which, "onnx") for which in READINGS), *((*which, "torch") for which in READINGS[:2])],
 )
-def test_a_program_gives_the_scenes_of_clips_of_any_length(tmp_path: Path, name: str, reading: str, to: str) -> None:
+def test_programs_agree_on_clips_of_any_length(tmp_path: Path, name: str, reading: str, to: str) -> None:
     settings = MODELS[name] | {"encoder": MODELS[name]["encoder"] | {"reading": reading}}
     folder, out = write_checkpoint(tmp_path / "here", settings), tmp_path / f"away.{to}"
     program: Callable[[torch.Tensor], torch.Tensor]
@@ -115,7 +115,7 @@ def test_program_of_a_model_trained_on_half_seconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_becomes_a_program_and_that_onnx_for_any_batch(tmp_path: Path, name: str) -> None:
+def test_onnx_model(tmp_path: Path, name: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs doppel_ray[export]")
     pytest.importorskip("onnxscript", reason="needs doppel_ray[export]")
     folder = write_checkpoint(tmp_path / "here", MODELS[name])
@@ -131,18 +131,18 @@ def test_every_model_becomes_a_program_and_that_onnx_for_any_batch(tmp_path: Pat
     assert about["size"] == str(expected.shape[1])
 
 
-def test_the_metadata_say_what_an_exported_model_reads(tmp_path: Path) -> None:
+def test_metadata(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "here", SMALL)
     assert DESCRIBED.items() <= describe(folder, load_model(folder)).items()
 
 
 @given(st.lists(st.floats(-2.0, 2.0, width=32) | st.sampled_from([0.0, -1.0, 1.0]), min_size=2, max_size=2))
-def test_the_arc_tangent_for_onnx_is_that_of_pytorch(point: list[float]) -> None:
+def test_atan2(point: list[float]) -> None:
     y, x = torch.tensor(point) + 0.0
     torch.testing.assert_close(export.atan2(y, x), torch.atan2(y, x))
 
 
-def test_what_gives_other_numbers_is_not_kept(
+def test_export_that_differs_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_checkpoint(tmp_path / "here", SMALL)
@@ -158,7 +158,7 @@ def refusal(*arguments: Any) -> str:
     return str(refused.value)
 
 
-def test_nothing_is_overwritten_unasked_and_no_folder_of_other_things_ever(tmp_path: Path) -> None:
+def test_overwrite(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "here", SMALL)
     assert "--overwrite" in refusal(folder, "safetensors", folder)
     assert "not overwritten" in refusal(folder, "safetensors", folder, "--overwrite")
@@ -169,12 +169,12 @@ def test_nothing_is_overwritten_unasked_and_no_folder_of_other_things_ever(tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "here"]
 
 
-def test_onnx_without_its_packages_says_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_onnx_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_checkpoint(tmp_path / "here", SMALL)
     monkeypatch.setattr(export, "ONNX", ("onnx_that_is_not_there",))
     message = refusal(folder, "onnx", tmp_path / "away.onnx")
     assert message == "--to onnx needs onnx_that_is_not_there: pip install 'doppel_ray[export]'"
 
 
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "holds no checkpoint" in refusal(tmp_path, "torch", tmp_path / "away.pt2")

@@ -1,4 +1,4 @@
-"""The HEAR API: what HEAR's own validator asks, for sounds of any length, with the numbers that probes have."""
+"""The HEAR API: what HEAR's validator checks, for sounds of any length, in agreement with the probes."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ from doppel_ray.hear import get_scene_embeddings, get_timestamp_embeddings, load
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.models.clips import Reading
-from doppel_ray.probe.embed import by_model, embed
+from doppel_ray.probe.embed import by_model, embed_sounds
 from doppel_ray.probe.sounds import Recorded
 from tests.conftest import REPOSITORY
 
@@ -46,7 +46,7 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 @given(samples=st.integers(0, 300), size=st.integers(1, 100))
-def test_windows_cover_every_sample_and_stay_within_the_sound(samples: int, size: int) -> None:
+def test_windows_cover_the_sound(samples: int, size: int) -> None:
     sound = torch.arange(1.0, samples + 1)
     cover = torch.cat(list(Reading(size, size, 7 * size).cut(Decoded(sound, step=1))))
     assert cover.shape[1] == size
@@ -56,9 +56,7 @@ def test_windows_cover_every_sample_and_stay_within_the_sound(samples: int, size
 
 
 @given(samples=st.integers(0, 300), size=st.integers(1, 100), hop=st.floats(0.5, 50.0), data=st.data())
-def test_a_window_around_a_moment_holds_the_sound_around_it(
-    samples: int, size: int, hop: float, data: st.DataObject
-) -> None:
+def test_centred_windows(samples: int, size: int, hop: float, data: st.DataObject) -> None:
     sound, centre = torch.arange(1.0, samples + 1), data.draw(st.integers(0, size - 1))
     starts = centred(samples, centre, hop)
     for k, window in enumerate(cut(sound, starts, size)):
@@ -68,7 +66,7 @@ def test_a_window_around_a_moment_holds_the_sound_around_it(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_length_has_a_scene_embedding_and_evenly_spaced_timestamps(tmp_path: Path, kind: str) -> None:
+def test_sounds_of_every_length(tmp_path: Path, kind: str) -> None:
     model = load_model(str(write_checkpoint(tmp_path / "here", KINDS[kind])))
     assert model.sample_rate == 16000
     assert isinstance(model.scene_embedding_size, int)
@@ -87,7 +85,7 @@ def test_every_length_has_a_scene_embedding_and_evenly_spaced_timestamps(tmp_pat
         torch.testing.assert_close(get_scene_embeddings(audio[1:], model), scenes[1:], rtol=1e-4, atol=1e-5)
 
 
-def test_a_timestamp_is_the_scene_of_the_window_around_it(tmp_path: Path) -> None:
+def test_timestamp_embedding_is_that_of_its_window(tmp_path: Path) -> None:
     model = load_model(write_checkpoint(tmp_path / "here", KINDS["mel"]))
     audio = noise(1, 80000)
     embeddings, timestamps = get_timestamp_embeddings(audio, model, hop=250.0)
@@ -100,7 +98,7 @@ def test_a_timestamp_is_the_scene_of_the_window_around_it(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("kind", "duration"), [("mel", 1.0), ("mel", 0.3), ("clar", 0.3), ("waveform", 0.3)])
-def test_an_embedding_is_centred_on_its_timestamp(tmp_path: Path, kind: str, duration: float) -> None:
+def test_embeddings_are_centred_on_timestamps(tmp_path: Path, kind: str, duration: float) -> None:
     """An impulse changes the embeddings of the timestamps around it, as many milliseconds before it as after it."""
     model = load_model(write_checkpoint(tmp_path / "here", {**KINDS[kind], "synth": {"duration": duration}}))
     middle = round(duration * 16000)
@@ -122,7 +120,7 @@ def check_against_probe(folder: Path, lengths: tuple[int, ...]) -> None:
     sounds = Recorded([], model.sample_rate)
     clips = [noise(1, samples)[0] for samples in lengths]
     sounds.read = clips.__getitem__  # type: ignore[method-assign]
-    expected = embed(sounds, range(len(clips)), by_model(load_model(folder)))
+    expected = embed_sounds(sounds, range(len(clips)), by_model(load_model(folder)))
     for clip, vector in zip(clips, expected, strict=True):
         (found,) = get_scene_embeddings(clip.unsqueeze(0), model)
         np.testing.assert_allclose(found, vector, rtol=1e-4, atol=1e-5)
@@ -130,7 +128,7 @@ def check_against_probe(folder: Path, lengths: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reading", ["windows", "whole"])
-def test_scenes_have_the_numbers_of_a_probe_of_mixed_lengths(tmp_path: Path, reading: str, kind: str) -> None:
+def test_scenes_agree_with_probes(tmp_path: Path, reading: str, kind: str) -> None:
     """A probe's batches hold clips of several lengths; the scene of each clip is asked for alone."""
     settings = KINDS[kind] | {"encoder": {**KINDS[kind]["encoder"], "reading": reading}}
     check_against_probe(write_checkpoint(tmp_path / "here", settings), LENGTHS)
@@ -150,7 +148,7 @@ def test_whole_clip_is_read_to_its_end(tmp_path: Path, kind: str, samples: int) 
     assert (changed > 1e-4).all(), changed
 
 
-def test_a_recording_read_whole_is_read_a_minute_at_a_time(tmp_path: Path) -> None:
+def test_whole_reading_takes_a_minute_at_a_time(tmp_path: Path) -> None:
     settings = {"encoder": {"kind": "cnn", "width": 8, "reading": "whole"}, "synth": {"sample_rate": 16000}}
     folder = write_checkpoint(tmp_path / "here", settings)
     check_against_probe(folder, (65 * 16000,))
@@ -162,9 +160,7 @@ def test_a_recording_read_whole_is_read_a_minute_at_a_time(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("reading", ["windows", "whole"])
-def test_audio_of_any_floating_point_dtype_gives_float32_embeddings(
-    tmp_path: Path, reading: str, dtype: torch.dtype
-) -> None:
+def test_audio_dtypes(tmp_path: Path, reading: str, dtype: torch.dtype) -> None:
     settings = {"encoder": {**KINDS["mel"]["encoder"], "reading": reading}}
     model = load_model(write_checkpoint(tmp_path / "here", settings))
     audio = noise(2, 20000).to(dtype)
@@ -182,7 +178,7 @@ def test_audio_of_any_floating_point_dtype_gives_float32_embeddings(
         (torch.zeros(1, 16000, dtype=torch.complex64), "complex64"),
     ],
 )
-def test_what_is_no_batch_of_sound_is_refused(tmp_path: Path, audio: torch.Tensor, dtype: str) -> None:
+def test_bad_audio_is_refused(tmp_path: Path, audio: torch.Tensor, dtype: str) -> None:
     model = load_model(write_checkpoint(tmp_path / "here", KINDS["mel"]))
     for ask in (get_scene_embeddings, get_timestamp_embeddings):
         with pytest.raises(
@@ -191,14 +187,14 @@ def test_what_is_no_batch_of_sound_is_refused(tmp_path: Path, audio: torch.Tenso
             ask(audio, model)
 
 
-def test_no_sounds_have_no_embeddings(tmp_path: Path) -> None:
+def test_empty_batch(tmp_path: Path) -> None:
     model = load_model(write_checkpoint(tmp_path / "here", KINDS["mel"]))
     assert get_scene_embeddings(torch.zeros(0, 16000), model).shape == (0, model.scene_embedding_size)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_model_on_a_gpu_hears_the_same(tmp_path: Path) -> None:
+def test_gpu_agrees_with_cpu(tmp_path: Path) -> None:
     model = load_model(write_checkpoint(tmp_path / "here", KINDS["mel"]))
     audio = noise(3, 50000)
     expected = get_scene_embeddings(audio, model)
@@ -223,7 +219,7 @@ main()
     reason="needs `pip install --no-deps hearvalidator` (its dependencies bring TensorFlow, which is not needed)",
 )
 @pytest.mark.parametrize("kind", ["mel", "waveform"])
-def test_the_official_validator_passes(tmp_path: Path, kind: str) -> None:
+def test_official_validator(tmp_path: Path, kind: str) -> None:
     folder = write_checkpoint(tmp_path / "here", KINDS[kind])
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", VALIDATOR, "doppel_ray.hear", "-m", folder, "-d", "cpu"],

@@ -1,4 +1,4 @@
-"""`python -m doppel_ray.analyze`: what synthetic pairs are like, as tables, figures and a sentence each."""
+"""`python -m doppel_ray.analyze`: analyse synthetic pairs, with tables, figures and a sentence each."""
 
 import json
 import sys
@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import torch
 from pydantic import ValidationError
 
-from doppel_ray.analyze.analysis import Analysis, listen
+from doppel_ray.analyze.analysis import Analysis, run
 from doppel_ray.analyze.classifiers import Classifier, ClassifierConfig, Pretrained, Probe
 from doppel_ray.analyze.nearest import Distance, Nearest, Spectral
 from doppel_ray.analyze.pca import Pca
 from doppel_ray.analyze.similarity import Similarity
 from doppel_ray.analyze.sources import Sources, SourcesConfig
-from doppel_ray.analyze.spaces import Space, SpacesConfig
+from doppel_ray.analyze.spaces import EmbeddingSpace, SpacesConfig
 from doppel_ray.analyze.uncertainty import Uncertainty
 from doppel_ray.core import cli, dotted_keys, plotting, provenance
 from doppel_ray.core.errors import ConfigError
@@ -29,15 +29,15 @@ from doppel_ray.synth import SynthConfig
 S = TypeVar("S", bound=Section)
 
 COMMANDS = {
-    "similarity": "how alike the two views of a pair are, by δ and architecture",
-    "pca": "where pairs lie in an embedding space",
+    "similarity": "similarity of the two views of a pair, by δ and architecture",
+    "pca": "positions of pairs in an embedding space",
     "spectral": "spectral descriptors, synthetic against recorded",
-    "nearest": "which δ and architecture come nearest to recordings in an embedding space",
-    "uncertainty": "how sure a classifier is of what made a sound",
-    "all": "everything that can be done with what is given",
+    "nearest": "δ and architecture nearest to recordings in an embedding space",
+    "uncertainty": "uncertainty of a classifier about the cause of a sound",
+    "all": "all analyses that the given options allow",
 }
 
-SPACED: dict[str, Callable[[Space], Analysis]] = {"similarity": Similarity, "pca": Pca, "nearest": Nearest}
+SPACED: dict[str, Callable[[EmbeddingSpace], Analysis]] = {"similarity": Similarity, "pca": Pca, "nearest": Nearest}
 """Analyses that need an embedding space."""
 
 AGAINST_RECORDINGS = ("spectral", "nearest")
@@ -47,7 +47,7 @@ RESULT = "analysis.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """All that was asked for, by section."""
+    """The settings, by section."""
 
     synth: SynthConfig
     sources: SourcesConfig
@@ -60,7 +60,7 @@ class Settings:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    overview = cli.Parser("analyze", "What synthetic pairs are like, beside recordings.")
+    overview = cli.Parser("analyze", "Compare synthetic pairs with recordings.")
     overview.usage = "%(prog)s ANALYSIS [--option value ...]"
     overview.add_argument("analysis", choices=COMMANDS, help="; ".join(f"{k}: {v}" for k, v in COMMANDS.items()))
     name = overview.parse(argv[:1]).analysis
@@ -76,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources = Sources(settings.sources, settings.synth)
         analyses, left_out = _analyses(name, settings, cli.device(args.device))
         try:
-            listen(cli.with_progress(sources, len(sources), "listening", "kinds of sounds"), analyses)
+            run(cli.with_progress(sources, len(sources), "analysing", "sources"), analyses)
         except UnreadableAudioError as error:
-            raise ConfigError(f"--recordings: {error}; --unreadable skip passes over such files") from None
+            raise ConfigError(f"--recordings: {error}; --unreadable skip leaves such files out") from None
         partial.mkdir()
         _report(analyses, left_out, sources, settings, partial)
     print(args.out)
@@ -86,10 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _analyses(name: str, settings: Settings, device: torch.device) -> tuple[list[Analysis], dict[str, str]]:
-    """What is to be done; and what `all` leaves out, with the reason.
+    """Return the analyses to run, and those that `all` leaves out with the reason.
 
     Raises:
-        ConfigError: what is asked for needs something that is not given, or cannot be loaded.
+        ConfigError: an analysis lacks an option, or a model cannot be loaded.
     """
     every = name == "all"
     wanted = [which for which in COMMANDS if which != "all"] if every else [name]
@@ -106,12 +106,12 @@ def _analyses(name: str, settings: Settings, device: torch.device) -> tuple[list
         analyses.append(Spectral(rate))
     if "uncertainty" in able:
         analyses.append(Uncertainty(_classifier(settings, device)))
-    # What is nearest to the recordings is the last that is said.
+    # The distances from the recordings come last.
     return sorted(analyses, key=lambda analysis: isinstance(analysis, Distance)), lacking
 
 
 def _lacking(name: str, settings: Settings) -> str:
-    """What an analysis lacks, or nothing."""
+    """Return what an analysis lacks; empty: nothing."""
     if name in AGAINST_RECORDINGS:
         if settings.sources.recordings is None:
             return "it compares with recordings: give their folder with --recordings DIR"
@@ -122,9 +122,9 @@ def _lacking(name: str, settings: Settings) -> str:
         if config.classifier is not None and config.task is not None:
             return "--classifier and --task are both given; expected one of them"
         if config.classifier is None and config.task is None:
-            return "nobody to ask: give --classifier NAME_OR_DIR, or --task TASK --root DIR --checkpoint DIR"
+            return "there is no classifier: give --classifier NAME_OR_DIR, or --task TASK --root DIR --checkpoint DIR"
         if config.task is not None and settings.spaces.checkpoint is None:
-            return "--task needs the encoder that hears it: give --checkpoint DIR"
+            return "--task needs an encoder: give --checkpoint DIR"
     return ""
 
 
@@ -139,20 +139,20 @@ def _classifier(settings: Settings, device: torch.device) -> Classifier:
 def _report(
     analyses: Sequence[Analysis], left_out: dict[str, str], sources: Sources, settings: Settings, folder: Path
 ) -> None:
-    """Write what was found, and print it: tables, then sentences."""
+    """Write the results and print them: tables, then sentences."""
     console = cli.console()
     results: dict[str, Any] = {}
-    said = [f"left out: {name}: {reason}" for name, reason in left_out.items()]
+    sentences = [f"left out: {name}: {reason}" for name, reason in left_out.items()]
     if sources.broken:
         path, reason = next(iter(sources.broken.items()))
-        said.append(f"{len(sources.broken)} recordings cannot be used, first {path}: {reason}")
+        sentences.append(f"{len(sources.broken)} recordings cannot be used, first {path}: {reason}")
     for analysis in analyses:
         with plotting.styled():
             findings = analysis.conclude()
             findings.write(analysis.name, folder)
         console.print(findings.table)
-        results[analysis.name] = {"rows": findings.rows, "said": findings.said, **findings.extra}
-        said += findings.said
+        results[analysis.name] = {"rows": findings.rows, "said": findings.summary, **findings.extra}
+        sentences += findings.summary
     about = {
         "origin": provenance.gather(),
         "settings": settings.plain(),
@@ -162,12 +162,12 @@ def _report(
         "analyses": results,
     }
     (folder / RESULT).write_text(json.dumps(about, indent=1))
-    for sentence in said:
+    for sentence in sentences:
         console.print(sentence)
 
 
 def _written_before(out: Path) -> list[str]:
-    """The files that an earlier analysis has left in a folder."""
+    """Return the files of an earlier analysis in a folder."""
     try:
         return json.loads((out / RESULT).read_text())["files"]
     except (OSError, ValueError, LookupError):
@@ -182,7 +182,7 @@ def _parser(name: str) -> cli.Parser:
     parser.add_argument(
         "--out", type=Path, default=Path("analysis"), metavar="DIR", help="folder to write (default: analysis)"
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace an analysis that is at --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier analysis at --out")
     parser.add_argument("--device", help="of the models, such as cpu or cuda:1 (default: the GPU if there is one)")
     _add(parser, SourcesConfig)
     if name in SPACED or name == "all":
@@ -196,7 +196,7 @@ def _parser(name: str) -> cli.Parser:
 
 
 def _add(parser: cli.Parser, model: type[Section], only: Sequence[str] | None = None) -> None:
-    """Add an option for each field of a section; those that hold several values take them one after another."""
+    """Add an option for each field of a section; a field with several values takes several arguments."""
     group = parser.add_argument_group((model.__doc__ or "").rstrip("."))
     for name, field in model.model_fields.items():
         if only is not None and name not in only:
@@ -214,7 +214,7 @@ def _add(parser: cli.Parser, model: type[Section], only: Sequence[str] | None = 
 
 
 def _section(model: type[S], args: Any, given: dict[str, Any] | None = None) -> S:
-    """A section from the options that were given.
+    """Return a section from the given options.
 
     Raises:
         ConfigError: a value is not allowed.
@@ -227,7 +227,7 @@ def _section(model: type[S], args: Any, given: dict[str, Any] | None = None) -> 
 
 
 def _architectures(args: Any) -> dict[str, Any]:
-    """--synth.architecture, which every other command has, is --architectures with one name."""
+    """Read --synth.architecture, an option of every other command, as --architectures with one name."""
     one = args.overrides.get("synth.architecture")
     return {} if one is None else {"architectures": (one,)}
 

@@ -1,4 +1,4 @@
-"""What an analysis is: it hears one source's pairs after another's, and concludes."""
+"""The base of all analyses: they take in the pairs of each source, then conclude."""
 
 import csv
 from abc import ABC, abstractmethod
@@ -11,8 +11,8 @@ from rich.table import Table
 from torch import Tensor
 
 from doppel_ray.analyze.distances import Estimate
-from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
-from doppel_ray.analyze.spaces import Space
+from doppel_ray.analyze.sources import RECORDINGS, SoundSource, SourcePairs
+from doppel_ray.analyze.spaces import EmbeddingSpace
 from doppel_ray.core import plotting
 from doppel_ray.report.leaderboard import show
 
@@ -25,24 +25,24 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Findings:
-    """What an analysis has found.
+    """The results of an analysis.
 
     Attributes:
-        rows: its table, which becomes `<name>.csv`.
-        table: what of it a terminal shows.
-        figures: name of the file -> figure.
-        said: a sentence or more: what it comes to.
+        rows: its table, written to `<name>.csv`.
+        table: the part of it for a terminal.
+        figures: file name -> figure.
+        summary: sentences that summarise it.
         extra: further numbers for `analysis.json`.
     """
 
     rows: list[Row]
     table: Table
     figures: "dict[str, Figure]"
-    said: list[str]
+    summary: list[str]
     extra: dict[str, Any] = field(default_factory=dict)
 
     def write(self, name: str, folder: Path) -> None:
-        """The table as CSV, and the figures as PNG and SVG."""
+        """Write the table as CSV and the figures as PNG and SVG."""
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(dict.fromkeys(column for row in self.rows for column in row)))
             writer.writeheader()
@@ -56,42 +56,42 @@ class Analysis(ABC):
 
     Attributes:
         name: of its table and figures.
-        space: that it needs embeddings in, if it does.
+        space: of the embeddings that it needs, if any.
     """
 
     name: str
-    space: Space | None = None
+    space: EmbeddingSpace | None = None
 
     @abstractmethod
-    def hear(self, heard: Heard, embedded: Tensor | None) -> None:
-        """Take in what is needed of a source's pairs, and of their embeddings (2, n, size) in `space`."""
+    def add(self, pairs: SourcePairs, embedded: Tensor | None) -> None:
+        """Take in a source's pairs and their embeddings (2, n, size) in `space`."""
 
     @abstractmethod
     def conclude(self) -> Findings:
-        """What was found, after all sources have been heard."""
+        """Return the results, after the pairs of all sources."""
 
 
-def listen(sources: Iterable[Heard], analyses: Sequence[Analysis]) -> None:
-    """Let analyses hear all sources; each sound is made once, and embedded once in each space."""
+def run(sources: Iterable[SourcePairs], analyses: Sequence[Analysis]) -> None:
+    """Pass all sources to the analyses; each sound is made once and embedded once in each space."""
     spaces = {id(analysis.space): analysis.space for analysis in analyses if analysis.space is not None}
-    for heard in sources:
-        embedded = {key: space(heard.sounds) for key, space in spaces.items()}
+    for pairs in sources:
+        embedded = {key: space(pairs.sounds) for key, space in spaces.items()}
         for analysis in analyses:
-            analysis.hear(heard, embedded.get(id(analysis.space)))
+            analysis.add(pairs, embedded.get(id(analysis.space)))
 
 
-def columns(source: Source) -> Row:
-    """The columns that say what a row is of."""
+def columns(source: SoundSource) -> Row:
+    """Return the columns that identify a row's source."""
     return {"source": source.name, "layers": source.layers, "delta": source.delta}
 
 
 def spread(name: str, estimate: Estimate) -> Row:
-    """The columns of an estimate."""
+    """Return the columns of an estimate and its interval."""
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def by_delta(title: str, rows: Sequence[Row], value: str) -> Table:
-    """One column of rows for a terminal: a line for each architecture and number of layers, a column for each δ."""
+    """Return one value of rows as a table: a line for each architecture and number of layers, a column for each δ."""
     deltas = sorted({row["delta"] for row in rows if row["delta"] is not None})
     found = {(row["source"], row["layers"], row["delta"]): row[value] for row in rows}
     shown = Table(title=title, title_justify="left")
@@ -111,7 +111,7 @@ def by_delta(title: str, rows: Sequence[Row], value: str) -> Table:
 
 
 def table(title: str, rows: Sequence[Row], names: Sequence[str]) -> Table:
-    """Some columns of rows for a terminal; recordings dim, as what is compared with."""
+    """Return some columns of rows as a table for a terminal; recordings, the reference, are dim."""
     shown = Table(title=title, title_justify="left")
     for name in names:
         shown.add_column("δ" if name == "delta" else name, justify="left" if name == "source" else "right")

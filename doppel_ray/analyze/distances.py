@@ -1,4 +1,4 @@
-"""How far sounds are from recordings: distances between two samples of what was measured of them."""
+"""Distances of sounds from recordings, between two samples of measurements."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,20 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GROUPS = 20
-"""Of the jackknife."""
+"""Groups of the jackknife."""
 
 MOST = 2000
-"""Sounds of either sample that the kernel distance takes: it compares each with each."""
+"""Largest number of sounds of either sample in the kernel distance, which compares all pairs."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number that would be another with other sounds.
+    """A number with its sampling error.
 
     Attributes:
         value: the number.
         margin: half of its 95 % interval.
-        left: what it is without each part of the sounds in turn, if that was tried.
+        left: its values without each group of the jackknife, if computed.
     """
 
     value: float
@@ -38,10 +38,9 @@ class Estimate:
         return self.value + self.margin
 
     def exceeds(self, other: "Estimate") -> bool:
-        """Whether it is larger than another that was taken from the same recordings, beyond the luck of the draw.
+        """Return whether it is significantly larger than another estimate from the same recordings.
 
-        What recordings there are moves both numbers alike: so it is their difference that is asked for its interval,
-        which is far narrower than either's.
+        The choice of recordings moves both alike, so the interval of their difference is far narrower than either's.
         """
         return self.value - other.value > _margin(self.left - other.left)
 
@@ -50,11 +49,11 @@ class Estimate:
 
 
 def wasserstein(sounds: np.ndarray, recordings: np.ndarray) -> np.ndarray:
-    """The 1-D Wasserstein distance of each column, in standard deviations of the recordings: (n, k), (m, k) -> (k,).
+    """Return the 1-D Wasserstein distance of each column in deviations of the recordings: (n, k), (m, k) -> (k,).
 
-    It is the mean distance that values must move to turn one distribution into the other, so 1 means that they lie one
-    deviation of the recordings off on average. It needs no bins and no densities, and, in contrast to a comparison of
-    means, sees that one distribution is narrower or has two humps.
+    It is the mean distance that values must move to turn one distribution into the other: 1 is one deviation of the
+    recordings on average. It needs no bins or densities and, unlike a comparison of means, responds to a narrower or a
+    bimodal distribution.
     """
     from scipy.stats import wasserstein_distance
 
@@ -63,22 +62,22 @@ def wasserstein(sounds: np.ndarray, recordings: np.ndarray) -> np.ndarray:
 
 
 def spectral(sounds: np.ndarray, recordings: np.ndarray) -> Estimate:
-    """The mean of `wasserstein` over the columns."""
+    """Return the mean of `wasserstein` over the columns."""
     return jackknife(lambda rows, others: wasserstein(sounds[rows], recordings[others]).mean(), sounds, recordings)
 
 
 def kernel(sounds: np.ndarray, recordings: np.ndarray) -> Estimate:
-    """The squared maximum mean discrepancy of two samples of embeddings, (n, size) and (m, size): 0 if they are of the
-    same distribution, 2 at most.
+    """Return the squared maximum mean discrepancy of two samples of embeddings, (n, size) and (m, size): 0 for the same
+    distribution, 2 at most.
 
     Unbiased, with a Gaussian kernel as wide as the median distance between two recordings, on embeddings divided by the
     recordings' standard deviations (Gretton et al., JMLR 2012; for audio, Chung et al. 2025, "KAD: No More FAD!").
 
-    Why not Fréchet's distance: it fits a covariance of size x size numbers to each sample, and is biased by as much as
-    these are uncertain. Of two samples of 128 from one and the same normal distribution in 128 dimensions it makes 66,
-    and 33 with 256 each, where moving every number by half a deviation makes 32; and a folder seldom holds more. This
-    distance is 0 on average between such samples, whatever their number, and assumes no normal distribution, which
-    sounds that pile up at the bounds of their parameters do not have.
+    Fréchet's distance fits a size x size covariance to each sample, and its bias grows with the error of that fit: two
+    samples of 128 from one normal distribution in 128 dimensions are 66 apart, two of 256 are 33 apart, while a shift
+    of every dimension by half a deviation is 32. Folders seldom hold more recordings. The discrepancy is 0 on average
+    between such samples of any size, and does not assume normal distributions, which parameters clipped to their bounds
+    do not give.
     """
     centre, scale = recordings.mean(axis=0, dtype=np.float64), _scale(recordings)
     first, second = ((sample[:MOST] - centre) / scale for sample in (sounds, recordings))
@@ -96,11 +95,11 @@ def kernel(sounds: np.ndarray, recordings: np.ndarray) -> Estimate:
 def jackknife(
     estimate: Callable[[np.ndarray, np.ndarray], float], sounds: np.ndarray, recordings: np.ndarray
 ) -> Estimate:
-    """An estimate from the rows of two samples, and what it would be with other sounds and recordings of the kind.
+    """Return an estimate from the rows of two samples, with the interval of a grouped jackknife.
 
-    A twentieth of both samples is left out at a time. A bootstrap would draw rows twice, which are then nearer to each
-    other than any two sounds are, and every distance would grow. Rows count as independent: where several are seconds
-    of one recording, the interval is narrower than it should be.
+    A twentieth of both samples is left out at a time. A bootstrap would draw rows twice, nearer to each other than any
+    two sounds, and bias every distance. Rows count as independent: if several come from one recording, the interval is
+    too narrow.
     """
     rows, others = np.arange(len(sounds)), np.arange(len(recordings))
     found = float(estimate(rows, others))
@@ -110,41 +109,41 @@ def jackknife(
 
 
 def _margin(left: np.ndarray) -> float:
-    """Half of the jackknife's 95 % interval."""
+    """Return half of the jackknife's 95 % interval."""
     return 1.96 * float(np.sqrt((len(left) - 1) * left.var()))
 
 
 def mean(values: np.ndarray) -> Estimate:
-    """The mean of values, and its interval."""
+    """Return the mean of values with its interval."""
     return Estimate(float(values.mean()), 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5)
 
 
 def halves(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of two halves that share no recording; `items` (n,) says which recording each row is of."""
+    """Return the rows of two halves that share no recording; `items` (n,) is the recording of each row."""
     first = np.unique(items, return_inverse=True)[1] % 2 == 0
     return np.flatnonzero(first), np.flatnonzero(~first)
 
 
 def _scale(recordings: np.ndarray) -> np.ndarray:
-    """Standard deviation of each column; of one that never varies 1."""
+    """Return the standard deviation of each column; 1 for a constant one."""
     scale = recordings.std(axis=0, dtype=np.float64)
     return np.where(scale > 1e-9, scale, 1.0)
 
 
 def _squared(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Squared distances of all rows of one to all of the other."""
+    """Return the squared distances of all rows of one sample to all of the other."""
     lengths = np.square(first).sum(axis=1)[:, None] + np.square(second).sum(axis=1)
     return np.clip(lengths - 2.0 * first @ second.T, 0.0, None)
 
 
 def _mean_of_others(kernel: np.ndarray) -> float:
-    """Mean of a square matrix without its diagonal."""
+    """Return the mean of a square matrix without its diagonal."""
     n = len(kernel)
     return float((kernel.sum() - np.trace(kernel)) / (n * (n - 1)))
 
 
 def log_mel(sounds: Tensor, sample_rate: int) -> Tensor:
-    """Log-mel spectrograms, (n, mels, frames), of sounds (n, samples): 64 bands, Hann windows of 25 ms every 10 ms."""
+    """Return log-mel spectrograms (n, mels, frames) of sounds (n, samples): 64 bands, Hann of 25 ms every 10 ms."""
     from torchaudio.transforms import MelSpectrogram
 
     window, hop = sample_rate // 40, sample_rate // 100
@@ -155,6 +154,6 @@ def log_mel(sounds: Tensor, sample_rate: int) -> Tensor:
 
 
 def log_mel_distance(views: Tensor, sample_rate: int) -> float:
-    """Mean absolute difference, in nepers, between the log-mel spectrograms of both views, `(2, n, samples)`."""
+    """Return the mean absolute difference, in nepers, of the log-mel spectrograms of both views, `(2, n, samples)`."""
     first, second = log_mel(views.flatten(0, 1), sample_rate).unflatten(0, (2, -1))
     return (first - second).abs().mean().item()

@@ -1,8 +1,8 @@
-"""Whether the views of a pair share something that has nothing to do with their sound.
+"""Find fingerprints: what the two views of a pair share besides their parameters.
 
-A positive pair shares its parameters. If something else that is drawn (a noise, a level, a mask) is in both of its
-views and in no other pair, the contrastive objective finds it and learns nothing about sound. The check renders views
-of *unrelated* parameters under one index: whatever then still leads from one view to the other is such a fingerprint.
+If a random draw (a noise, a level, a mask) is in both views of a pair and in no other pair, the contrastive objective
+finds it and learns nothing about sound. The check renders views of *unrelated* parameters under one index: whatever
+still identifies the partner is a fingerprint.
 """
 
 import torch
@@ -13,7 +13,7 @@ from doppel_ray.analyze.distances import log_mel
 
 
 def partners_found(views: Tensor, sample_rate: int) -> dict[str, float]:
-    """Share of first views whose nearest second view is their partner, by three measures; chance is 1 / n.
+    """Return the share of first views whose nearest second view is their partner, by three measures; chance is 1 / n.
 
     Args:
         views: (2, n, samples); pair i is `views[:, i]`.
@@ -21,7 +21,7 @@ def partners_found(views: Tensor, sample_rate: int) -> dict[str, float]:
 
     Returns:
         "waveform": by the correlation coefficient. "second difference": the same after differencing twice, which
-        favours what is noisy. "log-mel": by the mean absolute difference of log-mel spectrograms.
+        emphasises noise. "log-mel": by the mean absolute difference of log-mel spectrograms.
     """
     first, second = views
     differenced = views.diff(n=2)
@@ -36,7 +36,7 @@ def partners_found(views: Tensor, sample_rate: int) -> dict[str, float]:
 
 
 def _correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Correlation coefficients, (n, n), of every row of one with every row of the other; 0 where a row is silent."""
+    """Return correlation coefficients, (n, n), of every row of one with every row of the other; 0 for silent rows."""
     centred = [rows - rows.mean(dim=1, keepdim=True) for rows in (first, second)]
     first, second = (F.normalize(rows.double(), dim=1) for rows in centred)
     return first @ second.T

@@ -1,4 +1,4 @@
-"""Which synthetic sounds come nearest to a user's recordings: the paper's figure 3A, and a kernel distance."""
+"""Distances of synthetic sounds from the user's recordings: the paper's figure 3A, and a kernel distance."""
 
 from abc import abstractmethod
 from typing import Any
@@ -11,39 +11,38 @@ from doppel_ray.analyze import distances, plots
 from doppel_ray.analyze.analysis import Analysis, Findings, Row, columns, spread, table
 from doppel_ray.analyze.descriptors import DESCRIPTORS, audible, describe
 from doppel_ray.analyze.distances import Estimate
-from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
-from doppel_ray.analyze.spaces import Space
+from doppel_ray.analyze.sources import RECORDINGS, SoundSource, SourcePairs
+from doppel_ray.analyze.spaces import EmbeddingSpace
 from doppel_ray.core.plotting import legend, panels, title
 
 
 class Distance(Analysis):
-    """Distance of each source's sounds from the recordings, whatever is measured of a sound.
+    """The distance of each source's sounds from the recordings, by some measurement of each sound.
 
-    A source is represented by the first views of its pairs. Those are what an encoder is trained on; and their
-    distribution changes with δ, since perturbed parameters pile up at the bounds of their range, so that δ is a matter
-    of how near sounds are, not of pairs alone. What anything can reach is the distance of two halves of the recordings.
+    The first views of its pairs represent a source, as encoders are trained on them. Their distribution depends on δ,
+    because perturbed parameters are clipped to their range. The distance of two halves of the recordings is the floor.
     """
 
     label: str
-    """Of the distance, for the axis of the figure."""
+    """Label of the figure's axis."""
     title: str
 
     def __init__(self) -> None:
-        self.measured: dict[Source, np.ndarray] = {}
+        self.measured: dict[SoundSource, np.ndarray] = {}
         self.items = np.empty(0, dtype=np.int64)
 
     @abstractmethod
     def estimate(self, sounds: np.ndarray, recordings: np.ndarray) -> Estimate:
-        """The distance of sounds, (n, size), from recordings, (m, size)."""
+        """Return the distance of sounds, (n, size), from recordings, (m, size)."""
 
-    def take(self, heard: Heard, measured: Tensor) -> None:
-        """Keep what was measured of the first views, (n, size)."""
-        self.measured[heard.source] = measured.numpy()
-        if heard.source == REFERENCE:
-            self.items = heard.items.numpy()
+    def keep(self, pairs: SourcePairs, measured: Tensor) -> None:
+        """Keep the measurements of the first views, (n, size)."""
+        self.measured[pairs.source] = measured.numpy()
+        if pairs.source == REFERENCE:
+            self.items = pairs.items.numpy()
 
-    def estimates(self) -> dict[Source, Estimate]:
-        """The distance of each synthetic source, nearest first, from the recordings as they are."""
+    def estimates(self) -> dict[SoundSource, Estimate]:
+        """Return the distance of each synthetic source from the unmixed recordings, nearest first."""
         recordings = self.measured[REFERENCE]
         found = {
             source: self.estimate(measured, recordings)
@@ -53,14 +52,14 @@ class Distance(Analysis):
         return dict(sorted(found.items(), key=lambda entry: entry[1].value))
 
     def floor(self) -> Estimate | None:
-        """The distance of two halves of the recordings, if there are enough of them."""
+        """Return the distance of two halves of the recordings, if there are enough of them."""
         first, second = distances.halves(self.items)
         recordings = self.measured[REFERENCE]
         if min(len(first), len(second)) < 4:
             return None
         return self.estimate(recordings[first], recordings[second])
 
-    def draw(self, estimates: dict[Source, Estimate], floor: Estimate | None) -> Any:
+    def draw(self, estimates: dict[SoundSource, Estimate], floor: Estimate | None) -> Any:
         figure, axes = plots.against_delta(self.title, self.label, estimates)
         for axis in axes.values():
             if floor is not None:
@@ -68,15 +67,15 @@ class Distance(Analysis):
         legend(figure, axes[max(axes)])
         return figure
 
-    def rows(self, estimates: dict[Source, Estimate], floor: Estimate | None) -> list[Row]:
+    def rows(self, estimates: dict[SoundSource, Estimate], floor: Estimate | None) -> list[Row]:
         rows = [columns(source) | spread("distance", estimate) for source, estimate in estimates.items()]
         return rows + ([columns(REFERENCE) | spread("distance", floor)] if floor is not None else [])
 
-    def verdict(self, estimates: dict[Source, Estimate], floor: Estimate | None, how: str) -> str:
-        """Which source is nearest, in a sentence."""
+    def verdict(self, estimates: dict[SoundSource, Estimate], floor: Estimate | None, how: str) -> str:
+        """Return a sentence about the nearest source."""
         (nearest, least), *others = estimates.items()
         tied = [str(source) for source, estimate in others if not estimate.exceeds(least)]
-        beside = f"; no further, as far as can be told: {', '.join(tied[:3])}" if tied else ""
+        beside = f"; not significantly further: {', '.join(tied[:3])}" if tied else ""
         if len(tied) > 3:
             beside += f" and {len(tied) - 3} more"
         reach = f" (two halves of the recordings: {floor.value:.3f})" if floor is not None else ""
@@ -84,7 +83,7 @@ class Distance(Analysis):
 
 
 def nearest_table(title: str, rows: list[Row], names: tuple[str, ...]) -> Table:
-    """The nearest sources, and the recordings' halves; the table that is written has them all."""
+    """Return a table of the nearest sources and of the recordings' halves; the CSV has all sources."""
     synthetic = [row for row in rows if row["delta"] is not None]
     recorded = [row for row in rows if row["delta"] is None]
     more = f" (the first {SHOWN} of {len(synthetic)})" if len(synthetic) > SHOWN else ""
@@ -92,17 +91,17 @@ def nearest_table(title: str, rows: list[Row], names: tuple[str, ...]) -> Table:
 
 
 SHOWN = 12
-"""Sources in the table that a terminal shows."""
+"""Sources in the table on a terminal."""
 
-REFERENCE = Source(RECORDINGS, 1, None)
-"""Recordings as they are, which all distances are from; their dense mixtures are something else."""
+REFERENCE = SoundSource(RECORDINGS, 1, None)
+"""The unmixed recordings, the reference of all distances."""
 
 
 class Spectral(Distance):
-    """Spectral descriptors of synthetic sounds against those of recordings: the paper's figure 3A.
+    """Distance by spectral descriptors: the paper's figure 3A.
 
-    The distance is the mean over the descriptors of the 1-D Wasserstein distance, in standard deviations of the
-    recordings. Silent sounds have no spectrum: they are left out, and counted.
+    It is the mean over the descriptors of the 1-D Wasserstein distance, in standard deviations of the recordings.
+    Silent sounds have no spectrum: they are left out and counted.
     """
 
     name = "spectral"
@@ -112,13 +111,13 @@ class Spectral(Distance):
     def __init__(self, sample_rate: int) -> None:
         super().__init__()
         self.sample_rate = sample_rate
-        self.silent: dict[Source, int] = {}
+        self.silent: dict[SoundSource, int] = {}
 
-    def hear(self, heard: Heard, embedded: Tensor | None) -> None:
-        sounds = heard.sounds[0]
+    def add(self, pairs: SourcePairs, embedded: Tensor | None) -> None:
+        sounds = pairs.sounds[0]
         sounding = audible(sounds)
-        self.silent[heard.source] = int((~sounding).sum())
-        self.take(heard, describe(sounds[sounding], self.sample_rate))
+        self.silent[pairs.source] = int((~sounding).sum())
+        self.keep(pairs, describe(sounds[sounding], self.sample_rate))
 
     def estimate(self, sounds: np.ndarray, recordings: np.ndarray) -> Estimate:
         return distances.spectral(sounds, recordings)
@@ -150,11 +149,9 @@ class Spectral(Distance):
             {"medians": medians},
         )
 
-    def _distributions(self, estimates: dict[Source, Estimate]) -> Any:
-        """Each descriptor of the recordings, and of each architecture as it comes nearest to them, beside its sounds
-        that are moved least.
-        """
-        nearest: dict[str, Source] = {}
+    def _distributions(self, estimates: dict[SoundSource, Estimate]) -> Any:
+        """Draw each descriptor of the recordings and of each architecture: at its nearest δ, and at the smallest δ."""
+        nearest: dict[str, SoundSource] = {}
         for source in estimates:
             nearest.setdefault(source.name, source)
         least = min((source.layers, source.delta) for source in estimates if source.delta is not None)
@@ -163,7 +160,7 @@ class Spectral(Distance):
         for position, ((descriptor, unit), axis) in enumerate(zip(DESCRIPTORS.items(), cells, strict=False)):
             groups = {RECORDINGS: self.measured[REFERENCE][:, position]}
             groups |= {name: self.measured[source][:, position] for name, source in nearest.items()}
-            plain = {name: self.measured[Source(name, *least)][:, position] for name in nearest}
+            plain = {name: self.measured[SoundSource(name, *least)][:, position] for name in nearest}
             plots.violins(axis, groups, [plots.colour(name) for name in groups], plain)
             axis.set_title(f"{descriptor} ({unit})" if unit else descriptor)
             axis.tick_params(axis="x", labelsize=7.5)
@@ -186,16 +183,16 @@ class Spectral(Distance):
 class Nearest(Distance):
     """The kernel distance (`distances.kernel`) of embeddings from those of the recordings."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: EmbeddingSpace) -> None:
         super().__init__()
         self.space = space
         self.name = f"nearest_{space.name}"
         self.title = f"Distance from the recordings in the {space.name} space"
         self.label = "kernel distance (squared MMD)"
 
-    def hear(self, heard: Heard, embedded: Tensor | None) -> None:
+    def add(self, pairs: SourcePairs, embedded: Tensor | None) -> None:
         assert embedded is not None
-        self.take(heard, embedded[0])
+        self.keep(pairs, embedded[0])
 
     def estimate(self, sounds: np.ndarray, recordings: np.ndarray) -> Estimate:
         return distances.kernel(sounds, recordings)

@@ -1,4 +1,4 @@
-"""Where pairs lie in a space, seen in its two widest directions: the paper's figure 2B."""
+"""Principal components of pairs in an embedding space: the paper's figure 2B."""
 
 from typing import Any
 
@@ -7,30 +7,30 @@ from torch import Tensor
 
 from doppel_ray.analyze import plots
 from doppel_ray.analyze.analysis import Analysis, Findings, Row, by_delta, columns
-from doppel_ray.analyze.sources import RECORDINGS, Heard, Source
-from doppel_ray.analyze.spaces import Space
+from doppel_ray.analyze.sources import RECORDINGS, SoundSource, SourcePairs
+from doppel_ray.analyze.spaces import EmbeddingSpace
 from doppel_ray.core.plotting import GREY, panels, title
 
 SHOWN = 40
-"""Pairs drawn in a panel: more would hide each other."""
+"""Largest number of pairs in a panel; more would hide each other."""
 
 
 class Pca(Analysis):
-    """Principal components of all embeddings, every source counting alike; a segment for each pair.
+    """Principal components of all embeddings, with equal weight for every source, and a segment for each pair.
 
-    All panels show the same two components, so that they can be compared; recordings are grey points in each. `length`
-    is how long a pair's segment is beside the distance of two sounds that are no pair, both in the plane: near 0 where
-    δ hardly moves a sound, 1 where pairs are as far apart as any.
+    All panels show the same two components; recordings are grey points. `length` is the length of pairs' segments
+    divided by the distance of unpaired sounds, both in the plane: near 0 where δ hardly moves a sound, 1 where
+    pairs are as far apart as any two sounds.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: EmbeddingSpace) -> None:
         self.space = space
         self.name = f"pca_{space.name}"
-        self.embedded: dict[Source, Tensor] = {}
+        self.embedded: dict[SoundSource, Tensor] = {}
 
-    def hear(self, heard: Heard, embedded: Tensor | None) -> None:
+    def add(self, pairs: SourcePairs, embedded: Tensor | None) -> None:
         assert embedded is not None
-        self.embedded[heard.source] = embedded
+        self.embedded[pairs.source] = embedded
 
     def conclude(self) -> Findings:
         assert self.space is not None
@@ -38,7 +38,7 @@ class Pca(Analysis):
         directions, explained = components(groups)
         plane = {source: group @ directions for source, group in zip(self.embedded, groups, strict=True)}
         rows: list[Row] = []
-        lengths: dict[Source, float] = {}
+        lengths: dict[SoundSource, float] = {}
         for source, (first, second) in plane.items():
             lengths[source] = _length(first, second)
             for pair, (start, end) in enumerate(zip(first[:SHOWN].tolist(), second[:SHOWN].tolist(), strict=True)):
@@ -46,7 +46,7 @@ class Pca(Analysis):
                 rows.append(columns(source) | {"pair": pair} | ends)
         summary: list[Row] = [columns(source) | {"length": length} for source, length in lengths.items()]
         first_part, second_part = explained
-        said = (
+        sentence = (
             f"{self.space.name} space: two principal components hold {first_part + second_part:.0%} of the variance "
             f"({first_part:.0%} and {second_part:.0%})"
         )
@@ -57,12 +57,16 @@ class Pca(Analysis):
                 f"{self.name}_{layers}": self._draw(layers, plane, lengths, explained)
                 for layers in sorted({source.layers for source in plane})
             },
-            [said],
+            [sentence],
             {"explained_variance": explained, "length": summary},
         )
 
     def _draw(
-        self, layers: int, plane: dict[Source, Tensor], lengths: dict[Source, float], explained: tuple[float, float]
+        self,
+        layers: int,
+        plane: dict[SoundSource, Tensor],
+        lengths: dict[SoundSource, float],
+        explained: tuple[float, float],
     ) -> Any:
         synthetic = [source for source in plane if source.delta is not None and source.layers == layers]
         names = list(dict.fromkeys(source.name for source in synthetic))
@@ -70,7 +74,7 @@ class Pca(Analysis):
         figure, axes = panels(len(deltas), len(names), width=2.3, height=2.3, share=True)
         every = torch.cat([points.flatten(0, 1) for points in plane.values()])
         low, high = (torch.quantile(every, q, dim=0).tolist() for q in (0.005, 0.995))
-        recorded = plane.get(Source(RECORDINGS, 1, None))
+        recorded = plane.get(SoundSource(RECORDINGS, 1, None))
         for source in synthetic:
             axis = axes[names.index(source.name)][deltas.index(source.delta or 0.0)]
             if recorded is not None:
@@ -92,15 +96,15 @@ class Pca(Analysis):
         shares = f"PC 1: {explained[0]:.0%}, PC 2: {explained[1]:.0%} of the variance"
         grey = "; grey: recordings" if recorded is not None else ""
         title(figure, f"Pairs in the {self.space.name} space, {plots.many(layers)}")
-        corner = "in the corner: length of a segment beside the distance of two sounds that are no pair"
+        corner = "in the corner: length of segments / distance of unpaired sounds"
         figure.supxlabel(f"{shares}; {corner}{grey}", fontsize=8)
         return figure
 
 
 def components(groups: list[Tensor]) -> tuple[Tensor, tuple[float, float]]:
-    """The two principal components of groups of vectors (..., size), and their shares of the variance.
+    """Return the two principal components of groups of vectors (..., size), and their shares of the variance.
 
-    Every group counts alike, whatever its size.
+    Every group has the same weight.
 
     Returns:
         (size, 2), orthonormal, each pointing where its largest entry is positive; two numbers in [0, 1].
@@ -117,6 +121,6 @@ def components(groups: list[Tensor]) -> tuple[Tensor, tuple[float, float]]:
 
 
 def _length(first: Tensor, second: Tensor) -> float:
-    """Mean distance of both ends, (n, 2) each, beside that of one pair's end and the other end of the next."""
+    """Return the mean distance of paired ends, (n, 2) each, divided by that of all pairs of ends."""
     apart = torch.linalg.vector_norm(first - second, dim=1).mean()
     return float(apart / torch.cdist(first, second).mean())

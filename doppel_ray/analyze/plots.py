@@ -1,4 +1,4 @@
-"""The two kinds of panel that the analyses share: a number against δ, and distributions side by side."""
+"""Panels that the analyses share: a number against δ, and distributions side by side."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from doppel_ray.analyze.distances import Estimate
-from doppel_ray.analyze.sources import Source
+from doppel_ray.analyze.sources import SoundSource
 from doppel_ray.core.plotting import COLOURS, GREY, panels, title
 from doppel_ray.synth import ARCHITECTURES
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def colour(name: str) -> str:
-    """Of an architecture, the same in every figure; of recordings, grey."""
+    """Return an architecture's colour, the same in every figure; grey for recordings."""
     return COLOURS[list(ARCHITECTURES).index(name)] if name in ARCHITECTURES else GREY
 
 
@@ -24,9 +24,13 @@ def many(layers: int) -> str:
     return "one sound" if layers == 1 else f"{layers} sounds at once"
 
 
-def against_delta(heading: str, label: str, estimates: Mapping[Source, Estimate]) -> "tuple[Figure, dict[int, Axes]]":
-    """A number of synthetic sounds against δ: a panel for each number of layers, a line with its 95 % interval for each
-    architecture. Returns the figure and its panels by layers, all with the same axes.
+def against_delta(
+    heading: str, label: str, estimates: Mapping[SoundSource, Estimate]
+) -> "tuple[Figure, dict[int, Axes]]":
+    """Draw a number against δ: a panel for each number of layers, a line with its 95 % interval for each architecture.
+
+    Returns:
+        The figure, and its panels by number of layers, with shared axes.
     """
     layers = sorted({source.layers for source in estimates})
     figure, [axes] = panels(len(layers), share=True, width=4.2 if len(layers) > 1 else 5.2)
@@ -49,7 +53,7 @@ def against_delta(heading: str, label: str, estimates: Mapping[Source, Estimate]
 
 
 def _delta_axis(axis: "Axes", deltas: Sequence[float]) -> None:
-    """A mark for each δ; a logarithmic axis where they are far apart, that begins at 0 if there is one."""
+    """Put a tick at each δ; the axis is logarithmic if they are far apart, linear from 0 to the smallest above it."""
     above = [delta for delta in deltas if delta > 0.0]
     if len(above) > 2 and max(above) / min(above) >= 8:
         axis.set_xscale("symlog", linthresh=above[0])
@@ -58,7 +62,7 @@ def _delta_axis(axis: "Axes", deltas: Sequence[float]) -> None:
 
 
 def reference(axis: "Axes", value: float, label: str, style: str = "--", colour: str = GREY) -> None:
-    """A horizontal line."""
+    """Draw a horizontal line."""
     axis.axhline(value, color=colour, linestyle=style, linewidth=1.2, label=label, zorder=1)
 
 
@@ -72,14 +76,14 @@ def violins(
     beside: Mapping[str, np.ndarray],
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Distributions side by side, each with its quartiles.
+    """Draw distributions side by side, each with its quartiles.
 
     Args:
         axis: to draw in.
         groups: label -> values.
         colours: of each.
-        beside: other distributions of some of them: these take the left half, in a paler shade.
-        limits: of the values shown; None: all but the outermost hundredth of any group.
+        beside: other distributions of some of them, drawn as the left half in a paler shade.
+        limits: of the values shown; None: the central 99 % of every group.
     """
     if limits is None:
         ends = [np.percentile(values, (0.5, 99.5)) for values in (*groups.values(), *beside.values())]
@@ -97,7 +101,7 @@ def violins(
 def _violin(
     axis: "Axes", place: int, values: np.ndarray, limits: tuple[float, float], side: Side, tone: str, alpha: float
 ) -> None:
-    """One distribution, or a half of its violin, with its median and quartiles."""
+    """Draw one violin, or half of it, with median and quartiles."""
     shown = values[(values >= limits[0]) & (values <= limits[1])]
     if len(np.unique(shown)) > 1:  # a density needs two values
         drawn: Any = axis.violinplot(shown, [place], widths=0.85, showextrema=False, side=side)

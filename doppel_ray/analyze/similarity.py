@@ -1,4 +1,4 @@
-"""How alike the two views of a pair are, by δ and architecture: the paper's figure 2A."""
+"""Similarity of the two views of a pair, by δ and architecture: the paper's figure 2A."""
 
 import itertools
 from typing import Any
@@ -10,35 +10,34 @@ from torch.nn.functional import normalize
 from doppel_ray.analyze import plots
 from doppel_ray.analyze.analysis import Analysis, Findings, Row, by_delta, columns, spread
 from doppel_ray.analyze.distances import Estimate, mean
-from doppel_ray.analyze.sources import Heard, Source
-from doppel_ray.analyze.spaces import Space
+from doppel_ray.analyze.sources import SoundSource, SourcePairs
+from doppel_ray.analyze.spaces import EmbeddingSpace
 from doppel_ray.core.plotting import legend
 
 
 class Similarity(Analysis):
-    """Cosine similarity of positive pairs, beside that of random negatives: one view of a pair, and the other of any
-    other pair of the same source.
+    """Cosine similarity of positive pairs and of random negatives: one view of a pair, and the other view of another
+    pair of the same source.
 
-    `above` is how often a pair is more alike than a random negative (the area under the ROC curve): 1, any encoder that
-    hears as the space does tells them apart; 0.5, nothing is left of the sound that both views began as. Of recordings,
-    a pair is two seconds of one.
+    `above` is the chance that a pair is more similar than a random negative (the area under the ROC curve): at 1 the
+    space separates them, at 0.5 the views of a pair share nothing. Pairs of recordings are two excerpts of one.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: EmbeddingSpace) -> None:
         self.space = space
         self.name = f"similarity_{space.name}"
-        self.embedded: dict[Source, Tensor] = {}
-        self.items: dict[Source, Tensor] = {}
+        self.embedded: dict[SoundSource, Tensor] = {}
+        self.items: dict[SoundSource, Tensor] = {}
 
-    def hear(self, heard: Heard, embedded: Tensor | None) -> None:
+    def add(self, pairs: SourcePairs, embedded: Tensor | None) -> None:
         assert embedded is not None
-        self.embedded[heard.source], self.items[heard.source] = embedded, heard.items
+        self.embedded[pairs.source], self.items[pairs.source] = embedded, pairs.items
 
     def conclude(self) -> Findings:
         assert self.space is not None
         rows: list[Row] = []
-        positive: dict[Source, Estimate] = {}
-        negative: dict[Source, float] = {}
+        positive: dict[SoundSource, Estimate] = {}
+        negative: dict[SoundSource, float] = {}
         for source, vectors in zip(self.embedded, self.space.levelled([*self.embedded.values()]), strict=True):
             pairs, others = cosines(vectors, self.items[source])
             positive[source], negative[source] = mean(pairs), float(others.mean())
@@ -51,10 +50,10 @@ class Similarity(Analysis):
             rows,
             by_delta(f"cosine similarity of pairs, {self.space.name} space", rows, "similarity"),
             {self.name: self._draw(positive, negative)},
-            self._said(positive, negative),
+            self._summary(positive, negative),
         )
 
-    def _draw(self, positive: dict[Source, Estimate], negative: dict[Source, float]) -> Any:
+    def _draw(self, positive: dict[SoundSource, Estimate], negative: dict[SoundSource, float]) -> Any:
         assert self.space is not None
         synthetic = {source: estimate for source, estimate in positive.items() if source.delta is not None}
         space = {"mel": "mel statistics", "clap": "CLAP", "checkpoint": "the checkpoint's space"}[self.space.name]
@@ -75,8 +74,8 @@ class Similarity(Analysis):
         legend(figure, axes[max(axes)])
         return figure
 
-    def _said(self, positive: dict[Source, Estimate], negative: dict[Source, float]) -> list[str]:
-        """At which δ each architecture's pairs are halfway between identical and random."""
+    def _summary(self, positive: dict[SoundSource, Estimate], negative: dict[SoundSource, float]) -> list[str]:
+        """Return the δ at which each architecture's pairs are halfway between identical and random."""
         assert self.space is not None
         ways: dict[int, list[str]] = {}
         for name, layers in dict.fromkeys((s.name, s.layers) for s in positive if s.delta):
@@ -94,11 +93,11 @@ class Similarity(Analysis):
 
 
 def cosines(vectors: Tensor, items: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines of both views of each pair (n,), and of each first view with every second view of another item.
+    """Return cosines of both views of each pair (n,), and of each first view with second views of other items.
 
     Args:
         vectors: (2, n, size).
-        items: (n,), what each pair is of: of recordings, several may be of one.
+        items: (n,), the item of each pair; several pairs may be of one recording.
     """
     first, second = normalize(vectors, dim=-1)
     every = first @ second.T
@@ -107,14 +106,14 @@ def cosines(vectors: Tensor, items: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def above(pairs: np.ndarray, others: np.ndarray) -> float:
-    """How often one of `pairs` is larger than one of `others`; equal ones count half."""
+    """Return the chance that one of `pairs` is larger than one of `others`; ties count half."""
     ordered = np.sort(others)
     below = np.searchsorted(ordered, pairs, "left") + np.searchsorted(ordered, pairs, "right")
     return float(below.mean() / (2.0 * len(ordered)))
 
 
 def _crossing(points: list[tuple[float, float]]) -> str:
-    """Where a falling line crosses one half, on a logarithmic scale of δ."""
+    """Return where a falling line crosses one half, on a logarithmic scale of δ."""
     if points[0][1] < 0.5:
         return f"less than {points[0][0]:g}"
     for (delta, high), (larger, low) in itertools.pairwise(points):

@@ -1,4 +1,4 @@
-"""The sounds that are analysed: synthetic pairs by architecture, layers and δ, and recordings for reference."""
+"""The analysed sounds: synthetic pairs by architecture, layers and δ, and recordings for reference."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,21 +16,20 @@ from doppel_ray.data.recordings import Catalogue, Recordings, RecordingsConfig
 from doppel_ray.synth import ARCHITECTURES, Synth, SynthConfig, check_delta
 
 FIRST = 2**40
-"""First index of the synthetic pairs: no run comes so far, so that none of what is analysed was trained on, whatever
-the seeds of both are."""
+"""First index of the synthetic pairs: beyond every run's, so that no analysed pair was trained on, for any seed."""
 
 RECORDINGS = "recordings"
-"""In the place of an architecture's name."""
+"""Stands for an architecture's name."""
 
 
 def _known(name: str) -> str:
     if name not in ARCHITECTURES:
-        raise ValueError(f"there is no such architecture; expected {', '.join(ARCHITECTURES)}")
+        raise ValueError(f"unknown architecture; expected {', '.join(ARCHITECTURES)}")
     return name
 
 
 class SourcesConfig(Section):
-    """Which sounds are analysed."""
+    """The sounds to analyse."""
 
     architectures: tuple[Annotated[str, AfterValidator(_known)], ...] = Field(tuple(ARCHITECTURES), min_length=1)
     """Synthesizers to compare."""
@@ -39,26 +38,26 @@ class SourcesConfig(Section):
     )
     """Values of δ, from 0 to 1."""
     layers: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field((1,), min_length=1)
-    """Numbers of sounds heard at once, as pairs.layers has it; of recordings, seconds of one recording that are summed
-    (the paper's dense mixtures)."""
+    """Numbers of sounds at once, as in pairs.layers; for recordings, seconds of one recording that are summed (the
+    paper's dense mixtures)."""
     n: int = Field(256, ge=32, le=10_000)
-    """Pairs of each architecture, number of layers and δ; as many of the recordings."""
+    """Number of pairs for each architecture, number of layers and δ, and of the recordings."""
     seed: int = Field(0, ge=0)
-    """Of the sounds, and of which seconds of the recordings are heard."""
+    """Seed of the sounds, and of the choice of seconds in the recordings."""
     recordings: Path | None = None
-    """Folder of the recordings to compare with: every audio file in and below it."""
+    """Folder of the recordings to compare with: every audio file in it and its subfolders."""
     unreadable: Literal["refuse", "skip"] = "refuse"
-    """What to do about recordings that cannot be read, or are silent."""
+    """What to do about recordings that cannot be read or are silent."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """What some sounds are of.
+class SoundSource:
+    """The origin of some pairs.
 
     Attributes:
-        name: of the architecture; or `RECORDINGS`.
-        layers: sounds heard at once.
-        delta: δ of the pairs; None: they are recordings, and a pair is two seconds of one.
+        name: of the architecture, or `RECORDINGS`.
+        layers: number of sounds at once.
+        delta: δ of the pairs; None for recordings, where a pair is two seconds of one.
     """
 
     name: str
@@ -71,16 +70,16 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Heard:
+class SourcePairs:
     """Pairs of one source.
 
     Attributes:
-        source: what they are of.
+        source: of the pairs.
         sounds: (2, n, samples) float32.
-        items: (n,) int64, which recording each pair is of; of synthetic pairs their indices.
+        items: (n,) int64, the recording of each pair; the index of a synthetic pair.
     """
 
-    source: Source
+    source: SoundSource
     sounds: Tensor
     items: Tensor
 
@@ -88,7 +87,7 @@ class Heard:
 def reader(
     synth: SynthConfig, seed: int, unreadable: Literal["refuse", "skip"], catalogue: Catalogue
 ) -> Callable[[int], Recordings]:
-    """A number of layers -> what reads seconds of recordings, each the sum of so many of the same recording."""
+    """Return a function of the number of layers: a reader of excerpts, each the sum of that many from one recording."""
     on_error: Literal["fail", "skip"] = "skip" if unreadable == "skip" else "fail"
 
     def read(layers: int) -> Recordings:
@@ -99,23 +98,22 @@ def reader(
 
 
 class Sources:
-    """All pairs, recordings first: iterating makes one source's after another's, and keeps none.
+    """All pairs, recordings first; iterating makes the pairs of one source at a time.
 
-    Pair i has the same parameters, before they are perturbed, whatever δ is; so what differs between two values of δ
-    is not the luck of the draw.
+    Pair i has the same parameters before perturbation for every δ, so that values of δ compare on the same sounds.
 
     Args:
-        config: which.
+        config: the sounds to make.
         synth: rates and options of the synthesizers.
 
     Raises:
-        ConfigError: there are no such recordings, or they cannot be read.
+        ConfigError: the recordings are missing or cannot be read.
     """
 
     def __init__(self, config: SourcesConfig, synth: SynthConfig) -> None:
         self.config, self.synth = config, synth
         self.broken: dict[str, str] = {}
-        """Recordings that could not be used so far, each with the reason."""
+        """Recordings found unusable so far, with the reason."""
         self._recordings: Callable[[int], Recordings] | None = None
         if config.recordings is not None:
             catalogue = _checked(config.recordings, config.unreadable)
@@ -125,27 +123,27 @@ class Sources:
         kinds = len(self.config.architectures) * len(self.config.delta) + (self._recordings is not None)
         return len(self.config.layers) * kinds
 
-    def __iter__(self) -> Iterator[Heard]:
+    def __iter__(self) -> Iterator[SourcePairs]:
         indices = torch.arange(self.config.n)
         if self._recordings is not None:
             for layers in self.config.layers:
                 recordings = self._recordings(layers)
                 sounds, items = recordings.views_and_items(indices)
                 self.broken |= recordings.broken
-                yield Heard(Source(RECORDINGS, layers, None), sounds, items)
+                yield SourcePairs(SoundSource(RECORDINGS, layers, None), sounds, items)
         for name in self.config.architectures:
             synth = self._synth(name)
             for layers in self.config.layers:
                 for delta in self.config.delta:
                     sounds = layered(synth, self.config.seed, FIRST + indices, delta, layers)
-                    yield Heard(Source(name, layers, delta), sounds, FIRST + indices)
+                    yield SourcePairs(SoundSource(name, layers, delta), sounds, FIRST + indices)
 
     def _synth(self, name: str) -> Synth:
         return SynthConfig.model_validate(self.synth.model_dump() | {"architecture": name}).build()
 
 
 def _checked(root: Path, unreadable: str) -> Catalogue:
-    """The recordings of a folder, after a look at the header of each.
+    """Return the recordings of a folder after checking the header of each.
 
     Raises:
         ConfigError: there is none, or one cannot be used.
@@ -155,7 +153,7 @@ def _checked(root: Path, unreadable: str) -> Catalogue:
         recordings = Recordings(config, sample_rate=16000, duration=1.0, seed=0)
         recordings.check()
     except ConfigError as error:
-        told = str(error).removeprefix("source.recordings: ")
-        told = told.replace("source.recordings.on_error skip", "--unreadable skip")
-        raise ConfigError(f"--recordings: {told}") from None
+        message = str(error).removeprefix("source.recordings: ")
+        message = message.replace("source.recordings.on_error skip", "--unreadable skip")
+        raise ConfigError(f"--recordings: {message}") from None
     return recordings.catalogue

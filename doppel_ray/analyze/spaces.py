@@ -1,4 +1,4 @@
-"""Embedding spaces: what turns sounds into vectors that are near each other if the sounds are alike."""
+"""Embedding spaces, in which sounds are compared."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,14 +19,13 @@ Name = Literal["mel", "checkpoint", "clap"]
 
 
 class SpacesConfig(Section):
-    """In which spaces sounds are compared."""
+    """The embedding spaces to compare sounds in."""
 
     space: tuple[Name, ...] | None = Field(None, min_length=1)
     """mel: mean and deviation over time of 64 log-mel bands. checkpoint: that of --checkpoint. clap: that of --clap.
-    Default: clap if it is given, else checkpoint if it is given, else mel; for `all`, every one that is given, and
-    mel."""
+    Default: clap if given, else checkpoint if given, else mel; for `all`, all of these that are given."""
     checkpoint: Path | None = None
-    """A checkpoint's folder, or the safetensors folder that doppel_ray.export makes of one."""
+    """A checkpoint's folder, or a safetensors folder from doppel_ray.export."""
     clap: str | None = None
     """A CLAP model: a local folder, or a name such as laion/clap-htsat-unfused (the extra `clap`)."""
     batch: int = Field(32, ge=1)
@@ -36,19 +35,19 @@ class SpacesConfig(Section):
     def _given(self) -> "SpacesConfig":
         for name in self.space or ():
             if name != "mel" and getattr(self, name) is None:
-                raise ValueError(f"space is {name}, which is not given: give it with --{name}")
+                raise ValueError(f"space is {name}, but there is none: give it with --{name}")
         return self
 
     def names(self, every: bool) -> tuple[Name, ...]:
-        """The spaces to compare in; `every`: where none is named, all that can be."""
+        """Return the spaces to compare in; with `every` and no choice, all that are available."""
         if self.space is not None:
             return tuple(dict.fromkeys(self.space))
         optional: tuple[Name, ...] = ("checkpoint", "clap")
         given: tuple[Name, ...] = ("mel", *(name for name in optional if getattr(self, name) is not None))
         return given if every else given[-1:]
 
-    def build(self, name: Name, sample_rate: int, device: torch.device) -> "Space":
-        """A space for sounds at `sample_rate` Hz, its model on `device`.
+    def build(self, name: Name, sample_rate: int, device: torch.device) -> "EmbeddingSpace":
+        """Return a space for sounds at `sample_rate` Hz, its model on `device`.
 
         Raises:
             ConfigError: its model cannot be loaded.
@@ -62,15 +61,15 @@ class SpacesConfig(Section):
         return Clap(self.clap, sample_rate, self.batch, device)
 
 
-class Space(ABC):
+class EmbeddingSpace(ABC):
     """An embedding space.
 
     Attributes:
         name: for titles and files.
         batch: sounds embedded at a time.
-        cosine: similarity is the cosine of embeddings as they are, as the space was trained for. Elsewhere all
-            embeddings share a large mean, and some numbers vary a hundred times more than others, so that the cosine of
-            any two is near 1: there it is taken of embeddings standardised over all sounds that are compared.
+        cosine: the space was trained for cosine similarity. In other spaces embeddings share a large mean and some
+            dimensions vary a hundred times more than others, so that all cosines are near 1: `levelled` standardises
+            embeddings there.
     """
 
     name: Name
@@ -81,28 +80,28 @@ class Space(ABC):
 
     @abstractmethod
     def embed(self, sounds: Tensor) -> Tensor:
-        """Sounds (n, samples), n at most `batch`, into vectors (n, size) float32 on the CPU."""
+        """Embed sounds (n, samples), n at most `batch`: (n, size) float32 on the CPU."""
 
     @torch.inference_mode()
     def __call__(self, sounds: Tensor) -> Tensor:
-        """Sounds (..., samples) into vectors (..., size) float32 on the CPU."""
+        """Embed sounds (..., samples): (..., size) float32 on the CPU."""
         flat = sounds.flatten(0, -2)
         return torch.cat([self.embed(part) for part in flat.split(self.batch)]).unflatten(0, sounds.shape[:-1])
 
     def levelled(self, groups: Sequence[Tensor]) -> list[Tensor]:
-        """Groups of embeddings (..., size) in which cosines say something; see `cosine`. Each group counts alike."""
+        """Standardise groups of embeddings (..., size) unless the space is `cosine`; all groups weigh the same."""
         if self.cosine:
             return list(groups)
         means = torch.stack([group.flatten(0, -2).mean(dim=0) for group in groups])
         squares = torch.stack([group.flatten(0, -2).square().mean(dim=0) for group in groups])
         centre = means.mean(dim=0)
         scale = (squares.mean(dim=0) - centre.square()).clamp(min=0.0).sqrt()
-        scale = torch.where(scale > 1e-6, scale, torch.inf)  # a number that never varies says nothing
+        scale = torch.where(scale > 1e-6, scale, torch.inf)  # constant dimensions become 0
         return [(group - centre) / scale for group in groups]
 
 
-class Mel(Space):
-    """Mean and standard deviation over time of 64 log-mel bands: what every probe is compared with."""
+class Mel(EmbeddingSpace):
+    """Mean and standard deviation over time of 64 log-mel bands, the baseline of the probes."""
 
     name = "mel"
 
@@ -114,8 +113,8 @@ class Mel(Space):
         return self.embedder.embed(sounds)
 
 
-class Checkpoint(Space):
-    """The representation of a checkpoint's model, as probes read it."""
+class Checkpoint(EmbeddingSpace):
+    """The representation of a checkpoint's model, as in the probes."""
 
     name = "checkpoint"
 
@@ -132,14 +131,14 @@ class Checkpoint(Space):
         return get_scene_embeddings(sounds, self.model).cpu()
 
 
-class Clap(Space):
-    """CLAP's audio embeddings (Wu et al., ICASSP 2023), which cosines are meant for: the space of the paper's figure 2.
+class Clap(EmbeddingSpace):
+    """CLAP's audio embeddings (Wu et al., ICASSP 2023): the space of the paper's figure 2.
 
     Args:
         name: of the model, or its folder.
-        sample_rate: of the sounds, which are brought to CLAP's own.
+        sample_rate: of the sounds, in Hz; they are resampled to CLAP's rate.
         batch: sounds embedded at a time.
-        device: where the model works.
+        device: of the model.
     """
 
     name = "clap"
@@ -149,10 +148,10 @@ class Clap(Space):
         super().__init__(batch)
         self.model, extractor = pretrained.load("ClapModel", name, "--clap")
         self.model, self.device = self.model.to(device), device
-        self.ears = pretrained.FeatureExtractor(extractor, sample_rate)
+        self.extract_features = pretrained.FeatureExtractor(extractor, sample_rate)
 
     def embed(self, sounds: Tensor) -> Tensor:
-        found = self.model.get_audio_features(**self.ears(sounds, self.device))
-        # A tensor, or since transformers 5 an output that holds it.
-        vectors = found if isinstance(found, Tensor) else found.pooler_output
+        output = self.model.get_audio_features(**self.extract_features(sounds, self.device))
+        # A tensor; since transformers 5 an output with the tensor in it.
+        vectors = output if isinstance(output, Tensor) else output.pooler_output
         return torch.nn.functional.normalize(vectors, dim=-1).cpu()

@@ -55,7 +55,7 @@ def check_metric(experiment: "Experiment", is_new: bool = True) -> None:
                 f"add {task}, or choose another metric such as loss"
             )
         return
-    spec = tasks[task].questions(experiment.synth.sample_rate)
+    spec = tasks[task].spec(experiment.synth.sample_rate)
     known = [f"probe/{task}/{name}" for name in choosing(spec)]
     if metric in known:
         return

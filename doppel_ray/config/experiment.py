@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from doppel_ray.config.data import DataConfig, GeneratorConfig
+from doppel_ray.config.probes import ProbesConfig
 from doppel_ray.config.run import RunConfig
 from doppel_ray.config.search import Space
 from doppel_ray.config.train import TrainConfig
@@ -24,7 +25,6 @@ from doppel_ray.data.recordings import SourceConfig
 from doppel_ray.models import EncoderConfig, HeadConfig
 from doppel_ray.models.objectives import ObjectiveConfig
 from doppel_ray.models.optimizers import OptimConfig
-from doppel_ray.probe import ProbesConfig
 from doppel_ray.synth import SynthConfig
 
 

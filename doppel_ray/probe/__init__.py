@@ -1,5 +1,1 @@
 """Probes: what a frozen representation is worth, on synthetic factors and on recordings."""
-
-from doppel_ray.probe.evaluate import ProbesConfig
-
-__all__ = ["ProbesConfig"]

@@ -1,4 +1,4 @@
-"""The untrained encoder that a checkpoint's scores stand beside, and by what its kept scores are found again."""
+"""The untrained baseline, and the key under which a baseline's scores are kept."""
 
 import functools
 import hashlib
@@ -15,23 +15,22 @@ from doppel_ray.models import Model, checkpoint
 from doppel_ray.models.batchnorm import set_statistics
 
 PAIRS = 256
-"""Pairs of the run whose batch-norm statistics the untrained encoder has, as many as a few training batches."""
+"""Number of the run's pairs that the untrained encoder takes its batch-norm statistics from: a few batches."""
 BATCH = 64
-"""Pairs of a batch of them."""
+"""Pairs in a batch of them."""
 
 
 def untrained(folder: Path) -> Model:
-    """Build the model as training began with it, with the batch-norm statistics that training would find at once.
+    """Build the model as it was before the first training step, with batch-norm statistics of the run's pairs.
 
-    Fresh batch norms have mean 0 and variance 1, which log-mels around -4 are far from. A trained encoder has the
-    statistics of its pairs, so one that is compared with it has them too: of the run's first `PAIRS`, at δ = 0, so that
-    it is the same for every δ of a sweep.
+    A new batch norm has mean 0 and variance 1, far from log-mels around -4. A trained encoder has the statistics of its
+    pairs, so the baseline has them too: those of the run's first `PAIRS` at δ = 0, the same for every δ of a sweep.
 
     Args:
         folder: a checkpoint of the run.
 
     Raises:
-        ConfigError: there is no such checkpoint, or the recordings that its pairs are of are not there.
+        ConfigError: the checkpoint or the recordings of the run are missing.
     """
     recipe, experiment = checkpoint.recipe(folder), _sounds(checkpoint.about(folder)["experiment"])
     model, maker = recipe.untrained(), PairMaker.of(experiment)
@@ -40,7 +39,7 @@ def untrained(folder: Path) -> Model:
 
 
 def _sounds(experiment: dict[str, Any]) -> dict[str, Any]:
-    """An experiment whose pairs are those of `experiment` before their parameters are perturbed, as features."""
+    """Return the experiment with δ = 0 and features computed by the generator."""
     pairs = {key: value for key, value in experiment["pairs"].items() if key not in ("delta", "schedule")}
     return experiment | {
         "pairs": pairs | {"delta": 0.0},
@@ -48,25 +47,25 @@ def _sounds(experiment: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def key(folder: Path, asked: object, files: Sequence[Path], reads_pairs: bool) -> str:
-    """Name everything that decides a baseline's score, so that a kept score is never another's.
+def key(folder: Path, described: object, files: Sequence[Path], reads_pairs: bool) -> str:
+    """Return a hash of everything that a baseline's score depends on.
 
     Args:
         folder: a checkpoint of the run.
-        asked: the task, its questions and protocol; anything whose `repr` is complete.
-        files: recordings of the task; their sizes and times count too.
+        described: the task, its spec and protocol; anything whose `repr` is complete.
+        files: recordings of the task, hashed by path, size and time.
         reads_pairs: the baseline is the untrained model, which depends on the run's model and pairs.
     """
     recipe = checkpoint.recipe(folder)
-    described: list[Any] = [_code(), repr(asked), _stamps(files), recipe.sample_rate]
+    parts: list[Any] = [_code(), repr(described), _stamps(files), recipe.sample_rate]
     if reads_pairs:
         experiment = _sounds(checkpoint.about(folder)["experiment"])
-        described += [repr(recipe), PAIRS, *(experiment[name] for name in ("pairs", "augment", "source"))]
-    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+        parts += [repr(recipe), PAIRS, *(experiment[name] for name in ("pairs", "augment", "source"))]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _stamps(files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Path, size in bytes and time of change in nanoseconds of each file; -1 of one that is missing."""
+    """Return path, size in bytes and time of change in nanoseconds of each file; -1 for a missing one."""
     stamps = []
     for file in files:
         try:
@@ -79,7 +78,7 @@ def _stamps(files: Sequence[Path]) -> list[tuple[str, int, int]]:
 
 @functools.cache
 def _code() -> str:
-    """A hash of the package's source: any change may move a score, and a baseline costs seconds to compute again."""
+    """Return a hash of the package's source: any change may move a score, and a baseline costs only seconds."""
     root, found = Path(doppel_ray.__file__).parent, hashlib.sha256()
     for file in sorted(root.rglob("*.py")):
         found.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())

@@ -1,4 +1,4 @@
-"""Sounds of any length into embeddings, by a model or by the mel statistics that are the baseline."""
+"""Embeddings of a task's sounds, by a model or by the mel statistics that are the baseline."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from doppel_ray.probe.task import Sounds
 
 @dataclass(frozen=True)
 class Embedder:
-    """What turns sounds into vectors.
+    """Turns windows of sound into vectors.
 
     Attributes:
         embed: (windows, samples) float32 -> (windows, size), both on the CPU.
-        reading: how sounds are cut into windows.
+        reading: the rule that cuts sounds into windows.
     """
 
     embed: Callable[[Tensor], Tensor]
@@ -29,17 +29,16 @@ class Embedder:
 
 
 def by_model(model: WaveformEncoder, device: torch.device | str = "cpu") -> Embedder:
-    """The model's representation (`encoder.representation`), computed on `device`."""
+    """Embed by the model's representation (`encoder.representation`), computed on `device`."""
     model = model.to(device).eval()
     return Embedder(lambda windows: model.embed(windows).cpu(), model.reading)
 
 
 def by_mel_statistics(sample_rate: int) -> Embedder:
-    """Mean and standard deviation over time of each log-mel band, of the whole sound.
+    """Embed by the mean and standard deviation over time of each log-mel band, over the whole sound.
 
-    The bands are VGGish's, whatever the model reads; below 15 kHz they reach up to half the sample rate in place of
-    7500 Hz. A sound is not padded, so that its silence is its own; but one shorter than the two frames (35 ms) that
-    have a deviation is followed by zeros.
+    The bands are VGGish's, whatever frontend the model has; at sample rates below 15 kHz they reach up to half the rate
+    instead of 7500 Hz. Only a sound shorter than two frames (35 ms), which has no deviation, is padded with zeros.
 
     Args:
         sample_rate: of the sounds, in Hz.
@@ -54,23 +53,21 @@ def by_mel_statistics(sample_rate: int) -> Embedder:
     return Embedder(embed, Reading(1, round(LONGEST * sample_rate), BATCH * sample_rate))
 
 
-def embed(sounds: Sounds, items: Sequence[int], embedder: Embedder) -> np.ndarray:
-    """One embedding for each sound: the mean over its windows.
-
-    Sounds are read as they are needed; a batch of windows is all that is held.
+def embed_sounds(sounds: Sounds, items: Sequence[int], embedder: Embedder) -> np.ndarray:
+    """Return one embedding for each sound, the mean over its windows; at most a batch of windows is in memory.
 
     Args:
         sounds: of the task.
-        items: which of them.
-        embedder: of their windows.
+        items: numbers of the sounds to embed.
+        embedder: embeds their windows.
 
     Returns:
-        (items, size) float32. The row of a sound that cannot be read is NaN, and `sounds.failed` says why; where none
-        can be read, size is 0.
+        (items, size) float32. The row of a sound that cannot be read is NaN, with the reason in `sounds.failed`; if
+        none can be read, size is 0.
     """
     reading = embedder.reading
-    found = embed_windows(_windows(sounds, items, reading), embedder.embed, reading.at_once)
-    scenes = {row: vectors.mean(dim=0).numpy() for row, vectors in found}
+    embedded = embed_windows(_windows(sounds, items, reading), embedder.embed, reading.at_once)
+    scenes = {row: vectors.mean(dim=0).numpy() for row, vectors in embedded}
     size = len(next(iter(scenes.values()))) if scenes else 0
     embeddings = np.full((len(items), size), np.nan, dtype=np.float32)
     for row, scene in scenes.items():
@@ -79,7 +76,7 @@ def embed(sounds: Sounds, items: Sequence[int], embedder: Embedder) -> np.ndarra
 
 
 def _windows(sounds: Sounds, items: Sequence[int], reading: Reading) -> Iterator[tuple[int, Tensor]]:
-    """Row of its sound, and samples, of each window."""
+    """Yield the row of its sound and the samples of each window."""
     for row, sound in enumerate(stream(sounds, items)):
         if sound is not None:
             yield from ((row, window) for part in reading.cut(Decoded(sound, step=1)) for window in part)

@@ -1,4 +1,4 @@
-"""Recordings that are both trained on and tested on, found by file and by content."""
+"""Find recordings that are both trained on and tested on, by file and by content."""
 
 import hashlib
 import os
@@ -15,35 +15,35 @@ from doppel_ray.probe.tasks import RecordedTask, Task
 THREADS = 8
 """Files read at once."""
 PART = 4096
-"""Frames from the middle of a file that are compared before the whole is."""
+"""Frames from the middle of a file, compared before the whole file."""
 
 
 def tested(tasks: Iterable[Task], sample_rate: int) -> dict[Path, str]:
-    """List the test examples of probe tasks that are recordings: path -> name of the task.
+    """Return the recordings among the test examples of probe tasks: path -> name of the task.
 
-    Of a cross-validated task every recording is a test example. Opens no audio.
+    In a cross-validated task every recording is a test example. Opens no audio.
 
     Raises:
-        ConfigError: the recordings of a task are missing, or not as its source has them.
+        ConfigError: the recordings of a task are missing or incomplete.
     """
     found: dict[Path, str] = {}
     for task in tasks:
         if isinstance(task, RecordedTask):
-            examples = task.load(sample_rate)
-            assert isinstance(examples.sounds, Recorded)
-            for split in examples.questions.splits:
-                found |= {examples.sounds.paths[item]: task.name for item in split.test}
+            dataset = task.load(sample_rate)
+            assert isinstance(dataset.sounds, Recorded)
+            for split in dataset.spec.splits:
+                found |= {dataset.sounds.paths[item]: task.name for item in split.test}
     return found
 
 
 def shared(trained: Iterable[Path], tested: Iterable[Path]) -> dict[Path, Path]:
-    """Find the recordings in `trained` that are also in `tested`: each with the tested file that it equals.
+    """Return the recordings in `trained` that are also in `tested`, each with the tested file that it equals.
 
-    Two paths are the same recording if they lead to one file, by whatever name or link, or if their decoded samples are
-    equal, in whatever format without loss. A copy that was resampled or encoded with loss is not found. Files that
-    cannot be read, and silent ones, equal no other.
+    Two paths are the same recording if they lead to one file, under any name or link, or if their decoded samples are
+    equal, in any lossless format. A copy that was resampled or encoded with loss is not found. Unreadable and silent
+    files equal no other.
 
-    Samples are read only where sample rate and length agree, and all of them only where the middle agrees too: 320
+    Samples are read only if sample rate and length agree, and all of them only if the middle agrees too: 320
     recordings of ESC-10 against the other 80, all of one length, take 0.5 s.
     """
     trained, tested = list(trained), list(tested)
@@ -51,8 +51,8 @@ def shared(trained: Iterable[Path], tested: Iterable[Path]) -> dict[Path, Path]:
     found = {path: inodes[inode] for path in trained if (inode := _inode(path)) is not None and inode in inodes}
     left, others = [path for path in trained if path not in found], tested
     with ThreadPoolExecutor(THREADS) as pool:
-        for look in (_form, _middle, _content):
-            ours, theirs = (dict(zip(paths, pool.map(look, paths), strict=True)) for paths in (left, others))
+        for compared in (_form, _middle, _content):
+            ours, theirs = (dict(zip(paths, pool.map(compared, paths), strict=True)) for paths in (left, others))
             common = set(ours.values()) & set(theirs.values()) - {None}
             left = [path for path in left if ours[path] in common]
             others = [path for path in others if theirs[path] in common]
@@ -84,7 +84,7 @@ def _form(path: Path) -> Hashable:
 
 
 def _middle(path: Path) -> Hashable:
-    """Return a hash of what is in the middle of a file; None if it cannot be read."""
+    """Return a hash of the middle of a file; None if it cannot be read."""
     import soundfile
 
     try:
@@ -96,7 +96,7 @@ def _middle(path: Path) -> Hashable:
 
 
 def _content(path: Path) -> Hashable:
-    """Return a hash of all samples; None if the file cannot be read, or is silent."""
+    """Return a hash of all samples; None if the file cannot be read or is silent."""
     import soundfile
 
     digest, peak = hashlib.sha256(), 0.0

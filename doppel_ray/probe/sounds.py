@@ -1,4 +1,4 @@
-"""The sounds of a task: rendered ones, and recordings, which are decoded once and kept on disk for the next probe."""
+"""The sounds of a task: rendered, or recordings that are decoded once and kept on disk for the next probe."""
 
 import functools
 import hashlib
@@ -27,10 +27,10 @@ THREADS = 4
 """Files decoded at once."""
 
 _LAYOUT = 1
-"""Version of how the kept files are laid out; `files.VERSION` is that of the samples in them."""
+"""Version of the layout of the kept files; `audio_files.VERSION` is that of the samples in them."""
 
 _ABANDONED = 3600.0
-"""Seconds after which a file that is still being written belongs to a process that has died."""
+"""Seconds after which an unfinished file is taken for one of a process that has died."""
 
 
 class Rendered:
@@ -52,7 +52,7 @@ class Rendered:
 
 
 class Recorded:
-    """Sounds in files, decoded whenever they are read.
+    """Sounds in files, decoded on every read.
 
     Args:
         paths: of the files.
@@ -71,16 +71,15 @@ class Recorded:
 
 
 class Cached(Recorded):
-    """Sounds in files, all decoded when the first is read, and kept on disk for every process of a user.
+    """Sounds in files, all decoded at the first read and kept on disk for every process of a user.
 
-    What is kept is found by the paths, sizes and times of the files, by the sample rate, and by the version of the code
-    that reads them. It never stands in the way: where it cannot be written, or would be larger than all that may be
-    kept, the files are decoded each time.
+    The key has the paths, sizes and times of the files, the sample rate, and the version of the code that reads them.
+    If the cache cannot be written, or would exceed the limit, the files are decoded on every read.
 
     Args:
         paths: of the files.
         sample_rate: of what is read, in Hz.
-        limit: bytes of all that is kept, of every task and rate; what was used longest ago goes first.
+        limit: bytes of the whole cache, for all tasks and rates; the least recently used is removed first.
     """
 
     def __init__(self, paths: Sequence[Path], sample_rate: int, limit: int) -> None:
@@ -104,10 +103,10 @@ class Cached(Recorded):
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            log.warning("decoding again, since %s cannot be used: %s", file, error)
+            log.warning("decoding again: %s cannot be used: %s", file, error)
         need = self._need()
         if need > self.limit:
-            _say_once(
+            _warn_once(
                 f"{len(self)} recordings from {self.paths[0].parent} on take {need / 1e9:.1f} GB at {self.sample_rate} "
                 f"Hz; probes.cache allows {self.limit / 1e9:g} GB, so every probe decodes them again"
             )
@@ -118,7 +117,7 @@ class Cached(Recorded):
             self._write(file)
             return _Kept(file, len(self))
         except OSError as error:
-            _say_once(f"decoded recordings cannot be kept in {file.parent} ({error}); every probe decodes them again")
+            _warn_once(f"decoded recordings cannot be kept in {file.parent} ({error}); every probe decodes them again")
             return None
 
     def _key(self) -> str:
@@ -133,7 +132,7 @@ class Cached(Recorded):
         return hashlib.sha256(described.encode()).hexdigest()[:24]
 
     def _need(self) -> int:
-        """Bytes of all sounds, by their headers."""
+        """Return the bytes of all decoded sounds, by their headers."""
 
         def seconds(path: Path) -> float:
             try:
@@ -145,7 +144,7 @@ class Cached(Recorded):
             return round(4 * self.sample_rate * sum(pool.map(seconds, self.paths))) + 8 * (len(self) + 1)
 
     def _write(self, file: Path) -> None:
-        """Decode everything into a file, which gets its name when it is whole; see `_Kept`."""
+        """Decode everything into a file, renamed when it is complete; see `_Kept` for its layout."""
         header = np.full(len(self) + 1, len(self), dtype=np.int64)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
             try:
@@ -166,11 +165,11 @@ class Cached(Recorded):
 
 
 class _Kept:
-    """Decoded sounds in a file: int64 their number and the samples of each (-1: it cannot be read), then float32 all
-    samples, one sound after the other.
+    """Decoded sounds in a file: their number and the samples of each (-1: unreadable) as int64, then all samples,
+    one sound after another, as float32.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
+        OSError: the file is missing or cannot be read.
         ValueError: it is damaged.
     """
 
@@ -183,10 +182,10 @@ class _Kept:
         if header[:1].tolist() != [sounds] or file.stat().st_size != start + 4 * samples:
             raise ValueError("it is damaged or cut short")
         self.samples = np.memmap(file, np.float32, "r", start, (samples,)) if samples else np.empty(0, np.float32)
-        os.utime(file)  # used now: of what is kept, the oldest goes first
+        os.utime(file)  # marks it as used now: the least recently used is removed first
 
     def sound(self, item: int) -> Tensor | None:
-        """One sound, or None if its file could not be read."""
+        """Return one sound, or None if its file cannot be read."""
         if self.lengths[item] < 0:
             return None
         end = self.ends[item]
@@ -194,9 +193,9 @@ class _Kept:
 
 
 def stream(sounds: Sounds, items: Iterable[int]) -> Iterator[Tensor | None]:
-    """Sounds in the order of `items`, a few read ahead at once: (samples,) float32 each.
+    """Yield sounds in the order of `items`, (samples,) float32 each, read ahead in threads.
 
-    One that cannot be read comes as None, and `sounds.failed` says why.
+    A sound that cannot be read is None, with the reason in `sounds.failed`.
     """
 
     def read(item: int) -> Tensor | None:
@@ -217,14 +216,14 @@ def stream(sounds: Sounds, items: Iterable[int]) -> Iterator[Tensor | None]:
 
 
 def _make_room(folder: Path, room: int) -> None:
-    """Remove what was used longest ago until `room` bytes hold the rest, and what dead processes were writing."""
+    """Remove the least recently used files until the rest fit `room` bytes, and unfinished ones of dead processes."""
     for partial in folder.glob("*.partial"):
         if time.time() - _modified(partial) > _ABANDONED:
             partial.unlink(missing_ok=True)
     for kept in sorted(folder.glob("*.f32"), key=_modified, reverse=True):
         try:
             room -= kept.stat().st_size
-        except FileNotFoundError:  # another process makes room too
+        except FileNotFoundError:  # removed by another process
             continue
         if room < 0:
             kept.unlink(missing_ok=True)
@@ -238,5 +237,5 @@ def _modified(file: Path) -> float:
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     log.warning(message)

@@ -1,4 +1,4 @@
-"""What a probe task is: sounds with targets, cut into what is fitted on and what is tested on."""
+"""Probe tasks: sounds with targets, split into examples to fit, to validate and to test."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -7,15 +7,15 @@ import numpy as np
 from torch import Tensor
 
 Kind = Literal["multiclass", "multilabel", "regression"]
-"""What is asked of a sound: its one class, which of the classes it has, or values."""
+"""Target of a sound: one class, any number of labels, or values."""
 
 
 class Sounds(Protocol):
-    """The sounds of a task, read one at a time, so that a task may be larger than memory.
+    """The sounds of a task, read one at a time: a task may be larger than memory.
 
     Attributes:
-        failed: what could not be read so far: item -> its file and the reason. Readers of many at once fill it
-            (`sounds.stream`); what becomes of these items is the asker's to decide.
+        failed: sounds that could not be read so far: item -> file and reason. `sounds.stream` fills it; the caller
+            decides what to do about them.
     """
 
     failed: dict[int, str]
@@ -23,7 +23,7 @@ class Sounds(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, item: int) -> Tensor:
-        """One sound at the task's sample rate: (samples,) float32.
+        """Return one sound at the task's sample rate: (samples,) float32.
 
         Raises:
             UnreadableAudioError: its file cannot be decoded.
@@ -32,14 +32,14 @@ class Sounds(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """One division of a task's examples, as positions in it; a cross-validated task has one for each fold.
+    """One split of a task's examples, as row numbers; a cross-validated task has one for each fold.
 
     Attributes:
-        name: "fold_3", or "test" where the source has one test set.
+        name: "fold_3", or "test" if the source has one test set.
         train: (n,) int64.
-        valid: (n,) int64, perhaps none (`validation.parts`). Trials, checkpoints and settings are chosen by the scores
-            on these, after fitting on `train`. For the test score, what has no settings is fitted on both.
-        test: (n,) int64; nothing but the score is taken from it.
+        valid: (n,) int64, may be empty (`validation.parts`). Scores on these, after fitting on `train`, choose trials,
+            checkpoints and settings. For the test score, a protocol without settings is fitted on both.
+        test: (n,) int64, used for the score alone.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What a task asks of its sounds, and how the answers are scored; what a protocol needs beside embeddings.
+    """The targets, splits and metrics of a task: what a protocol needs beside embeddings.
 
     Attributes:
-        kind: what `targets` are.
+        kind: of the targets.
         targets: multiclass: (n,) int64 class numbers. multilabel: (n, labels) bool. regression: (n, values) float64.
         labels: names of the classes, or of the values.
         splits: at least one; scores are means over them.
-        metrics: names in `doppel_ray.probe.metrics`, the first of which is the task's score.
+        metrics: names in `doppel_ray.probe.metrics`; the first is the task's score.
     """
 
     kind: Kind
@@ -69,12 +69,12 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class TaskDataset:
-    """A task, ready to be embedded and asked.
+    """A task's sounds and its spec.
 
     Attributes:
-        sounds: of each example.
-        questions: about them.
+        sounds: one for each example.
+        spec: of the same examples.
     """
 
     sounds: Sounds
-    questions: TaskSpec
+    spec: TaskSpec

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from doppel_ray.probe.evaluate import Embedded, Encoder, Encoding, ProbesConfig
+from doppel_ray.config.probes import ProbesConfig
+from doppel_ray.probe.evaluate import EmbedderKind, TaskEmbedder, TaskEmbeddings
 from doppel_ray.probe.tasks import Task
 
 SHARE = 32
@@ -19,23 +20,23 @@ SHARE = 32
 class _Worker:
     """One process of the pool."""
 
-    def __init__(self, folder: Path, probes: ProbesConfig, task: Task, encoding: Encoding) -> None:
+    def __init__(self, folder: Path, probes: ProbesConfig, task: Task, kind: EmbedderKind) -> None:
         import torch
 
         torch.set_num_threads(max(1, round(probes.cpus)))
-        self.encoder = Encoder(folder, probes.cache, "cuda" if probes.gpus else "cpu")
-        self.task, self.encoding = task, encoding
+        self.encoder = TaskEmbedder(folder, probes.cache, "cuda" if probes.gpus else "cpu")
+        self.task, self.kind = task, kind
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         items = batch["item"].tolist()
-        vectors, failed = self.encoder(self.task, self.encoding, items)
+        vectors, failed = self.encoder(self.task, self.kind, items)
         # Where no sound of a share can be read there is no size: an empty vector stands for it.
         rows = [row if item not in failed else row[:0] for item, row in zip(items, vectors, strict=True)]
         return {"item": items, "vector": [row.tolist() for row in rows], "failed": [failed.get(i, "") for i in items]}
 
 
 class Pool:
-    """`Encoder` by `probes.actors` processes.
+    """`TaskEmbedder` by `probes.actors` processes.
 
     Args:
         folder: the checkpoint, on storage that every node sees.
@@ -44,18 +45,18 @@ class Pool:
 
     def __init__(self, folder: Path, probes: ProbesConfig) -> None:
         self.folder, self.probes = folder, probes
-        self.sample_rate = Encoder(folder).recipe.sample_rate
+        self.sample_rate = TaskEmbedder(folder).recipe.sample_rate
 
-    def __call__(self, task: Task, encoding: Encoding) -> Embedded:
+    def __call__(self, task: Task, kind: EmbedderKind) -> TaskEmbeddings:
         """The embeddings of all sounds of a task."""
         probes = self.probes
-        count = len(task.questions(self.sample_rate).targets)
+        count = len(task.spec(self.sample_rate).targets)
         shares = [pa.table({"item": np.arange(start, min(start + SHARE, count))}) for start in range(0, count, SHARE)]
         rows = (
             ray.data.from_arrow(shares)
             .map_batches(
                 _Worker,
-                fn_constructor_args=(self.folder, probes, task, encoding),
+                fn_constructor_args=(self.folder, probes, task, kind),
                 compute=ray.data.ActorPoolStrategy(size=min(probes.actors, len(shares))),
                 batch_size=None,
                 num_cpus=probes.cpus,

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray.train import Checkpoint, UserCallback
 
-from doppel_ray.probe.evaluate import ProbesConfig
+from doppel_ray.config.probes import ProbesConfig
 from doppel_ray.runs.metrics_log import EARLY, RESIZE, JsonlFollower, Row, append_row, read_rows
 
 log = logging.getLogger(__name__)
@@ -67,19 +67,20 @@ def _probe(checkpoint: str, probes: ProbesConfig, trial: str) -> dict[str, float
     import torch
 
     from doppel_ray.probe import projector
-    from doppel_ray.probe.evaluate import Encoder, evaluate
+    from doppel_ray.probe.evaluate import TaskEmbedder, evaluate_checkpoint
 
     torch.set_num_threads(max(1, round(probes.cpus)))
     began, folder = time.perf_counter(), Path(checkpoint)
     encoder: Any
     if probes.actors == 1:
-        encoder = Encoder(folder, probes.cache, "cuda" if probes.gpus else "cpu")
+        encoder = TaskEmbedder(folder, probes.cache, "cuda" if probes.gpus else "cpu")
     else:
         from doppel_ray.tune.probe_pool import Pool
 
         encoder = Pool(folder, probes)
-    project = functools.partial(projector.project, Path(trial), probes, folder.name)
-    scores = evaluate(folder, probes, Path(trial).parent.parent / "baselines", encoder, project)
+    tasks, kept = probes.build(), Path(trial).parent.parent / "baselines"
+    project = functools.partial(projector.project, Path(trial), tasks[0].name, probes.projector, folder.name)
+    scores = evaluate_checkpoint(folder, tasks, probes.protocol, encoder, kept, project)
     return scores | {"probe/seconds": time.perf_counter() - began}
 
 

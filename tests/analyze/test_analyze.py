@@ -1,4 +1,4 @@
-"""The command line: everything that can be done with what is given, in one folder; or a refusal before any work."""
+"""The command line: all available analyses in one folder, or a refusal before any work."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ def rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_all_is_everything_that_can_be_done_with_what_is_given(
+def test_all_runs_every_available_analysis(
     given: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "analysis"
@@ -63,7 +63,7 @@ def test_all_is_everything_that_can_be_done_with_what_is_given(
     assert last == str(out)
 
 
-def test_what_cannot_be_done_is_left_out_of_all_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_reports_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("all", *QUICK, "--out", tmp_path / "out") == 0
     about = json.loads((tmp_path / "out" / "analysis.json").read_text())
     assert set(about["analyses"]) == {"similarity_mel", "pca_mel"}
@@ -71,7 +71,7 @@ def test_what_cannot_be_done_is_left_out_of_all_and_said(tmp_path: Path, capsys:
     assert "left out: spectral: it compares with recordings" in capsys.readouterr().out
 
 
-def test_an_analysis_is_the_same_each_time_and_takes_the_place_of_the_last_one_if_asked(tmp_path: Path) -> None:
+def test_repeated_analysis_and_overwrite(tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("similarity", *QUICK, "--out", out)
     assert run(*arguments) == 0
@@ -113,7 +113,7 @@ def test_every_analysis_has_help(name: str, capsys: pytest.CaptureFixture[str]) 
         ("spectral --recordings empty", "--recordings: empty: no audio files"),
         ("spectral --recordings damaged", "1 of 2 recordings cannot be used"),
         ("spectral --recordings whole --layers 2", "expected 1 among them"),
-        ("uncertainty", "nobody to ask"),
+        ("uncertainty", "there is no classifier"),
         ("uncertainty --task esc10 --root nowhere", "give --checkpoint DIR"),
         ("uncertainty --task esc10 --classifier ast", "expected one of them"),
     ],
@@ -134,7 +134,7 @@ def test_bad_input_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_silent_recordings_are_refused_by_name_or_passed_over(given: dict[str, Path], tmp_path: Path) -> None:
+def test_silent_recordings_are_refused_or_skipped(given: dict[str, Path], tmp_path: Path) -> None:
     import soundfile
 
     folder = tmp_path / "sounds"
@@ -150,14 +150,14 @@ def test_silent_recordings_are_refused_by_name_or_passed_over(given: dict[str, P
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_no_pair_that_is_analysed_was_trained_on(layers: int) -> None:
-    """Whatever the seed: a run and an analysis may have the same."""
+def test_analysed_pairs_were_not_trained_on(layers: int) -> None:
+    """Not even with the same seed."""
     synth = SynthConfig(duration=0.1, compile=False)
     config = SourcesConfig(architectures=("voice",), delta=(0.25,), layers=(layers,), n=32, seed=0)
-    (heard,) = Sources(config, synth)
+    (pairs,) = Sources(config, synth)
     trained = PairMaker(synth, PairsConfig(delta=0.25, layers=layers), FrontendConfig(), (), seed=0)
     sounds, *_ = trained.sounds(torch.arange(64))
-    distances = torch.cdist(heard.sounds.flatten(0, 1).double(), sounds.flatten(0, 1).double()).amin(dim=1)
+    distances = torch.cdist(pairs.sounds.flatten(0, 1).double(), sounds.flatten(0, 1).double()).amin(dim=1)
     assert (distances < 0.01).double().mean() < 0.1, "but for what is nearly silent"
-    again, *_ = trained.sounds(heard.items)
-    torch.testing.assert_close(heard.sounds, again)
+    again, *_ = trained.sounds(pairs.items)
+    torch.testing.assert_close(pairs.sounds, again)

@@ -1,4 +1,4 @@
-"""Distances between samples: what they are of distributions that are known."""
+"""Distances between samples of known distributions."""
 
 import numpy as np
 import pytest
@@ -10,26 +10,26 @@ def normal(n: int, size: int = 4, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, size))
 
 
-def test_a_shift_by_a_deviation_of_the_recordings_is_a_distance_of_one() -> None:
+def test_wasserstein_of_a_shift_by_one_deviation() -> None:
     recordings = normal(500) * np.array([1.0, 10.0, 0.1, 1.0])
     moved = recordings + recordings.std(axis=0) * np.array([0.0, 1.0, -2.0, 0.5])
     np.testing.assert_allclose(distances.wasserstein(moved, recordings), [0.0, 1.0, 2.0, 0.5], atol=1e-9)
     assert distances.spectral(moved, recordings).value == pytest.approx(3.5 / 4)
 
 
-def test_a_number_that_never_varies_is_no_trouble() -> None:
+def test_constant_columns() -> None:
     same = np.ones((50, 2))
     assert distances.wasserstein(same, same).tolist() == [0.0, 0.0]
 
 
-def test_two_samples_of_one_distribution_are_zero_apart_on_average_whatever_their_size() -> None:
+def test_kernel_distance_is_unbiased() -> None:
     for n in (60, 240):
         found = [distances.kernel(normal(n, 16, 2 * k), normal(n, 16, 2 * k + 1)).value for k in range(20)]
         assert abs(np.mean(found)) < 0.005, "Fréchet's distance would be far above 0"
         assert min(found) < 0.0 < max(found)
 
 
-def test_the_kernel_distance_grows_with_what_differs_and_has_an_interval_around_it() -> None:
+def test_kernel_distance_grows_with_difference() -> None:
     recordings = normal(200, seed=1)
     near, far = (distances.kernel(normal(200, seed=2) + shift, recordings) for shift in (0.3, 1.5))
     assert 0.0 < near.value < far.value < 2.0
@@ -37,7 +37,7 @@ def test_the_kernel_distance_grows_with_what_differs_and_has_an_interval_around_
     assert distances.kernel(normal(200, seed=2) * 3.0, recordings).low > 0.0, "a difference in width alone"
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_interval_coverage() -> None:
     """Of the mean of 100 values, in 200 trials."""
     hits = 0
     for k in range(200):

@@ -1,4 +1,4 @@
-"""Pairs are the less alike the larger δ is, and are held against pairs that are none."""
+"""Similarity of pairs falls with δ, compared with unpaired sounds."""
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ from doppel_ray.analyze.spaces import Mel
 from doppel_ray.synth import SynthConfig
 
 
-def test_cosines_are_of_each_pair_and_of_all_that_are_of_different_items() -> None:
+def test_cosines() -> None:
     vectors = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [1.0, 0.0]], [[3.0, 0.0], [1.0, 1.0], [1.0, 0.0]]])
     pairs, others = cosines(vectors, torch.tensor([7, 8, 7]))
     np.testing.assert_allclose(pairs, [1.0, 0.5**0.5, 1.0])
     np.testing.assert_allclose(others, [0.5**0.5, 0.0, 0.0, 0.5**0.5], atol=1e-7)
 
 
-def test_above_is_the_share_of_comparisons_that_a_pair_wins() -> None:
+def test_above() -> None:
     assert above(np.array([0.5, 0.9]), np.array([0.1, 0.5, 0.7, 0.8])) == pytest.approx((1.5 + 4) / 8)
 
 
@@ -30,21 +30,19 @@ def test_above_is_the_share_of_comparisons_that_a_pair_wins() -> None:
         ([(0.1, 0.9), (0.4, 0.6)], "more than 0.4"),
     ],
 )
-def test_halfway_is_found_between_two_values_of_delta_or_said_to_lie_outside(
-    points: list[tuple[float, float]], said: str
-) -> None:
+def test_crossing(points: list[tuple[float, float]], said: str) -> None:
     assert similarity._crossing(points) == said
 
 
-def test_pairs_are_the_less_alike_the_larger_delta_is_until_they_are_as_random_ones() -> None:
+def test_similarity_falls_with_delta() -> None:
     analysis = Similarity(Mel(16000, batch=32))
     config = SourcesConfig(architectures=("voice",), delta=(0.0, 0.05, 0.25, 1.0), n=48)
-    for heard in Sources(config, SynthConfig(compile=False)):
-        analysis.hear(heard, Mel(16000, batch=32)(heard.sounds))
+    for pairs in Sources(config, SynthConfig(compile=False)):
+        analysis.add(pairs, Mel(16000, batch=32)(pairs.sounds))
     rows = analysis.conclude().rows
     found = [row["similarity"] for row in rows]
     assert found[:3] == sorted(found[:3], reverse=True)
-    assert found[3] < found[1], "δ = 0.25 and 1 are both near random, in an order that 48 pairs do not settle"
+    assert found[3] < rows[2]["similarity_high"], "both near random"
     assert found[0] == pytest.approx(1.0, abs=1e-5), "δ = 0: both views are one sound"
     assert rows[0]["above"] > 0.99
     assert abs(rows[-1]["above"] - 0.5) < 0.15

@@ -1,4 +1,4 @@
-"""Embedding spaces, and models of other people that are loaded without unpickling anything."""
+"""Embedding spaces, and pretrained models that are loaded without unpickling."""
 
 import sys
 from pathlib import Path
@@ -45,7 +45,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_checkpoints_space_is_what_probes_read(tmp_path: Path) -> None:
+def test_checkpoint_space(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "checkpoint", KINDS["mel"])
     sounds = noise(2, 5, 16000)
     found = Checkpoint(folder, 16000, 4, CPU)(sounds)
@@ -56,7 +56,7 @@ def test_a_checkpoints_space_is_what_probes_read(tmp_path: Path) -> None:
         Checkpoint(folder, 22050, 4, CPU)
 
 
-def test_levelled_embeddings_have_no_common_mean_and_one_scale() -> None:
+def test_levelled_embeddings_are_standardised() -> None:
     space = Mel(16000, 32)
     sounds = noise(2, 8, 16000)
     groups = [space(sounds), space(0.1 * sounds)]
@@ -67,29 +67,29 @@ def test_levelled_embeddings_have_no_common_mean_and_one_scale() -> None:
     assert torch.isfinite(torch.cat(space.levelled([torch.ones(2, 4, 3)]))).all(), "what never varies"
 
 
-def test_clap_hears_at_its_own_rate_and_its_embeddings_have_length_one(clap: Path) -> None:
+def test_clap_space(clap: Path) -> None:
     space = Clap(str(clap), 16000, 3, CPU)
     found = space(noise(2, 4, 16000))
     assert found.shape == (2, 4, 8)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(2, 4))
     assert space.levelled([found])[0] is found, "its cosines are taken as they are"
-    assert space.ears.extractor.sampling_rate == 48000
-    assert space.ears(noise(1, 16000), CPU)["input_features"].shape[1] == 1
+    assert space.extract_features.extractor.sampling_rate == 48000
+    assert space.extract_features(noise(1, 16000), CPU)["input_features"].shape[1] == 1
 
 
-def test_a_pretrained_classifier_gives_a_distribution_over_its_labels(classifier: Path) -> None:
+def test_pretrained_classifier(classifier: Path) -> None:
     found = Pretrained(str(classifier), 16000, 2, CPU)
-    answer = found.hear(noise(3, 16000))
-    assert answer.shape == (3, 3)
+    predicted = found.features(noise(3, 16000))
+    assert predicted.shape == (3, 3)
     assert found.classes == ("dog", "rain", "siren")
-    assert answer.sum(axis=1) == pytest.approx(1.0)
+    assert predicted.sum(axis=1) == pytest.approx(1.0)
     found.model.config.problem_type = "multi_label_classification"
-    several = found.hear(noise(3, 16000))
+    several = found.features(noise(3, 16000))
     assert several.sum(axis=1) == pytest.approx(1.0)
-    assert several.max() < answer.max()
+    assert several.max() < predicted.max()
 
 
-def test_weights_that_would_be_unpickled_are_refused(clap: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused(clap: Path, tmp_path: Path) -> None:
     for file in clap.iterdir():
         if file.suffix == ".json":
             (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -98,14 +98,14 @@ def test_weights_that_would_be_unpickled_are_refused(clap: Path, tmp_path: Path)
         Clap(str(tmp_path), 16000, 1, CPU)
 
 
-def test_a_model_of_another_kind_is_refused(clap: Path, classifier: Path) -> None:
-    with pytest.raises(ConfigError, match="is no ClapModel: it lacks"):
+def test_model_of_another_class_is_refused(clap: Path, classifier: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a ClapModel: it lacks"):
         Clap(str(classifier), 16000, 1, CPU)
     with pytest.raises(ConfigError, match=r"--classifier .* cannot be loaded"):
         Pretrained(str(clap), 16000, 1, CPU)
 
 
-def test_a_model_that_is_nowhere_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_model_offline_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers", reason="the extra `clap` is not installed")
     monkeypatch.setattr(pretrained, "_online", lambda: False)
     with pytest.raises(ConfigError, match="the Hugging Face hub cannot be reached") as refused:
@@ -113,14 +113,14 @@ def test_a_model_that_is_nowhere_is_refused_at_once(monkeypatch: pytest.MonkeyPa
     assert "model.safetensors" in str(refused.value)
 
 
-def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_transformers_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'doppel_ray\[clap\]'"):
         Clap("laion/clap-htsat-unfused", 16000, 1, CPU)
 
 
-def test_the_space_is_the_richest_that_is_given_and_for_all_every_one() -> None:
+def test_default_spaces() -> None:
     given = SpacesConfig(checkpoint=Path("here"), clap="there")
     assert given.names(every=False) == ("clap",)
     assert given.names(every=True) == ("mel", "checkpoint", "clap")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from doppel_ray.config.experiment import Experiment
+from doppel_ray.config.probes import ProbesConfig
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
-from doppel_ray.probe import ProbesConfig
-from doppel_ray.probe.evaluate import Encoder, evaluate
+from doppel_ray.probe.evaluate import TaskEmbedder, evaluate_checkpoint
 from doppel_ray.tune.probe_pool import Pool
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
@@ -26,12 +26,13 @@ def test_two_processes_give_the_embeddings_and_scores_of_one(tmp_path: Path, esc
         {"tasks": ["esc50"], "root": esc50_folder, "unreadable": "skip", "cache": 0, "actors": 2, "cpus": 0.5}
     )
     (task,) = probes.build()
-    together, alone = Pool(folder, probes), Encoder(folder)
-    for encoding in ("trained", "mel"):
-        found, failed = together(task, encoding)
-        expected, expected_failed = alone(task, encoding)
+    together, alone = Pool(folder, probes), TaskEmbedder(folder)
+    for kind in ("trained", "mel"):
+        found, failed = together(task, kind)
+        expected, expected_failed = alone(task, kind)
         assert failed == expected_failed
         assert len(failed) == 1
         assert broken.name in next(iter(failed.values()))
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)  # NaN where the broken file is, in both
-    assert evaluate(folder, probes, encoder=together) == pytest.approx(evaluate(folder, probes), abs=0.02)
+    by_pool, by_one = (evaluate_checkpoint(folder, [task], probes.protocol, embedder) for embedder in (together, alone))
+    assert by_pool == pytest.approx(by_one, abs=0.02)

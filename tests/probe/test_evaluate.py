@@ -1,5 +1,6 @@
-"""A checkpoint's scores stand beside two baselines on the same splits."""
+"""A checkpoint's scores, and those of two baselines on the same splits."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 
 import doppel_ray
 from doppel_ray.config.experiment import Experiment
+from doppel_ray.config.probes import ProbesConfig
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data.pairs import PairMaker
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
-from doppel_ray.probe import ProbesConfig, baselines
-from doppel_ray.probe.evaluate import BASELINES, Encoder, _file, evaluate, score
+from doppel_ray.probe import __main__ as probe
+from doppel_ray.probe import baselines
+from doppel_ray.probe.evaluate import BASELINES, TaskEmbedder, _file, evaluate_checkpoint, score_task
 from doppel_ray.probe.protocols import ProtocolConfig
 from doppel_ray.probe.task import Split, TaskSpec
 from doppel_ray.probe.tasks import Factors, Native
@@ -41,11 +44,16 @@ def untrained(tmp_path: Path) -> Path:
     return untrained_checkpoint(tmp_path / "epoch_0000")
 
 
+def evaluate(folder: Path, probes: ProbesConfig, kept: Path | None = None) -> dict[str, float]:
+    embedder = TaskEmbedder(folder, probes.cache)
+    return evaluate_checkpoint(folder, probes.build(), probes.protocol, embedder, kept)
+
+
 def factors(sounds: int) -> Factors:
     return Factors(sounds=sounds)
 
 
-def test_each_task_gives_its_metrics_and_two_baselines(untrained: Path, esc50_folder: Path) -> None:
+def test_scores_of_each_task_and_two_baselines(untrained: Path, esc50_folder: Path) -> None:
     probes = ProbesConfig.model_validate({"tasks": [factors(128), "esc50"], "root": esc50_folder, "cache": 0})
     scores = evaluate(untrained, probes)
     for metric in ("probe/factors/score", "probe/esc50/accuracy"):
@@ -55,7 +63,7 @@ def test_each_task_gives_its_metrics_and_two_baselines(untrained: Path, esc50_fo
     assert scores["probe/esc50/accuracy_mel"] == 1.0  # one pitch for each class: any band tells them apart
 
 
-def test_baselines_are_computed_once_for_all_checkpoints_of_a_model(untrained: Path, tmp_path: Path) -> None:
+def test_baselines_are_kept_between_checkpoints(untrained: Path, tmp_path: Path) -> None:
     probes = ProbesConfig(tasks=(factors(128),))
     first = evaluate(untrained, probes, tmp_path / "baselines")
     kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "baselines").iterdir()}
@@ -66,6 +74,18 @@ def test_baselines_are_computed_once_for_all_checkpoints_of_a_model(untrained: P
     other = ProbesConfig.model_validate({"tasks": [factors(128)], "protocol": "knn"})
     assert evaluate(untrained, other, tmp_path / "baselines")["probe/factors/score"] != first["probe/factors/score"]
     assert len(list((tmp_path / "baselines").iterdir())) == 6
+
+
+def test_json_is_checked_before_any_work(untrained: Path, tmp_path: Path) -> None:
+    """A missing folder is made; a path that cannot be written is refused at once."""
+    arguments = ["--checkpoint", str(untrained), "--probes.tasks", "[{kind: factors, sounds: 128}]", "--json"]
+    assert probe.main([*arguments, str(tmp_path / "new" / "deep" / "scores.json")]) == 0
+    assert "probe/factors/score" in json.loads((tmp_path / "new" / "deep" / "scores.json").read_text())
+    assert [file.name for file in (tmp_path / "new" / "deep").iterdir()] == ["scores.json"]
+    (tmp_path / "file").write_text("mine")
+    for path, message in (("file/scores.json", "cannot be written"), ("new", "is a folder")):
+        with pytest.raises(ConfigError, match=message):
+            probe.main([*arguments, str(tmp_path / path)])
 
 
 def kept_as(folder: Path, esc50: Path) -> tuple[Path | None, Path | None]:
@@ -79,7 +99,7 @@ def differ(one: tuple[Path | None, Path | None], other: tuple[Path | None, Path 
     return one[0] != other[0], one[1] != other[1]
 
 
-def test_a_kept_baseline_is_of_the_same_recordings_and_labels(untrained: Path, esc50_folder: Path) -> None:
+def test_kept_baseline_depends_on_recordings_and_labels(untrained: Path, esc50_folder: Path) -> None:
     before = kept_as(untrained, esc50_folder)
     assert kept_as(untrained, esc50_folder) == before
     sound = next((esc50_folder / "audio").iterdir())
@@ -94,7 +114,7 @@ def test_a_kept_baseline_is_of_the_same_recordings_and_labels(untrained: Path, e
     assert differ(kept_as(untrained, esc50_folder), changed) == (True, True)
 
 
-def test_a_kept_baseline_is_of_the_same_code(
+def test_kept_baseline_depends_on_code(
     untrained: Path, esc50_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = kept_as(untrained, esc50_folder)
@@ -112,9 +132,7 @@ def test_a_kept_baseline_is_of_the_same_code(
         baselines._code.cache_clear()
 
 
-def test_the_untrained_baseline_is_one_for_every_delta_and_another_for_other_pairs(
-    tmp_path: Path, esc50_folder: Path
-) -> None:
+def test_kept_untrained_baseline_depends_on_pairs_but_not_delta(tmp_path: Path, esc50_folder: Path) -> None:
     def of(name: str, **pairs: object) -> tuple[Path | None, Path | None]:
         return kept_as(checkpoint_of(tmp_path / name, {"encoder": SMALL, "pairs": pairs}), esc50_folder)
 
@@ -123,7 +141,7 @@ def test_the_untrained_baseline_is_one_for_every_delta_and_another_for_other_pai
     assert differ(of("layered", layers=2), quarter) == (False, True)
 
 
-def test_the_untrained_encoder_has_the_statistics_of_its_pairs_and_the_weights_of_the_start(untrained: Path) -> None:
+def test_untrained_encoder_has_initial_weights_and_statistics_of_its_pairs(untrained: Path) -> None:
     model, start = baselines.untrained(untrained), checkpoint.recipe(untrained).untrained()
     assert not model.training
     for (name, value), initial in zip(model.named_parameters(), start.parameters(), strict=True):
@@ -140,9 +158,7 @@ def test_the_untrained_encoder_has_the_statistics_of_its_pairs_and_the_weights_o
     torch.testing.assert_close(normalised.std(dim=(0, 2, 3)), torch.ones(8), atol=0.2, rtol=0.0)
 
 
-def test_the_untrained_baseline_is_left_out_where_the_recordings_of_the_run_are_not(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_untrained_baseline_without_recordings_of_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = {"mix": {"recordings": 1.0}, "recordings": {"root": str(tmp_path / "gone")}}
     scores = evaluate(
         checkpoint_of(tmp_path / "here", {"encoder": SMALL, "source": source}), ProbesConfig(tasks=(factors(128),))
@@ -152,7 +168,7 @@ def test_the_untrained_baseline_is_left_out_where_the_recordings_of_the_run_are_
     assert "left out the untrained baseline" in caplog.text
 
 
-def test_an_encoder_of_waveforms_below_15_khz_is_probed(tmp_path: Path) -> None:
+def test_waveform_encoder_below_15_khz(tmp_path: Path) -> None:
     settings = {
         "encoder": {"kind": "resnet18_1d", "width": 8},
         "frontend": {"kind": "raw"},
@@ -163,51 +179,51 @@ def test_an_encoder_of_waveforms_below_15_khz_is_probed(tmp_path: Path) -> None:
     assert np.isfinite([*scores.values()]).all()
 
 
-def test_a_task_may_have_a_protocol_of_its_own(untrained: Path) -> None:
+def test_protocol_of_a_task(untrained: Path) -> None:
     tasks = [factors(128), {"kind": "factors", "sounds": 128, "name": "near", "protocol": "knn"}]
     scores = evaluate(untrained, ProbesConfig.model_validate({"tasks": tasks}))
     assert scores["probe/near/score"] != scores["probe/factors/score"]
 
 
-def test_a_recording_read_whole_is_not_the_mean_of_its_windows(tmp_path: Path, esc10: Path) -> None:
+def test_reading_whole_differs_from_windows(tmp_path: Path, esc10: Path) -> None:
     """The weights are the same; the maximum over time spans the windows' borders."""
     task = Native(kind="esc10", root=esc10)
     vectors = [
-        Encoder(untrained_checkpoint(tmp_path / reading, reading=reading))(task, "trained", range(3))[0]
+        TaskEmbedder(untrained_checkpoint(tmp_path / reading, reading=reading))(task, "trained", range(3))[0]
         for reading in ("windows", "whole")
     ]
     assert vectors[0].shape == vectors[1].shape == (3, 128)
     assert not np.allclose(*vectors, rtol=0.01)
 
 
-def test_a_sound_that_cannot_be_read_is_refused_by_name_or_left_out_of_every_split() -> None:
+def test_unreadable_sound_is_refused_or_skipped() -> None:
     rng = np.random.default_rng(0)
     targets, everything = np.arange(40) % 2, np.arange(40)
     vectors = (rng.normal(size=(40, 4)) + 4.0 * targets[:, None]).astype(np.float32)
     fold = everything // 2 % 2
     splits = tuple(Split(f"fold_{k}", everything[fold != k], everything[:0], everything[fold == k]) for k in (0, 1))
-    questions = TaskSpec("multiclass", targets, ("a", "b"), splits, ("accuracy",))
+    spec = TaskSpec("multiclass", targets, ("a", "b"), splits, ("accuracy",))
     vectors[7] = np.nan
     broken = {7: "dog.wav: cut short"}
     with pytest.raises(ConfigError, match=r"esc10: 1 of 40 files cannot be read, first dog\.wav: cut short; mend"):
-        score(Native(kind="esc10", unreadable="refuse"), ProtocolConfig(), questions, (vectors, broken))
-    found = score(Native(kind="esc10", unreadable="skip"), ProtocolConfig(), questions, (vectors, broken))
+        score_task(Native(kind="esc10", unreadable="refuse"), ProtocolConfig(), spec, (vectors, broken))
+    found = score_task(Native(kind="esc10", unreadable="skip"), ProtocolConfig(), spec, (vectors, broken))
     assert found["accuracy"] == 1.0
 
 
-def test_factors_can_be_heard_in_mel_statistics_as_far_as_these_can_tell(untrained: Path) -> None:
+def test_factors_from_mel_statistics(untrained: Path) -> None:
     """Statistics over time know how much there was of each band, and nothing of when."""
     task = factors(512)
-    scores = score(task, ProtocolConfig(), task.load(16000).questions, Encoder(untrained)(task, "mel"))
+    scores = score_task(task, ProtocolConfig(), task.load(16000).spec, TaskEmbedder(untrained)(task, "mel"))
     for name in ("score", "pitch", "note_duration", "sustain", "noise_level"):
         assert scores[name] > 0.05, name
     assert min(scores.values()) > -0.05, "what cannot be told should be guessed to be its mean"
 
 
 @pytest.mark.slow
-def test_mel_statistics_reach_the_measured_figure_on_the_real_esc10(untrained: Path, esc10: Path) -> None:
+def test_mel_statistics_on_real_esc10(untrained: Path, esc10: Path) -> None:
     """79.8 % in five folds, as measured before there was any code here; 30 s, most of it reading 400 files."""
     task = Native(kind="esc10", root=esc10)
-    scores = score(task, ProtocolConfig(), task.load(16000).questions, Encoder(untrained)(task, "mel"))
+    scores = score_task(task, ProtocolConfig(), task.load(16000).spec, TaskEmbedder(untrained)(task, "mel"))
     assert scores["accuracy"] == pytest.approx(0.798, abs=0.02)
     assert len([name for name in scores if name.startswith("fold_")]) == 5

@@ -1,4 +1,4 @@
-"""Fetching recordings, from a server of this process's own: archives are real, what is in them is made up."""
+"""Fetch recordings from a local server: real archives of made-up recordings."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ from rich.console import Console
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data.recordings import catalogue
 from doppel_ray.probe import __main__ as probe
-from doppel_ray.probe.datasets import download, fetch, sources
+from doppel_ray.probe.datasets import archives, download, fetch
 from tests.recordings import write_esc50, write_nsynth, write_speech_commands
 
 
@@ -177,7 +177,7 @@ def sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def test_what_is_fetched_can_be_read_at_once_and_nothing_else_is_left(
+def test_fetched_data_set_is_readable_and_complete(
     esc50: bytes, mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "data" / "esc50"
@@ -186,7 +186,7 @@ def test_what_is_fetched_can_be_read_at_once_and_nothing_else_is_left(
     assert (len(found), found.absent()) == (16, [])
     assert sorted(entry.name for entry in root.iterdir()) == ["audio", "meta"]
     said = capsys.readouterr().out
-    assert said.index("licence: CC BY-NC 3.0") < said.index("asking 127.0.0.1")
+    assert said.index("licence: CC BY-NC 3.0") < said.index("downloading from 127.0.0.1")
     assert "24 recordings; the source says 2,000" in said
     assert f"--probes.tasks '[esc10]' --probes.root {root}" in said
 
@@ -199,7 +199,7 @@ def test_speech_commands_are_fetched(mirror: Mirror, tmp_path: Path) -> None:
     assert (len(found), set(found.folds)) == (30, {"train", "valid", "test"})
 
 
-def test_nsynth_comes_split_by_split(mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nsynth_by_split(mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made, root = write_nsynth(tmp_path / "made"), tmp_path / "nsynth"
     for split in ("valid", "test"):
         name = f"nsynth-{split}.jsonwav.tar.gz"
@@ -210,27 +210,27 @@ def test_nsynth_comes_split_by_split(mirror: Mirror, tmp_path: Path, capsys: pyt
     assert [request.path for request in mirror.requests] == [
         f"/nsynth-{split}.jsonwav.tar.gz" for split in ("test", "valid")
     ]
-    assert "nsynth-test/examples.json is there already" in capsys.readouterr().out
+    assert "nsynth-test/examples.json exists" in capsys.readouterr().out
 
 
-def test_a_hear_task_lies_deeper_in_its_archive(mirror: Mirror, tmp_path: Path) -> None:
+def test_hear_task_in_nested_folder_of_archive(mirror: Mirror, tmp_path: Path) -> None:
     made = tmp_path / "made"
     made.mkdir()
     (made / "task_metadata.json").write_text(json.dumps({"task_name": "esc50"}))
-    name = sources.SOURCES["hear_esc50"].archives[0].name
+    name = archives.DATASETS["hear_esc50"].archives[0].name
     mirror.files[name] = packed(made, name, "hear-2021.0.3/tasks/esc50-v2.0.0-full/")
     assert run(mirror, "hear_esc50", tmp_path / "hear") == 0
     assert (tmp_path / "hear" / "task_metadata.json").is_file()
 
 
-def test_what_is_there_is_not_downloaded_again(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_existing_data_set_is_not_downloaded_again(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     assert run(mirror, "esc50", tmp_path / "esc50") == 0
     assert run(mirror, "esc50", tmp_path / "esc50") == 0
     assert len(mirror.requests) == 1
 
 
 @pytest.mark.parametrize("checksum", [True, False], ids=["checksum", "etag"])
-def test_a_cut_download_goes_on_where_it_was_cut(checksum: bool, mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_cut_download_resumes(checksum: bool, mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     mirror.cuts = [1000, 2000]
     assert run(mirror, "esc50", tmp_path / "esc50", checksum=sha256(esc50) if checksum else "none") == 0
     assert [request.range for request in mirror.requests] == [None, "bytes=1000-", "bytes=3000-"]
@@ -238,7 +238,7 @@ def test_a_cut_download_goes_on_where_it_was_cut(checksum: bool, mirror: Mirror,
     assert len(catalogue.esc50(tmp_path / "esc50")) == 24
 
 
-def test_another_call_goes_on_with_what_the_first_one_got(
+def test_second_call_resumes_first_download(
     mirror: Mirror, esc50: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mirror.cuts = [1000, 500]
@@ -251,13 +251,13 @@ def test_another_call_goes_on_with_what_the_first_one_got(
     assert sum(request.sent for request in mirror.requests) == len(esc50)
 
 
-def test_a_server_that_ignores_ranges_starts_over(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_server_without_ranges_starts_over(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     mirror.cuts, mirror.ranges = [1000], False
     assert run(mirror, "esc50", tmp_path / "esc50", checksum=sha256(esc50)) == 0
     assert sum(request.sent for request in mirror.requests) == 1000 + len(esc50)
 
 
-def test_a_file_that_changed_in_between_starts_over(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_changed_file_starts_over(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     mirror.cuts = [1000]
     assert run(mirror, "esc50", tmp_path / "esc50", "--tries", "1") == 1
     mirror.tag = '"2"'
@@ -266,13 +266,13 @@ def test_a_file_that_changed_in_between_starts_over(mirror: Mirror, esc50: bytes
     assert mirror.requests[1].sent == len(esc50)
 
 
-def test_a_part_that_nothing_tells_the_version_of_starts_over(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_part_of_unknown_version_starts_over(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     mirror.cuts, mirror.tag = [1000], None
     assert run(mirror, "esc50", tmp_path / "esc50") == 0
     assert [request.range for request in mirror.requests] == [None, None]
 
 
-def test_a_part_that_is_whole_already_is_taken(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_complete_part_is_used(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     work = tmp_path / "esc50" / fetch.WORK
     work.mkdir(parents=True)
     (work / "ESC-50.zip.part").write_bytes(esc50)
@@ -280,34 +280,34 @@ def test_a_part_that_is_whole_already_is_taken(mirror: Mirror, esc50: bytes, tmp
     assert sum(request.sent for request in mirror.requests) == 0
 
 
-def test_a_length_that_is_not_told_does_not_matter(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_download_without_content_length(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     mirror.length = False
     assert run(mirror, "esc50", tmp_path / "esc50", checksum=sha256(esc50)) == 0
 
 
-def test_a_wrong_checksum_is_refused_and_set_aside(
+def test_wrong_checksum_sets_archive_aside(
     mirror: Mirror, esc50: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "esc50"
     assert run(mirror, "esc50", root, checksum=sha256(b"another")) == 1
     said = capsys.readouterr().err
-    assert f"its sha256 is {sha256(esc50)[7:]}; the source's is {sha256(b'another')[7:]}" in said
+    assert f"its sha256 is {sha256(esc50)[7:]}; expected {sha256(b'another')[7:]}" in said
     assert "set aside" in said
     assert [path.name for path in root.iterdir()] == [fetch.WORK]
     assert [path.name for path in (root / fetch.WORK).iterdir()] == ["ESC-50.zip.wrong"]
     assert run(mirror, "esc50", root, checksum=sha256(esc50)) == 0
 
 
-def test_the_sources_own_checksum_is_looked_at(
+def test_published_checksum_is_verified(
     mirror: Mirror, esc50: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert probe.main(["fetch", "esc50", "--root", str(tmp_path / "esc50"), "--from", mirror.address]) == 1
-    assert "the source's is 661183a6" in capsys.readouterr().err
+    assert "expected 661183a6" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../../outside.wav", "/outside.wav", "a\\..\\..\\outside.wav"])
 @pytest.mark.parametrize("task", ["esc50", "urbansound8k"])
-def test_an_archive_that_reaches_outside_is_not_unpacked(
+def test_archive_with_path_outside_folder_is_refused(
     task: str, name: str, mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     packed = io.BytesIO()
@@ -319,16 +319,14 @@ def test_an_archive_that_reaches_outside_is_not_unpacked(
         with tarfile.open(fileobj=packed, mode="w:gz") as tarred:
             tarred.addfile(tarfile.TarInfo("metadata/UrbanSound8K.csv"))
             tarred.addfile(tarfile.TarInfo(name))
-    mirror.files[sources.SOURCES[task].archives[0].name] = packed.getvalue()
+    mirror.files[archives.DATASETS[task].archives[0].name] = packed.getvalue()
     assert run(mirror, task, tmp_path / "root") == 1
-    assert "would lie outside its folder" in capsys.readouterr().err
+    assert "would be outside its folder" in capsys.readouterr().err
     assert list(tmp_path.rglob("outside.wav")) == []
     assert [path.name for path in (tmp_path / "root").iterdir()] == [fetch.WORK]
 
 
-def test_a_link_in_an_archive_is_not_unpacked(
-    mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_archive_with_link_is_refused(mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     packed, link = io.BytesIO(), tarfile.TarInfo("UrbanSound8K/audio")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc"
     with tarfile.open(fileobj=packed, mode="w:gz") as tarred:
@@ -340,10 +338,10 @@ def test_a_link_in_an_archive_is_not_unpacked(
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"<html>", "ESC-50.zip is damaged"), (None, "ESC-50.zip holds no meta/esc50.csv, but other.txt")],
+    [(b"<html>", "ESC-50.zip is damaged"), (None, "ESC-50.zip holds other.txt; expected meta/esc50.csv")],
     ids=["no archive", "another archive"],
 )
-def test_what_is_not_the_data_set_is_set_aside(
+def test_archive_of_something_else_is_set_aside(
     data: bytes | None, words: str, mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = io.BytesIO()
@@ -355,23 +353,21 @@ def test_what_is_not_the_data_set_is_set_aside(
     assert [path.name for path in (tmp_path / "esc50" / fetch.WORK).iterdir()] == ["ESC-50.zip.wrong"]
 
 
-def test_a_file_that_is_not_there_is_told_at_once(
-    mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_file_fails_at_once(mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(mirror, "esc50", tmp_path / "esc50") == 1
     said = capsys.readouterr().err
-    assert f"{mirror.address}ESC-50.zip: the server answers 404 Not Found" in said
+    assert f"{mirror.address}ESC-50.zip: the server responds with 404 Not Found" in said
     assert "--from URL" in said
     assert len(mirror.requests) == 1
 
 
-def test_a_server_in_trouble_is_asked_again(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_server_error_is_retried(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     mirror.errors = [500, 503]
     assert run(mirror, "esc50", tmp_path / "esc50") == 0
     assert len(mirror.requests) == 3
 
 
-def test_a_server_that_cannot_be_reached_is_given_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         nowhere = Mirror(address=f"http://127.0.0.1:{taken.getsockname()[1]}/")
@@ -380,18 +376,18 @@ def test_a_server_that_cannot_be_reached_is_given_up(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("trickles", [False, True], ids=["nothing", "a byte now and then"])
-def test_a_server_that_falls_silent_is_given_up(
+def test_silent_server(
     trickles: bool, mirror: Mirror, esc50: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mirror.stalls, mirror.trickles, mirror.ranges, began = True, trickles, False, time.monotonic()
     assert run(mirror, "esc50", tmp_path / "esc50", "--tries", "2") == 1
     assert time.monotonic() - began < 10
     said = capsys.readouterr()
-    assert ("in the last 0.5 s; attempt 2" if trickles else "no answer for 0.5 s; attempt 2 of 2") in said.out
+    assert ("in the last 0.5 s; attempt 2" if trickles else "no response for 0.5 s; attempt 2 of 2") in said.out
     assert "gave up after 2 attempts" in said.err
 
 
-def test_what_needs_an_account_says_where_to_go_and_takes_what_is_put_there(mirror: Mirror, tmp_path: Path) -> None:
+def test_archive_downloaded_by_hand(mirror: Mirror, tmp_path: Path) -> None:
     root = tmp_path / "hear"
     file = root / fetch.WORK / "hear_esc50_16k.tar.gz"
     with pytest.raises(ConfigError) as told:
@@ -411,10 +407,10 @@ def test_what_needs_an_account_says_where_to_go_and_takes_what_is_put_there(mirr
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["esc5"], ["there is no source for 'esc5'; did you mean esc50?"]),
+        (["esc5"], ["no download for task 'esc5'; did you mean esc50?"]),
         (["factors"], ["built in"]),
         (["nsynth", "--splits", "trian"], ["'trian'", "train, valid, test"]),
-        (["esc50", "--splits", "test"], ["esc50 comes in one piece"]),
+        (["esc50", "--splits", "test"], ["esc50 has a single archive"]),
         (["esc50", "--from", "mirror/ESC-50.zip"], ["--from", "http:// or https://"]),
         (["nsynth", "--from", "http://127.0.0.1/nsynth.tar.gz"], ["ending in /"]),
         (["esc50", "--checksum", "sha1:12"], ["--checksum", "sha256: and 64"]),
@@ -423,9 +419,7 @@ def test_what_needs_an_account_says_where_to_go_and_takes_what_is_put_there(mirr
     ],
     ids=lambda value: " ".join(value)[:40],
 )
-def test_what_cannot_be_fetched_is_refused_and_leaves_nothing(
-    arguments: list[str], parts: list[str], tmp_path: Path
-) -> None:
+def test_bad_arguments_are_refused_and_leave_nothing(arguments: list[str], parts: list[str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         probe.main(["fetch", *arguments, "--root", str(tmp_path / "root")])
     for part in parts:
@@ -433,7 +427,7 @@ def test_what_cannot_be_fetched_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_with_something_else_in_it_is_refused(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_folder_of_something_else_is_refused(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     (tmp_path / "esc50" / "audio").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"holds audio and not meta/esc50\.csv: give ESC-50 .* a folder of its own"):
         run(mirror, "esc50", tmp_path / "esc50")
@@ -441,20 +435,18 @@ def test_a_folder_with_something_else_in_it_is_refused(mirror: Mirror, esc50: by
 
 
 @pytest.mark.parametrize("free", [1000, 890_000_000], ids=["nothing", "not enough for both"])
-def test_a_full_disk_is_told_before_anything_is_downloaded(
+def test_full_disk_is_refused_before_download(
     free: int, mirror: Mirror, esc50: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: usage(free, 0, free))
-    with pytest.raises(ConfigError, match=r"1\.5 GB are needed, .* are free"):
+    with pytest.raises(ConfigError, match=r"1\.5 GB are needed for the archive and its files, and .* are free"):
         run(mirror, "esc50", tmp_path / "esc50")
     assert mirror.requests == []
     assert not (tmp_path / "esc50").exists()
 
 
-def test_the_second_of_two_is_told_and_a_dead_ones_lock_is_no_hindrance(
-    mirror: Mirror, esc50: bytes, tmp_path: Path
-) -> None:
+def test_lock_of_running_and_of_dead_process(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     root = tmp_path / "esc50"
     with fetch._locked(root / fetch.WORK), pytest.raises(ConfigError, match=f"process {os.getpid()} on .* is fetching"):
         run(mirror, "esc50", root)
@@ -465,7 +457,7 @@ def test_the_second_of_two_is_told_and_a_dead_ones_lock_is_no_hindrance(
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_keeps_what_has_arrived(
+def test_ctrl_c_keeps_partial_download(
     mirror: Mirror, esc50: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`command.run` makes exit code 130 of it."""
@@ -482,29 +474,29 @@ def test_ctrl_c_keeps_what_has_arrived(
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         run(mirror, "esc50", root, "--timeout", "20")
-    assert "what has arrived is kept: the same command goes on" in capsys.readouterr().out
+    assert "partial downloads are kept; the same command resumes" in capsys.readouterr().out
     mirror.stalls = False
     assert run(mirror, "esc50", root, checksum=sha256(esc50)) == 0
     assert sum(request.sent for request in mirror.requests) == len(esc50)
 
 
-def test_a_terminal_is_shown_bars(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
+def test_progress_bars_on_terminal(mirror: Mirror, esc50: bytes, tmp_path: Path) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=150)
-    source, address = sources.ESC50, f"{mirror.address}ESC-50.zip"
+    source, address = archives.ESC50, f"{mirror.address}ESC-50.zip"
     fetch.fetch(source, source.archives, tmp_path / "esc50", console, address, checksum=sha256(esc50))
     for what in ("ESC-50.zip ", "ESC-50.zip: sha256", "ESC-50.zip: unpacking"):
         assert what in screen.getvalue()
 
 
-def test_without_a_task_all_sources_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_without_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert probe.main(["fetch"]) == 0
     said = capsys.readouterr().out
-    assert [task for task in [*sources.SOURCES, *sources.PARTS] if task not in said] == []
+    assert [task for task in [*archives.DATASETS, *archives.PARTS] if task not in said] == []
 
 
-def test_every_source_can_be_told_of_and_no_checksum_is_malformed() -> None:
-    for source in sources.SOURCES.values():
+def test_archives_are_well_formed() -> None:
+    for source in archives.DATASETS.values():
         for archive in source.archives:
             assert archive.name.endswith((".zip", ".tar.gz"))
             fetch._check_checksum(archive.checksum, [archive])

@@ -1,4 +1,4 @@
-"""A recording that a probe tests on is found in training, whatever it is called and wherever it lies."""
+"""Recordings that a probe tests on are found among the training recordings, under any name and path."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def probes(root: Path, **more: Any) -> dict[str, Any]:
     return {"tasks": ["esc50"], "root": str(root), **more}
 
 
-def test_copies_are_found_by_content_under_any_name_in_any_folder_and_lossless_format(tmp_path: Path) -> None:
+def test_copies_are_found_by_content(tmp_path: Path) -> None:
     tested = [tmp_path / "test" / f"{k}.wav" for k in range(4)]
     for k, path in enumerate(tested):
         write_noise(path, seed=k)  # all of one size and length
@@ -51,7 +51,7 @@ def test_copies_are_found_by_content_under_any_name_in_any_folder_and_lossless_f
     assert shared(tested[:2], tested[2:]) == {}
 
 
-def test_one_sample_makes_another_recording_and_silence_or_damage_makes_none(tmp_path: Path) -> None:
+def test_different_silent_and_damaged_files_do_not_match(tmp_path: Path) -> None:
     write_noise(tmp_path / "a.wav")
     sound, rate = soundfile.read(tmp_path / "a.wav")
     sound[0] += 0.01
@@ -65,7 +65,7 @@ def test_one_sample_makes_another_recording_and_silence_or_damage_makes_none(tmp
 
 
 @pytest.mark.parametrize("mine", ["same folder", "copy"])
-def test_labels_of_test_recordings_are_refused(esc50_folder: Path, tmp_path: Path, mine: str) -> None:
+def test_training_on_test_labels_is_refused(esc50_folder: Path, tmp_path: Path, mine: str) -> None:
     source = esc50_folder
     if mine == "copy":
         source = Path(shutil.copytree(esc50_folder, tmp_path / "copy"))
@@ -78,9 +78,7 @@ def test_labels_of_test_recordings_are_refused(esc50_folder: Path, tmp_path: Pat
     assert experiment_checks.check_overlap(apart) == []
 
 
-def test_test_recordings_without_their_labels_are_told_in_terminal_run_folder_and_report(
-    esc50_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unlabelled_overlap_is_reported(esc50_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = experiment(
         {"root": str(esc50_folder)}, "nt_xent", probes=probes(esc50_folder), run={"dir": str(tmp_path / "runs")}
     )
@@ -97,7 +95,7 @@ def test_test_recordings_without_their_labels_are_told_in_terminal_run_folder_an
     assert len(experiment_checks.check_overlap(unlabelled)) == 1
 
 
-def test_what_a_search_may_draw_counts(esc50_folder: Path) -> None:
+def test_searched_settings_are_checked(esc50_folder: Path) -> None:
     search = {"objective.kind": {"grid": ["nt_xent", "joint"]}, "source.mix.recordings": {"grid": [0.0, 0.5]}}
     source = {"mix": {"synthetic": 1.0, "recordings": 0.0}, "recordings": esc50(esc50_folder)}
     with pytest.raises(ConfigError, match=r"objective\.kind is joint"):
@@ -106,7 +104,7 @@ def test_what_a_search_may_draw_counts(esc50_folder: Path) -> None:
         )
 
 
-def test_real_recordings_are_compared_in_seconds(esc10: Path, tmp_path: Path) -> None:
+def test_speed_on_real_recordings(esc10: Path, tmp_path: Path) -> None:
     """All 400 have one length, so every one is opened."""
     copied = [tmp_path / f"{k}.flac" for k, path in enumerate(sorted((esc10 / "audio").iterdir())[:40])]
     for path, original in zip(copied, sorted((esc10 / "audio").iterdir()), strict=False):

@@ -1,4 +1,4 @@
-"""What TensorBoard's projector shows of a probe: so many sounds, each with its labels."""
+"""TensorBoard's projector shows sounds of the first task with their labels."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import pytest
 from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-from doppel_ray.probe import ProbesConfig
 from doppel_ray.probe.projector import CONFIG, project
 from doppel_ray.probe.task import Kind, TaskSpec
+from doppel_ray.probe.tasks import Factors, Native
 
 TARGETS: dict[Kind, np.ndarray] = {
     "multiclass": np.array([0, 1, 2] * 4),
@@ -20,13 +20,11 @@ TARGETS: dict[Kind, np.ndarray] = {
 
 def shown(folder: Path, kind: Kind, count: int, vectors: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """The vectors and the lines of labels that TensorBoard would read."""
-    probes = ProbesConfig.model_validate({"tasks": ["factors", "esc10"], "root": folder, "projector": count})
-    first, second = probes.build()
-    questions = TaskSpec(kind, TARGETS[kind], ("dog", "rain", "sea"), (), ("accuracy",))
-    project(folder, probes, "epoch_0003", first, questions, vectors)
-    project(folder, probes, "epoch_0003", second, questions, 0 * vectors)
+    spec = TaskSpec(kind, TARGETS[kind], ("dog", "rain", "sea"), (), ("accuracy",))
+    project(folder, "factors", count, "epoch_0003", Factors(), spec, vectors)
+    project(folder, "factors", count, "epoch_0003", Native(kind="esc10"), spec, 0 * vectors)
     (entry,) = text_format.Parse((folder / CONFIG).read_text(), ProjectorConfig()).embeddings
-    assert entry.tensor_name == "factors, epoch_0003", "of the first task alone"
+    assert entry.tensor_name == "factors, epoch_0003", "only of the shown task"
     lines = (folder / entry.metadata_path).read_text().splitlines()
     return np.loadtxt(folder / entry.tensor_path, delimiter="\t", ndmin=2), lines
 
@@ -39,7 +37,7 @@ def shown(folder: Path, kind: Kind, count: int, vectors: np.ndarray) -> tuple[np
         ("regression", ["dog\train\tsea", "0\t1\t2", "3\t4\t5", "6\t7\t8"]),
     ],
 )
-def test_every_sound_has_its_labels(tmp_path: Path, kind: Kind, labels: list[str]) -> None:
+def test_labels_of_every_kind(tmp_path: Path, kind: Kind, labels: list[str]) -> None:
     vectors = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
     found, lines = shown(tmp_path, kind, 1000, vectors)
     np.testing.assert_allclose(found, vectors, rtol=1e-4)
@@ -47,7 +45,7 @@ def test_every_sound_has_its_labels(tmp_path: Path, kind: Kind, labels: list[str
     assert len(lines) == 12 + (kind == "regression")
 
 
-def test_no_more_are_shown_than_asked_for_and_none_that_could_not_be_read(tmp_path: Path) -> None:
+def test_count_limits_readable_sounds(tmp_path: Path) -> None:
     vectors = np.arange(12, dtype=np.float32)[:, None].repeat(2, axis=1)
     vectors[3] = np.nan
     found, lines = shown(tmp_path, "multiclass", 4, vectors)
@@ -55,7 +53,7 @@ def test_no_more_are_shown_than_asked_for_and_none_that_could_not_be_read(tmp_pa
     assert lines == ["dog", "rain", "sea", "sea"]
 
 
-def test_newer_embeddings_take_the_place_of_older_ones(tmp_path: Path) -> None:
+def test_newer_embeddings_replace_older_ones(tmp_path: Path) -> None:
     for size in (5, 7):
         found, _ = shown(tmp_path, "multiclass", 1000, np.ones((12, size), dtype=np.float32))
         assert found.shape == (12, size)

@@ -1,4 +1,4 @@
-"""Recordings are decoded once, and what is kept of them never stands in the way."""
+"""Recordings are decoded once, and faults of the cache never stop a probe."""
 
 import os
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SECOND = 4 * RATE
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where decoded sounds are kept."""
     monkeypatch.setenv("DOPPEL_RAY_CACHE", str(tmp_path / "cache"))
-    module._say_once.cache_clear()
+    module._warn_once.cache_clear()
     return tmp_path / "cache" / "sounds"
 
 
@@ -58,9 +58,7 @@ def read_all(sounds: Recorded | Rendered) -> list[torch.Tensor | None]:
     return list(stream(sounds, range(len(sounds))))
 
 
-def test_the_second_probe_does_not_decode_and_hears_the_same(
-    kept: Path, decoded: list[Path], recordings: Callable[[str], list[Path]]
-) -> None:
+def test_second_probe_reads_the_cache(kept: Path, decoded: list[Path], recordings: Callable[[str], list[Path]]) -> None:
     paths = recordings("a")
     direct = read_all(Recorded(paths, RATE))
     assert len(decoded) == 5
@@ -74,7 +72,7 @@ def test_the_second_probe_does_not_decode_and_hears_the_same(
     assert len(Cached(paths, RATE, 10 * SECOND).read(0)) == 0.2 * RATE, "a file that has changed is decoded again"
 
 
-def test_sounds_that_another_version_has_decoded_are_not_used(
+def test_cache_of_another_version_is_not_used(
     kept: Path, decoded: list[Path], recordings: Callable[[str], list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = recordings("a")
@@ -84,7 +82,7 @@ def test_sounds_that_another_version_has_decoded_are_not_used(
     assert len(decoded) == 10
 
 
-def test_what_is_kept_stays_within_its_bound_and_the_oldest_goes_first(
+def test_cache_limit_removes_least_recently_used(
     kept: Path, decoded: list[Path], recordings: Callable[[str], list[Path]]
 ) -> None:
     limit = 4 * SECOND  # room for two sets of 1.5 s
@@ -105,7 +103,7 @@ def test_what_is_kept_stays_within_its_bound_and_the_oldest_goes_first(
     assert len(decoded) == 5
 
 
-def test_a_task_that_is_larger_than_the_bound_is_decoded_each_time_and_said_once(
+def test_task_larger_than_cache_limit(
     kept: Path, decoded: list[Path], recordings: Callable[[str], list[Path]], caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = recordings("a")
@@ -119,7 +117,7 @@ def test_a_task_that_is_larger_than_the_bound_is_decoded_each_time_and_said_once
 
 
 @pytest.mark.parametrize("damage", ["short", "header", "empty"])
-def test_a_damaged_file_is_made_again(
+def test_damaged_cache_file_is_rewritten(
     kept: Path, decoded: list[Path], recordings: Callable[[str], list[Path]], damage: str
 ) -> None:
     paths = recordings("a")
@@ -133,7 +131,7 @@ def test_a_damaged_file_is_made_again(
 
 
 @pytest.mark.parametrize("trouble", ["folder", "disk"])
-def test_where_nothing_can_be_kept_the_probe_goes_on_and_it_is_said_once(
+def test_unwritable_cache_warns_once(
     trouble: str,
     tmp_path: Path,
     kept: Path,
@@ -155,7 +153,7 @@ def test_where_nothing_can_be_kept_the_probe_goes_on_and_it_is_said_once(
     assert len([line for line in caplog.messages if "cannot be kept" in line]) == 1
 
 
-def test_a_full_disk_leaves_nothing_half_written(
+def test_full_disk_leaves_no_partial_file(
     kept: Path, recordings: Callable[[str], list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -166,7 +164,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert list(kept.iterdir()) == []
 
 
-def test_two_at_once_are_fine(kept: Path, recordings: Callable[[str], list[Path]]) -> None:
+def test_concurrent_readers(kept: Path, recordings: Callable[[str], list[Path]]) -> None:
     paths = recordings("a")
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda _: Cached(paths, RATE, 10 * SECOND).read(3), range(2))
@@ -175,9 +173,7 @@ def test_two_at_once_are_fine(kept: Path, recordings: Callable[[str], list[Path]
 
 
 @pytest.mark.parametrize("limit", [0, 10 * SECOND])
-def test_what_cannot_be_read_is_remembered_with_its_reason(
-    kept: Path, recordings: Callable[[str], list[Path]], limit: int
-) -> None:
+def test_unreadable_file_and_reason_are_cached(kept: Path, recordings: Callable[[str], list[Path]], limit: int) -> None:
     paths = recordings("a")
     paths[1].write_bytes(b"no sound")
     paths[3].unlink()
@@ -191,6 +187,6 @@ def test_what_cannot_be_read_is_remembered_with_its_reason(
             sounds.read(1)
 
 
-def test_rendered_sounds_are_read_as_they_are() -> None:
+def test_rendered_sounds() -> None:
     rendered = Rendered(torch.arange(6.0).reshape(2, 3))
     assert np.array_equal(torch.stack([rendered.read(1), rendered.read(0)]), [[3, 4, 5], [0, 1, 2]])

@@ -13,8 +13,8 @@ from doppel_ray.config.experiment import Experiment, validate_experiment
 from doppel_ray.config.train import KeepConfig
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.score_names import is_test
-from doppel_ray.probe.embed import by_mel_statistics, embed
-from doppel_ray.probe.protocols import ProtocolConfig, choosing, evaluate
+from doppel_ray.probe.embed import by_mel_statistics, embed_sounds
+from doppel_ray.probe.protocols import ProtocolConfig, choosing, score_embeddings
 from doppel_ray.probe.task import Split, TaskSpec
 from doppel_ray.probe.tasks import Factors
 from doppel_ray.probe.tasks.listing import rotated
@@ -32,15 +32,15 @@ COUNT = 300
 
 
 @pytest.fixture(scope="module")
-def heard() -> tuple[np.ndarray, np.ndarray]:
+def embedded() -> tuple[np.ndarray, np.ndarray]:
     """Mel statistics of real sounds, and their factors."""
-    examples = Factors(sounds=COUNT).load(16000)
-    vectors = embed(examples.sounds, range(COUNT), by_mel_statistics(16000))
-    return vectors, examples.questions.targets
+    dataset = Factors(sounds=COUNT).load(16000)
+    vectors = embed_sounds(dataset.sounds, range(COUNT), by_mel_statistics(16000))
+    return vectors, dataset.spec.targets
 
 
-def asked(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> TaskSpec:
-    """A question of each kind about factors: octaves, which factors are high, values."""
+def make_spec(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> TaskSpec:
+    """A task of each kind on factors: octaves, which factors are high, values."""
     high = factors > np.median(factors, axis=0)
     if kind == "multiclass":
         return TaskSpec(
@@ -66,27 +66,27 @@ def divided(how: str) -> tuple[Split, ...]:
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel", "regression"])
 @pytest.mark.parametrize("how", ["one test fold", "own valid", "no valid"])
 def test_permuted_test_labels(
-    heard: tuple[np.ndarray, np.ndarray], protocol: ProtocolConfig, kind: str, how: str
+    embedded: tuple[np.ndarray, np.ndarray], protocol: ProtocolConfig, kind: str, how: str
 ) -> None:
     """With the labels of the test examples permuted every validation score stays the same bit by bit."""
-    vectors, factors = heard
-    questions = asked(kind, factors, divided(how))
-    (split,) = questions.splits
-    targets = questions.targets.copy()
+    vectors, factors = embedded
+    spec = make_spec(kind, factors, divided(how))
+    (split,) = spec.splits
+    targets = spec.targets.copy()
     targets[split.test] = np.random.default_rng(2).permutation(targets[split.test])
-    before, after = (evaluate(protocol, vectors, each) for each in (questions, replace(questions, targets=targets)))
-    for name in choosing(questions):
+    before, after = (score_embeddings(protocol, vectors, each) for each in (spec, replace(spec, targets=targets)))
+    for name in choosing(spec):
         assert before[name] == after[name]
-    for name in questions.metrics:
+    for name in spec.metrics:
         assert before[name] != after[name]
 
 
-def test_validation_scores_differ_between_embeddings(heard: tuple[np.ndarray, np.ndarray]) -> None:
+def test_validation_scores_differ_between_embeddings(embedded: tuple[np.ndarray, np.ndarray]) -> None:
     """The validation score says which embeddings are better, as the test score does."""
-    vectors, factors = heard
-    questions = asked("multiclass", factors, divided("one test fold"))
+    vectors, factors = embedded
+    spec = make_spec("multiclass", factors, divided("one test fold"))
     noise = np.random.default_rng(0).standard_normal(vectors.shape).astype(np.float32)
-    good, bad = (evaluate(ProtocolConfig(), given, questions) for given in (vectors, noise))
+    good, bad = (score_embeddings(ProtocolConfig(), given, spec) for given in (vectors, noise))
     assert good["accuracy_valid"] > bad["accuracy_valid"] + 0.2
     assert good["accuracy"] > bad["accuracy"] + 0.2
 
@@ -146,7 +146,7 @@ def best_so_far(trials: list[list[Row]]) -> tuple[str, int]:
 
 
 def searched(trials: list[list[Row]]) -> list[float]:
-    """What Optuna suggests after it has heard of the trials."""
+    """What Optuna suggests after it has embedded of the trials."""
     pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
     search = {"pairs.delta": {"uniform": [0.0, 1.0]}}
     searcher = schedulers.optuna(validate_experiment({"tune": {"searcher": "optuna", "samples": 40}, "search": search}))

@@ -1,7 +1,7 @@
-"""Downloading one large file: goes on where it was cut, gives up on a silent server, checks what arrived.
+"""Download one large file: resume after an interruption, give up on a silent server, check the result.
 
-Range requests as in RFC 9110, sections 13 and 14: a partial file is only added to if the server says (by `If-Range`)
-that it still has the same file, or if a checksum will tell.
+Range requests follow RFC 9110, sections 13 and 14: a partial file is only appended to if the server confirms (by
+`If-Range`) that it still has the same file, or if a checksum will be compared.
 """
 
 import hashlib
@@ -27,23 +27,23 @@ import doppel_ray
 
 BLOCK = 2**20
 WORTHWHILE = 2**20
-"""Bytes that an attempt must bring to count as one that got further."""
+"""Bytes that an attempt must receive to count as progress."""
 SLOWEST = 2**10
-"""Bytes in a second below which a server counts as silent."""
+"""Bytes per second below which a server counts as silent."""
 LONGEST_PAUSE = 60.0
-"""Seconds."""
+"""Longest pause between attempts, in seconds."""
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Answers that may be another one soon."""
+"""HTTP status codes worth a retry."""
 REPORT_EVERY = 10.0
-"""Seconds between lines of progress where there is no terminal."""
+"""Seconds between lines of progress without a terminal."""
 
 
 class FetchError(Exception):
-    """Fetching failed on the way. The message says what a person can do about it."""
+    """A download or an archive failed; the message says how to mend it."""
 
 
 class _CutError(Exception):
-    """An attempt ended early; another may get further."""
+    """An attempt ended early; a retry may succeed."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
@@ -55,8 +55,8 @@ class Patience:
     """How long to wait for a server.
 
     Attributes:
-        timeout: seconds for which it may be silent.
-        tries: attempts in a row that bring less than `WORTHWHILE`, after which to give up.
+        timeout: seconds that it may be silent.
+        tries: attempts in a row with less than `WORTHWHILE`, after which to give up.
         pause: seconds before the second attempt; doubled before each further one.
     """
 
@@ -71,12 +71,12 @@ Say = Callable[[str], None]
 
 
 def speaker(console: Console) -> Say:
-    """Prints a line as it is: paths are neither wrapped nor coloured."""
+    """Return a function that prints a line without wrapping or colouring it."""
     return lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def in_words(size: float) -> str:
-    """Bytes, for a person: 645.8 MB."""
+    """Format a number of bytes: 645.8 MB."""
     if size < 1000:
         return f"{size:.0f} bytes"
     power = min(3, int(math.log10(size)) // 3)
@@ -84,7 +84,7 @@ def in_words(size: float) -> str:
 
 
 def partial(file: Path) -> Path:
-    """Where a file is as long as it is not whole."""
+    """Return the path of an unfinished download."""
     return file.with_name(f"{file.name}.part")
 
 
@@ -96,18 +96,18 @@ def download(
     patience: Patience = PATIENCE,
     check_room: Callable[[int], None] = lambda size: None,
 ) -> None:
-    """Download to `file`, which exists only once it is whole; what has arrived until then stays for the next call.
+    """Download to `file`, which appears when it is complete; a partial download is kept for the next call.
 
     Args:
         address: http or https.
         file: in a folder that exists.
-        console: for progress, and for what is waited for.
-        checksum: "md5:..." or "sha256:..." of the whole; here it only allows to go on with a part from elsewhere.
+        console: for progress and retries.
+        checksum: "md5:..." or "sha256:..." of the whole file; here it only allows resuming a part from another server.
         patience: with the server.
-        check_room: called with the bytes still to come, before they do; whatever it raises is passed on.
+        check_room: called with the bytes still missing before they are requested; its exceptions pass through.
 
     Raises:
-        FetchError: the server does not have it, cannot be reached, or is silent for too long.
+        FetchError: the server lacks the file, cannot be reached, or is silent for too long.
     """
     say, part, fruitless = speaker(console), partial(file), 0
     while True:
@@ -119,8 +119,8 @@ def download(
             fruitless = 1 if file_size(part) - had >= WORTHWHILE else fruitless + 1
             if fruitless >= patience.tries:
                 raise FetchError(
-                    f"{address}: {cut}; gave up after {fruitless} attempts that got nowhere. "
-                    f"{in_words(file_size(part))} are kept in {part}; the same command goes on from there"
+                    f"{address}: {cut}; gave up after {fruitless} attempts without progress. "
+                    f"{in_words(file_size(part))} are kept in {part}; the same command resumes from there"
                 ) from None
             wait = min(LONGEST_PAUSE, max(cut.wait, patience.pause * 2 ** (fruitless - 1)))
             say(f"{file.name}: {cut}; attempt {fruitless + 1} of {patience.tries} in {wait:g} s")
@@ -142,15 +142,15 @@ def verify(file: Path, checksum: str, console: Console) -> None:
             digest.update(block)
             report(data.tell())
     if digest.hexdigest() != expected:
-        raise FetchError(f"{file.name}: its {kind} is {digest.hexdigest()}; the source's is {expected}")
+        raise FetchError(f"{file.name}: its {kind} is {digest.hexdigest()}; expected {expected}")
 
 
 @contextmanager
 def meter(console: Console, what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Progress in bytes: a bar on a terminal, a line now and then elsewhere.
+    """Show progress in bytes: a bar on a terminal, otherwise a line every `REPORT_EVERY` seconds.
 
     Yields:
-        A function to be called with the bytes done so far, those before this began (`done`) among them.
+        A function to call with the bytes done so far, including the `done` at the start.
     """
     if console.is_terminal:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
@@ -178,39 +178,39 @@ def _attempt(
     timeout: float,
     check_room: Callable[[int], None],
 ) -> None:
-    """Add to the partial file until it is whole.
+    """Append to the partial file until it is complete.
 
     Raises:
-        _CutError: it is not, but may be next time.
-        FetchError: it never will be.
+        _CutError: it is incomplete, and a retry may help.
+        FetchError: a retry cannot help.
     """
     part, memory = partial(file), _remembered(file)
     validator = memory.get("validator") if memory.get("address") == address else None
     had = file_size(part) if validator or checksum else 0
-    wanted = f"what follows the first {in_words(had)}" if had else "it"
-    speaker(console)(f"{file.name}: asking {urlsplit(address).netloc} for {wanted}")
-    # Bytes of the file itself, not of a compressed form of it, are what a range and a checksum count.
+    after = f" after the first {in_words(had)}" if had else ""
+    speaker(console)(f"{file.name}: downloading from {urlsplit(address).netloc}{after}")
+    # Ranges and checksums count bytes of the file itself, not of a compressed form.
     headers = {"User-Agent": f"doppel_ray/{doppel_ray.__version__}", "Accept-Encoding": "identity"}
     if had:
         headers["Range"] = f"bytes={had}-"
         if validator:
             headers["If-Range"] = validator
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=timeout) as answer:
-            if answer.status == 206:
-                first, total = _content_range(answer.headers.get("Content-Range"))
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=timeout) as response:
+            if response.status == 206:
+                first, total = _content_range(response.headers.get("Content-Range"))
                 if first != had:
                     part.unlink()
-                    raise _CutError(f"was sent bytes from {first}, not from {had}: starting over")
+                    raise _CutError(f"the server sent bytes from {first}, not from {had}: starting over")
             else:
                 if had:
-                    speaker(console)(f"{file.name}: the server does not go on with a part: starting over")
-                had, length = 0, answer.headers.get("Content-Length")
+                    speaker(console)(f"{file.name}: the server cannot resume: starting over")
+                had, length = 0, response.headers.get("Content-Length")
                 total = int(length) if length and length.isdecimal() else None
-                _memory(file).write_text(json.dumps({"address": address, "validator": _validator(answer.headers)}))
+                _memory(file).write_text(json.dumps({"address": address, "validator": _validator(response.headers)}))
             if total is not None:
                 check_room(total - had)
-            _receive(answer, part, console, file.name, had, total, timeout)
+            _receive(response, part, console, file.name, had, total, timeout)
     except urllib.error.HTTPError as error:
         _refused(error, address, part, had)
     except urllib.error.URLError as error:
@@ -224,13 +224,15 @@ def _attempt(
         raise _CutError(_in_words(error, timeout)) from None
 
 
-def _receive(answer: Any, part: Path, console: Console, name: str, had: int, total: int | None, timeout: float) -> None:
-    """The body of an answer, added to the first `had` bytes of the partial file."""
+def _receive(
+    response: Any, part: Path, console: Console, name: str, had: int, total: int | None, timeout: float
+) -> None:
+    """Append the body of a response to the first `had` bytes of the partial file."""
     now, mark, since = had, had, time.monotonic()
     with part.open("r+b" if had else "wb") as out, meter(console, name, total, had) as report:
         out.seek(had)
-        # read1 hands over what there is; read waits for a full block, and a trickling server would keep it for ever.
-        while block := answer.read1(BLOCK):
+        # read1 returns what has arrived; read would wait for a full block, with a trickling server for ever.
+        while block := response.read1(BLOCK):
             out.write(block)
             now += len(block)
             report(now)
@@ -243,45 +245,45 @@ def _receive(answer: Any, part: Path, console: Console, name: str, had: int, tot
 
 
 def _refused(error: urllib.error.HTTPError, address: str, part: Path, had: int) -> None:
-    """An answer that is an error; returns if it means that the file is whole already."""
-    said = f"the server answers {error.code} {error.reason}"
+    """Raise the error of a response; return if it means that the file is already complete."""
+    status = f"the server responds with {error.code} {error.reason}"
     if error.code == 416:
         if had and error.headers.get("Content-Range") == f"bytes */{had}":
             return
         part.unlink(missing_ok=True)
-        raise _CutError(f"{said}: starting over") from None
+        raise _CutError(f"{status}: starting over") from None
     if error.code in TRY_AGAIN:
         after = error.headers.get("Retry-After", "")
-        raise _CutError(said, wait=float(after) if after.isdecimal() else 0.0) from None
+        raise _CutError(status, wait=float(after) if after.isdecimal() else 0.0) from None
     raise FetchError(
-        f"{address}: {said}; if the file has moved, give its new address, or a mirror's, with --from URL"
+        f"{address}: {status}; if the file has moved, give its new address, or a mirror's, with --from URL"
     ) from None
 
 
 def _in_words(error: object, timeout: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer for {timeout:g} s"
+        return f"no response for {timeout:g} s"
     if isinstance(error, http.client.IncompleteRead):
         return "the connection ended too early"
     return str(error) or type(error).__name__
 
 
 def _content_range(header: str | None) -> tuple[int, int | None]:
-    """First byte and bytes in all, of "bytes 100-199/200" or "bytes 100-199/*"."""
+    """Return first byte and total bytes of "bytes 100-199/200" or "bytes 100-199/*"."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", header or "")
     if not found:
-        raise _CutError(f"was sent a part without saying which (Content-Range: {header})")
+        raise _CutError(f"the server sent a part with an unusable Content-Range: {header}")
     return int(found[1]), None if found[2] == "*" else int(found[2])
 
 
 def _validator(headers: Any) -> str | None:
-    """What tells one version of a file from another; a weak ETag may not be used for ranges."""
+    """Return what identifies a version of a file; weak ETags are not valid for ranges."""
     tag: str | None = headers.get("ETag")
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
 
 
 def _memory(file: Path) -> Path:
-    """Where it is noted which version of a file the part is of."""
+    """Return the path of the note on which version of a file the part is of."""
     return file.with_name(f"{file.name}.part.json")
 
 
@@ -294,5 +296,5 @@ def _remembered(file: Path) -> dict[str, Any]:
 
 
 def file_size(file: Path) -> int:
-    """Bytes; 0 if there is no such file."""
+    """Return the bytes of a file; 0 if it does not exist."""
     return file.stat().st_size if file.is_file() else 0

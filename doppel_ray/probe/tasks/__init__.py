@@ -1,6 +1,6 @@
-"""Probe tasks: sounds with targets and splits, from what the user has or from the synthesizer itself.
+"""Probe tasks: sounds with targets and splits, from the user's recordings or from the synthesizer.
 
-An entry of `probes.tasks` is a kind's name, or a mapping with `kind` and whatever else is set.
+An entry of `probes.tasks` is a kind, or a mapping with `kind` and other settings.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from doppel_ray.probe.tasks.entry import RecordedTask, Task, Unreadable
 from doppel_ray.probe.tasks.factors import FACTORS, Factors
 from doppel_ray.probe.tasks.hear import Hear
 from doppel_ray.probe.tasks.manifest import Manifest
-from doppel_ray.probe.tasks.native import SOURCES, Native
+from doppel_ray.probe.tasks.native import FORMATS, Native
 
 TASKS: dict[str, str] = {
     "factors": "parameters of unseen synthetic sounds; built in",
-    **{kind: source.about for kind, source in SOURCES.items()},
+    **{kind: form.about for kind, form in FORMATS.items()},
     "hear": "a scene task in HEAR's format",
     "manifest": "a CSV or Parquet table of paths and labels",
 }
-"""Every kind of task, with a line about it."""
+"""Kind of task -> one line of help."""
 
 
 def _entry(value: Any) -> Any:
@@ -37,9 +37,9 @@ def _entry(value: Any) -> Any:
 
 
 def _tag(value: Any) -> str:
-    # Tags end up in the path of a fault. With a space in it this one is told from the names of the user's keys.
+    # Tags appear in the path of a validation error; the space distinguishes them from the user's keys.
     kind = kind_of(value)
-    return f"kind {'native' if kind in SOURCES else kind}"
+    return f"kind {'native' if kind in FORMATS else kind}"
 
 
 TaskConfig = Annotated[
@@ -50,23 +50,23 @@ TaskConfig = Annotated[
     Discriminator(_tag),
     BeforeValidator(_entry),
 ]
-"""The settings of any one task, told apart by `kind`."""
+"""The settings of a task, discriminated by `kind`."""
 
 
 def _listed(value: Any) -> Any:
-    """`esc10,factors`, as it may be typed on a command line, is a list too."""
+    """Split `esc10,factors`, as typed on a command line, into a list."""
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 def _distinct(tasks: Sequence[Task]) -> Sequence[Task]:
     names = [task.name for task in tasks]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"two tasks have the name {twice!r}; give one of them another, as {{kind: ..., name: ...}}")
+        raise ValueError(f"two tasks have the name {twice!r}; rename one of them with {{kind: ..., name: ...}}")
     return tasks
 
 
 TaskConfigs = Annotated[tuple[TaskConfig, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
-"""What `probes.tasks` holds."""
+"""Type of `probes.tasks`."""
 
 __all__ = [
     "FACTORS",

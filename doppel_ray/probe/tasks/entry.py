@@ -1,4 +1,4 @@
-"""What every entry of `probes.tasks` has: a name, how it is asked, and how it becomes examples."""
+"""The base classes of probe tasks, which are entries of `probes.tasks`."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Whatever is refused is refused of this task."""
+    """Name the task in a ConfigError."""
     try:
         yield
     except ConfigError as error:
@@ -38,11 +38,11 @@ class Task(Section, ABC):
 
     kind: str
     name: str = Field(default="", pattern=r"^[A-Za-z0-9_.+-]+$")
-    """Of its scores, `probe/<name>/<metric>`; empty: the kind, or for hear and manifest the name of root."""
+    """Name in its scores, `probe/<name>/<metric>`; empty: the kind, or for hear and manifest the name of root."""
     protocol: NamedProtocol | None = None
-    """How its embeddings are asked; null: probes.protocol."""
+    """Protocol of this task; null: probes.protocol."""
     metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """In place of the source's own; the first is the score of the task."""
+    """Metrics that replace the source's own; the first is the score of the task."""
 
     @model_validator(mode="before")
     @classmethod
@@ -54,53 +54,53 @@ class Task(Section, ABC):
 
     @classmethod
     def _default_name(cls, data: dict[str, Any]) -> str:
-        """A name from the plain data of an entry, or "" for its kind."""
+        """Return a name from the plain data of an entry; "" for its kind."""
         return ""
 
     def __str__(self) -> str:
         return self.name
 
     def with_defaults(self, root: Path | None, unreadable: Unreadable, test_folds: Names | None) -> Self:
-        """A copy in which what the entry leaves open is as `probes` has it."""
+        """Return a copy with the values of `probes` for the settings that the entry leaves out."""
         return self
 
     @abstractmethod
     def check(self, sample_rate: int = 16000) -> None:
-        """Refuse now what would fail later, and tell of what is odd.
+        """Check the data before anything starts, and log what is odd about it.
 
         Args:
-            sample_rate: that will be asked for, in Hz.
+            sample_rate: of the sounds that will be read, in Hz.
 
         Raises:
-            ConfigError: the data is missing, unreadable, or not as its source has it.
+            ConfigError: the data is missing, unreadable or incomplete.
         """
 
     @abstractmethod
-    def questions(self, sample_rate: int) -> TaskSpec:
-        """What is asked; opens no audio.
+    def spec(self, sample_rate: int) -> TaskSpec:
+        """Return targets, splits and metrics; opens no audio.
 
         Raises:
-            ConfigError: the data is missing, or not as its source has it.
+            ConfigError: the data is missing or incomplete.
         """
 
     def files(self, sample_rate: int) -> tuple[Path, ...]:
-        """The recordings that it reads, none if it makes its sounds; opens none.
+        """Return the recordings that it reads, none if its sounds are rendered; opens no audio.
 
         Raises:
-            ConfigError: as `questions`.
+            ConfigError: as `spec`.
         """
         return ()
 
     @abstractmethod
     def load(self, sample_rate: int, cache: float = 0.0) -> TaskDataset:
-        """The examples, at `sample_rate` Hz.
+        """Return sounds and spec; opens no audio.
 
         Args:
-            sample_rate: of the sounds.
-            cache: GB of decoded recordings kept on disk, of all tasks together; 0: none.
+            sample_rate: of the sounds, in Hz.
+            cache: GB of decoded recordings to keep on disk, for all tasks together; 0: none.
 
         Raises:
-            ConfigError: as `check`, but that no file is opened.
+            ConfigError: as `spec`.
         """
 
 
@@ -108,18 +108,18 @@ class RecordedTask(Task):
     """A task whose sounds are files."""
 
     root: Path | None = None
-    """Its folder (of a manifest, the table); null: probes.root."""
+    """Folder of the recordings (for a manifest, the table); null: probes.root."""
     unreadable: Unreadable | None = None
-    """What to do about a file that cannot be read; null: as probes.unreadable."""
+    """What to do about a file that cannot be read; null: probes.unreadable."""
     test_folds: Names | None = Field(default=None, min_length=1)
-    """Folds to test on; null: as probes.test_folds. What has a test split of its own has no folds."""
+    """Folds to test on; null: probes.test_folds. A data set with a test split has no folds."""
 
     @abstractmethod
     def listing(self, root: Path, sample_rate: int) -> Listing:
-        """What there is in `root`, for sounds at `sample_rate` Hz; opens no audio.
+        """List the recordings in `root`, for sounds at `sample_rate` Hz; opens no audio.
 
         Raises:
-            ConfigError: it is missing, or not as the format has it.
+            ConfigError: the folder is missing or has another format.
         """
 
     def with_defaults(self, root: Path | None, unreadable: Unreadable, test_folds: Names | None) -> Self:
@@ -140,30 +140,30 @@ class RecordedTask(Task):
                     f"{len(broken)} of {len(listing)} files cannot be read:\n  {shown}\n"
                     "mend them, or leave them out with --probes.unreadable skip"
                 )
-            told = [f"{len(broken)} of {len(listing)} files are left out, first {named[0]}"] if broken else []
-            for line in told + gaps(rest.questions(self.test_folds, self.metrics)):
+            warnings = [f"{len(broken)} of {len(listing)} files are left out, first {named[0]}"] if broken else []
+            for line in warnings + gaps(rest.spec(self.test_folds, self.metrics)):
                 log.warning("probes.tasks, %s: %s", self.name, line)
 
     def files(self, sample_rate: int) -> tuple[Path, ...]:
         with naming(self.name):
             return self._listed(sample_rate).paths
 
-    def questions(self, sample_rate: int) -> TaskSpec:
+    def spec(self, sample_rate: int) -> TaskSpec:
         with naming(self.name):
-            return self._listed(sample_rate).questions(self.test_folds, self.metrics)
+            return self._listed(sample_rate).spec(self.test_folds, self.metrics)
 
     def load(self, sample_rate: int, cache: float = 0.0) -> TaskDataset:
         with naming(self.name):
             listing = self._listed(sample_rate)
-            questions = listing.questions(self.test_folds, self.metrics)
+            spec = listing.spec(self.test_folds, self.metrics)
         paths = listing.paths
         sounds = Cached(paths, sample_rate, round(cache * 1e9)) if cache else Recorded(paths, sample_rate)
-        return TaskDataset(sounds, questions)
+        return TaskDataset(sounds, spec)
 
     def _listed(self, sample_rate: int) -> Listing:
         if self.root is None:
             raise ConfigError(
-                "it needs its recordings: give their folder with --probes.root DIR, or as "
+                "the folder of its recordings is not set: give it with --probes.root DIR, or as "
                 f"{{kind: {self.kind}, root: DIR}}"
             )
         return self.listing(self.root.expanduser(), sample_rate)

@@ -1,4 +1,4 @@
-"""The built-in task: what can be heard in unseen synthetic sounds."""
+"""The built-in task: parameters of unseen synthetic sounds, predicted from their embeddings."""
 
 import functools
 from typing import Literal
@@ -16,15 +16,14 @@ from doppel_ray.probe.tasks.listing import rotated
 from doppel_ray.synth import Synth, SynthConfig
 
 FACTOR_SEED = 0x5EED_FAC7
-"""Seed of the sounds: another stream than any run's, so that none of them was trained on."""
+"""Seed of the sounds, different from any run's: no model was trained on them."""
 
 METRICS = ("score",)
 FOLDS = 4
 DURATION = 1.0
 """Seconds of a sound."""
 
-# What a listener hears in the sounds of the factors task -> the parameter of Voice that makes it, and its range in the
-# parameter's own unit (MIDI note, seconds, Hz, level).
+# Factor -> the parameter of Voice that makes it, and its range in the parameter's unit (MIDI note, seconds, Hz, level).
 FACTORS = {
     "pitch": ("keyboard.midi_f0", 36.0, 96.0),
     "note_duration": ("keyboard.duration", 0.3, 0.9),
@@ -37,9 +36,9 @@ FACTORS = {
     "noise_level": ("mixer.level.2", 0.0, 1.0),
 }
 
-# Everything else is held still, so that each factor can be heard: no pitch modulation, one envelope and one tremolo on
-# all three sources. `mod_matrix.mod` has a row for each of vco_1 pitch and level, vco_2 pitch and level, noise level,
-# and in it adsr_1, adsr_2, lfo_1, lfo_2.
+# All other parameters are fixed, so that each factor is audible: no pitch modulation, one envelope and one tremolo on
+# all three sound sources. `mod_matrix.mod` has a row for each of vco_1 pitch and level, vco_2 pitch and level, and
+# noise level, and a column for each of adsr_1, adsr_2, lfo_1, lfo_2.
 HELD = {
     **{f"mod_matrix.mod.{k}": 0.0 for k in range(20)},
     **{f"mod_matrix.mod.{4 * row}": 1.0 for row in (1, 3, 4)},
@@ -58,31 +57,31 @@ HELD = {
 
 
 class Factors(Task):
-    """What can be heard in unseen synthetic sounds, predicted from their embeddings; needs no download.
+    """Parameters of unseen synthetic sounds, predicted from their embeddings; needs no download.
 
     The sounds are always Voice's, whatever the experiment trains on, so that scores compare across architectures.
-    Targets are in the parameters' own units. Sound i is in fold i mod 4 + 1, and is the same however many there are.
+    Targets are in the parameters' units. Sound i is in fold i mod 4 + 1, and does not depend on the number of sounds.
     """
 
     kind: Literal["factors"] = "factors"
     sounds: int = Field(default=1024, ge=128)
-    """How many; with fewer than 128, ridge regression on hundreds of dimensions guesses."""
+    """Number of sounds; ridge regression on hundreds of dimensions needs at least 128."""
 
     def check(self, sample_rate: int = 16000) -> None:
         with naming(self.name):
             check(self.metrics or METRICS, "regression")
 
-    def questions(self, sample_rate: int) -> TaskSpec:
+    def spec(self, sample_rate: int) -> TaskSpec:
         targets = torch.stack(list(_factors(self.sounds).values()), dim=1).numpy()
         splits = rotated([str(item % FOLDS + 1) for item in range(self.sounds)])
         return TaskSpec("regression", targets, tuple(FACTORS), splits, self.metrics or METRICS)
 
     def load(self, sample_rate: int, cache: float = 0.0) -> TaskDataset:
-        return TaskDataset(_rendered(self.sounds, sample_rate), self.questions(sample_rate))
+        return TaskDataset(_rendered(self.sounds, sample_rate), self.spec(sample_rate))
 
 
 def _factors(count: int) -> dict[str, Tensor]:
-    """Of each sound: name -> (count,) float64, in the parameter's own unit."""
+    """Return name -> (count,) float64, in the parameter's unit."""
     draws = rng.uniform(FACTOR_SEED, torch.arange(count), rng.Stream.PARAMETERS, len(FACTORS))
     return {
         name: low + (high - low) * draw

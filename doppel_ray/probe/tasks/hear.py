@@ -17,7 +17,7 @@ EXPECTED = "a task of HEAR's: task_metadata.json, labelvocabulary.csv, a JSON fo
 
 
 class Metadata(BaseModel):
-    """What is read of `task_metadata.json`."""
+    """The fields read from `task_metadata.json`."""
 
     embedding_type: Literal["scene", "event"]
     prediction_type: Literal["multiclass", "multilabel"]
@@ -27,19 +27,19 @@ class Metadata(BaseModel):
     nfolds: int | None = None
 
     def parts(self) -> tuple[str, ...]:
-        """Names of the splits or folds, which are those of the JSON files and of the folders of audio."""
+        """Return the names of the splits or folds, which the JSON files and the audio folders have too."""
         if self.split_mode == "trainvaltest":
             return SPLITS
         return self.splits or tuple(f"fold{fold:02d}" for fold in range(self.nfolds or 0))
 
 
 class Hear(RecordedTask):
-    """A scene-level task of HEAR's (Turian et al., PMLR 176, 2022; hearbenchmark.com).
+    """A scene task of HEAR (Turian et al., PMLR 176, 2022; hearbenchmark.com).
 
     `root` is the task's folder, such as `tasks/esc50-v2.0.0-full`: `task_metadata.json`, `labelvocabulary.csv` (`idx`,
-    `label`), a JSON for each split (file name -> labels), and audio in `<sample rate>/<split>/`. Of the rates that are
-    there, the smallest that is not below the one asked for is read, or else the largest, and resampled. Folds are
-    rotated as HEAR rotates them: each is the test set once, and the next one is for validation.
+    `label`), a JSON for each split (file name -> labels), and audio in `<sample rate>/<split>/`. The smallest rate
+    that is not below the requested one is read, or else the largest, and resampled. Folds rotate as in HEAR: each is
+    the test set once, and the next one validates.
     """
 
     kind: Literal["hear"] = "hear"
@@ -55,7 +55,7 @@ class Hear(RecordedTask):
         audio = root / str(_rate(root, sample_rate))
         paths: list[Path] = []
         parts: list[str] = []
-        answers: list[list[str]] = []
+        labels_of: list[list[str]] = []
         for part in metadata.parts():
             file = root / f"{part}.json"
             found = {name: _labels(value) for name, value in sorted(_json(file, dict).items())}
@@ -67,13 +67,13 @@ class Hear(RecordedTask):
                 raise ConfigError(f"{file}: {count(several, 'file')} without exactly one label: {first(several)}")
             paths += [audio / part / name for name in found]
             parts += [part] * len(found)
-            answers += found.values()
+            labels_of += found.values()
         number = {name: k for k, name in enumerate(names)}
         if metadata.prediction_type == "multiclass":
-            targets = np.array([number[label] for (label,) in answers])
+            targets = np.array([number[label] for (label,) in labels_of])
         else:
-            targets = np.zeros((len(answers), len(names)), dtype=bool)
-            for row, labels in enumerate(answers):
+            targets = np.zeros((len(labels_of), len(names)), dtype=bool)
+            for row, labels in enumerate(labels_of):
                 targets[row, [number[label] for label in labels]] = True
         return Listing(tuple(paths), metadata.prediction_type, targets, names, tuple(parts), metadata.evaluation)
 
@@ -84,14 +84,14 @@ def _metadata(file: Path) -> Metadata:
     except ValidationError as error:
         raise ConfigError(f"{file}: {dotted_keys.explain(error, Metadata)}") from None
     if found.embedding_type == "event":
-        raise ConfigError(f"{file}: embedding_type is event (labels in time); expected scene, one answer for a file")
+        raise ConfigError(f"{file}: embedding_type is event (labels in time); expected scene (labels of a whole file)")
     if not found.parts():
-        raise ConfigError(f"{file}: split_mode is {found.split_mode}, but neither splits nor nfolds says what folds")
+        raise ConfigError(f"{file}: split_mode is {found.split_mode}, but neither splits nor nfolds is set")
     return found
 
 
 def _vocabulary(file: Path) -> tuple[str, ...]:
-    """Labels in the order of their numbers."""
+    """Return the labels in the order of their numbers."""
     columns, rows = read_table(file)
     need_columns(file, columns, ("idx", "label"))
     label = {text(row["idx"]): text(row["label"]) for row in rows}
@@ -109,7 +109,7 @@ def _rate(root: Path, wanted: int) -> int:
 
 
 def _labels(value: Any) -> list[str]:
-    """Labels are a list; pitches are numbers, in the vocabulary as text."""
+    """Return a value's labels as text; HEAR has lists of labels, and single numbers for pitches."""
     return [text(label) for label in value] if isinstance(value, list) else [text(value)]
 
 

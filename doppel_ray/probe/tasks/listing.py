@@ -1,4 +1,4 @@
-"""A listing: the recordings of a task with their answers, and how they are divided into what is fitted and tested."""
+"""The recordings of a task with their targets, and how they are split."""
 
 import hashlib
 import itertools
@@ -21,15 +21,15 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source says of its recordings.
+    """A data set's recordings with their targets.
 
     Attributes:
         paths: of the files.
-        kind: what is asked of them.
+        kind: of the targets.
         targets: as in `TaskSpec`.
         labels: names of the classes, or of the values.
         parts: for each file "train", "valid" or "test", or the name of its fold.
-        metrics: of the source, the first of which is the score of the task.
+        metrics: of the data set; the first is the score of the task.
     """
 
     paths: tuple[Path, ...]
@@ -43,7 +43,7 @@ class Listing:
         return len(self.paths)
 
     def without(self, gone: Collection[Path]) -> "Listing":
-        """All but the files of these paths."""
+        """Return the listing without the given files."""
         kept = [item for item, path in enumerate(self.paths) if path not in gone]
         return replace(
             self,
@@ -52,16 +52,16 @@ class Listing:
             parts=tuple(self.parts[item] for item in kept),
         )
 
-    def questions(self, test_folds: Sequence[str] | None = None, metrics: tuple[str, ...] | None = None) -> TaskSpec:
-        """What is asked, with the splits.
+    def spec(self, test_folds: Sequence[str] | None = None, metrics: tuple[str, ...] | None = None) -> TaskSpec:
+        """Return targets, splits and metrics.
 
         Args:
-            test_folds: the folds to test on; None: each in turn. A source with a test split of its own has none.
-            metrics: in place of the source's.
+            test_folds: the folds to test on; None: each in turn. A data set with a test split has no folds.
+            metrics: that replace the data set's own.
 
         Raises:
-            ConfigError: a file is listed twice or in no split; there is nothing to fit or nothing to test on; or a
-                metric does not fit.
+            ConfigError: a file is listed twice or in no split; a split has no files to fit or to test; or a metric does
+                not fit the kind of task.
         """
         twice = [str(path) for path, times in Counter(self.paths).items() if times > 1]
         if twice:
@@ -81,16 +81,16 @@ class Listing:
         names = in_order(self.parts)
         if set(names) & set(SPLITS):
             if strange := sorted(set(names) - set(SPLITS)):
-                raise ConfigError(f"{first(strange)} is among the splits; expected train, valid and test, or folds")
+                raise ConfigError(f"unknown split {first(strange)}; expected train, valid and test, or folds")
             if missing := [name for name in ("train", "test") if name not in names]:
-                raise ConfigError(f"no file is in split {' or '.join(missing)}; there is {', '.join(names)}")
+                raise ConfigError(f"no file is in split {' or '.join(missing)}; found {', '.join(names)}")
             return (Split("test", *(np.flatnonzero(parts == name) for name in SPLITS)),)
         if len(names) < 2:
             raise ConfigError(
                 f"all {count(parts, 'file')} are in fold {', '.join(names)}; cross-validation needs at least 2 folds"
             )
         if strange := sorted(set(test_folds or ()) - set(names)):
-            raise ConfigError(f"test_folds has {strange[0]}, and there are folds {', '.join(names)}")
+            raise ConfigError(f"test_folds has {strange[0]}; the folds are {', '.join(names)}")
         return tuple(
             split
             for name, split in zip(names, rotated(self.parts, test_folds), strict=True)
@@ -99,14 +99,14 @@ class Listing:
 
 
 def rotated(folds: Sequence[str], test_folds: Collection[str] | None = None) -> tuple[Split, ...]:
-    """Return a split for each fold, which is its test set; the next fold, as HEAR has it, is for validation.
+    """Return a split for each fold as test set; the next fold validates, as in HEAR.
 
-    Where only some folds are tested, the next of the others is for validation. Of two folds there is none, since
-    nothing would be left to fit: `validation.parts` takes a tenth.
+    If only some folds are tested, the next of the others validates. With two folds none does, because nothing would be
+    left to fit: `validation.parts` takes a tenth.
 
     Args:
         folds: of each example.
-        test_folds: those that are tested; None: all.
+        test_folds: the folds to test on; None: all.
     """
     names, where = in_order(folds), np.array(folds)
     splits = []
@@ -122,10 +122,10 @@ def rotated(folds: Sequence[str], test_folds: Collection[str] | None = None) -> 
 
 
 def divided(paths: Sequence[str], groups: Sequence[object]) -> tuple[str, ...]:
-    """Five folds for a source that has none: each group is dealt out over them, as evenly as can be.
+    """Return five folds for data without any, each group distributed evenly over them.
 
-    Within a group the order is that of the SHA-256 of the paths as listed: the same everywhere, in whatever order they
-    are listed, and unlike that of the names, in which neighbours often come from one recording.
+    Within a group the order is that of the SHA-256 of the paths: it does not depend on the order of the list, nor on
+    the order of the names, in which neighbours often come from one recording.
     """
 
     def rank(item: int) -> tuple[str, bytes]:
@@ -137,67 +137,66 @@ def divided(paths: Sequence[str], groups: Sequence[object]) -> tuple[str, ...]:
     return tuple(folds)
 
 
-def gaps(questions: TaskSpec) -> list[str]:
-    """What is wrong with the classes but keeps nothing from being measured, a line for each.
+def gaps(spec: TaskSpec) -> list[str]:
+    """Return a warning for each gap in the classes that affects a score.
 
-    A class that is tested and was never fitted counts as wrong answers. That is told and not refused: folds of rare
-    classes have such gaps in published tasks too (HEAR's among them), whose scores have them in, and a subset that a
-    user has made to save time would otherwise not run at all.
+    A class that is tested and never fitted counts as wrong predictions. It is not refused, because folds of rare
+    classes have such gaps in published tasks too (some of HEAR's), and a user's quick subset would not run at all.
     """
-    if questions.kind == "regression":
+    if spec.kind == "regression":
         return []
-    has = _membership(questions)
-    told = []
+    has = _membership(spec)
+    warnings = []
 
-    def tell(which: Any, what: str) -> None:
+    def warn(which: Any, what: str) -> None:
         names = [
             f"{label} ({files})"
-            for label, chosen, files in zip(questions.labels, which, has.sum(axis=0), strict=True)
+            for label, chosen, files in zip(spec.labels, which, has.sum(axis=0), strict=True)
             if chosen
         ]
         if names:
-            told.append(f"{len(names)} of {len(questions.labels)} classes {what}: {first(names, 5)}")
+            warnings.append(f"{len(names)} of {len(spec.labels)} classes {what}: {first(names, 5)}")
 
-    there = has.any(axis=0)
-    fitted = [has[np.concatenate([split.train, split.valid])].any(axis=0) for split in questions.splits]
-    tested = [has[split.test].any(axis=0) for split in questions.splits]
-    tell(~there, "without any file")
-    tell(np.stack([t & ~f for t, f in zip(tested, fitted, strict=True)]).any(axis=0), "tested, but not in training")
-    tell(there & ~np.stack(tested).any(axis=0), "never tested")
-    validated = [has[parts(questions, split)[1]].any(axis=0) for split in questions.splits]
-    tell(
+    present = has.any(axis=0)
+    fitted = [has[np.concatenate([split.train, split.valid])].any(axis=0) for split in spec.splits]
+    tested = [has[split.test].any(axis=0) for split in spec.splits]
+    warn(~present, "without any file")
+    warn(np.stack([t & ~f for t, f in zip(tested, fitted, strict=True)]).any(axis=0), "tested, but not in training")
+    warn(present & ~np.stack(tested).any(axis=0), "never tested")
+    validated = [has[parts(spec, split)[1]].any(axis=0) for split in spec.splits]
+    warn(
         np.stack([f & ~v for f, v in zip(fitted, validated, strict=True)]).any(axis=0),
-        "missing from validation examples, whose score is that of the other classes",
+        "missing from the validation examples, whose score is that of the other classes",
     )
-    for split in questions.splits:
-        if len(split.valid) and not measurable(questions, split.valid):
-            names = ", ".join(itertools.compress(questions.labels, has[split.valid].any(axis=0)))
-            told.append(
+    for split in spec.splits:
+        if len(split.valid) and not measurable(spec, split.valid):
+            names = ", ".join(itertools.compress(spec.labels, has[split.valid].any(axis=0)))
+            warnings.append(
                 f"{split.name}: all {len(split.valid)} validation examples have the same classes ({names or 'none'}); "
-                "a stratified tenth of the training and validation examples validates instead"
+                "a stratified tenth of the training and validation examples is used instead"
             )
-    return told
+    return warnings
 
 
-def _membership(questions: TaskSpec) -> np.ndarray:
-    """(n, labels) bool: which classes each file has."""
-    if questions.kind == "multilabel":
-        return questions.targets
-    return questions.targets[:, None] == np.arange(len(questions.labels))
+def _membership(spec: TaskSpec) -> np.ndarray:
+    """Return (n, labels) bool: the classes of each file."""
+    if spec.kind == "multilabel":
+        return spec.targets
+    return spec.targets[:, None] == np.arange(len(spec.labels))
 
 
-def _check_split(questions: TaskSpec, split: Split) -> None:
+def _check_split(spec: TaskSpec, split: Split) -> None:
     fit = np.concatenate([split.train, split.valid])
     for name, items in (("train", split.train), ("test", split.test)):
         if len(items) == 0:
             raise ConfigError(f"{split.name}: no file is left to {'fit' if name == 'train' else 'test'} on")
-    if questions.kind == "multiclass" and len(classes := np.unique(questions.targets[fit])) < 2:
+    if spec.kind == "multiclass" and len(classes := np.unique(spec.targets[fit])) < 2:
         raise ConfigError(
-            f"{split.name}: all {len(fit)} files to fit are {questions.labels[classes[0]]}; expected at least 2 classes"
+            f"{split.name}: all {len(fit)} files to fit are {spec.labels[classes[0]]}; expected at least 2 classes"
         )
-    if len(fit) < FEWEST and not measurable(questions, split.valid):
-        raise ConfigError(f"{split.name}: {count(fit, 'file')} to fit and to validate on; expected {FEWEST} or more")
-    if questions.kind == "regression":
-        for label, values in zip(questions.labels, questions.targets.T, strict=True):
+    if len(fit) < FEWEST and not measurable(spec, split.valid):
+        raise ConfigError(f"{split.name}: {count(fit, 'file')} to fit and validate; expected {FEWEST} or more")
+    if spec.kind == "regression":
+        for label, values in zip(spec.labels, spec.targets.T, strict=True):
             if np.ptp(values[split.test]) == 0.0:
                 raise ConfigError(f"{split.name}: {label} is {values[split.test][0]:g} in all {len(split.test)} files")

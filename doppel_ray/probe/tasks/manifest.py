@@ -1,4 +1,4 @@
-"""Anybody's data: a table of paths and labels."""
+"""The user's own data: a table of paths and labels."""
 
 import math
 from collections import Counter
@@ -15,7 +15,7 @@ from doppel_ray.probe.tasks.entry import RecordedTask
 from doppel_ray.probe.tasks.listing import SPLITS, Listing, divided
 
 ALIASES = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid", "testing": "test"}
-"""Other names that splits go by."""
+"""Other names of the splits."""
 
 FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
@@ -29,9 +29,9 @@ METRICS: dict[Kind, tuple[str, ...]] = {
 class Manifest(RecordedTask):
     """A CSV or Parquet table with a row for each file.
 
-    `root` is the table; paths in it are absolute, or relative to its folder. Its splits (train, valid, test) or folds
-    are in a column; without one, the files are divided into five folds by their paths, each class alike (of several
-    labels, by a file's rarest; values as they come): the same folds on every machine.
+    `root` is the table; paths in it are absolute or relative to its folder. A column has the splits (train, valid,
+    test) or folds; without it, the files are divided into five folds by a hash of their paths, stratified by class (of
+    several labels a file's rarest; values are not stratified). The folds are the same on every machine.
     """
 
     kind: Literal["manifest"] = "manifest"
@@ -45,7 +45,7 @@ class Manifest(RecordedTask):
     ] = Field(default=("label",), min_length=1)
     """Columns of the labels or values."""
     fold_column: str | None = None
-    """Column of the splits or folds; null: `split` or `fold`, if there is one."""
+    """Column of the splits or folds; null: `split` or `fold` if the table has one."""
 
     @classmethod
     def _default_name(cls, data: dict[str, Any]) -> str:
@@ -60,7 +60,7 @@ class Manifest(RecordedTask):
         if self.target == "multiclass" and len(self.label_columns) > 1:
             raise ConfigError(f"label_columns has {len(self.label_columns)} columns; a multiclass target has one")
         needed = [self.path_column]
-        if self.target != "multilabel" or len(self.label_columns) > 1:  # in one column, no labels are an answer
+        if self.target != "multilabel" or len(self.label_columns) > 1:  # in one column, an empty cell means no labels
             needed += self.label_columns
         for number, row in enumerate(rows, start=1):
             for column in needed:
@@ -69,7 +69,7 @@ class Manifest(RecordedTask):
         rows = sorted(rows, key=lambda row: text(row[self.path_column]))
         paths = [text(row[self.path_column]) for row in rows]
         cells = [[text(row[column]) for column in self.label_columns] for row in rows]
-        labels, targets = self._answers(root, paths, cells)
+        labels, targets = self._targets(root, paths, cells)
         if fold_column:
             parts = tuple(_part(text(row[fold_column])) for row in rows)
         else:
@@ -78,8 +78,8 @@ class Manifest(RecordedTask):
             tuple(root.parent / path for path in paths), self.target, targets, labels, parts, METRICS[self.target]
         )
 
-    def _answers(self, table: Path, paths: list[str], cells: list[list[str]]) -> tuple[tuple[str, ...], np.ndarray]:
-        """Names of the classes or values, and targets as in `TaskSpec`."""
+    def _targets(self, table: Path, paths: list[str], cells: list[list[str]]) -> tuple[tuple[str, ...], np.ndarray]:
+        """Return the names of the classes or values, and targets as in `TaskSpec`."""
         if self.target == "multiclass":
             labels = in_order(label for (label,) in cells)
             number = {label: k for k, label in enumerate(labels)}
@@ -105,7 +105,7 @@ class Manifest(RecordedTask):
 
 
 def _part(name: str) -> str:
-    """A split by the name it has here, or a fold by its own."""
+    """Return the usual name of a split, or a fold's own name."""
     plain = ALIASES.get(name.lower(), name.lower())
     return plain if plain in SPLITS else name
 
@@ -123,7 +123,7 @@ def _value(cell: str) -> float | None:
 
 
 def _groups(kind: Kind, targets: np.ndarray) -> list[int]:
-    """What the folds are alike in: the class; of several labels the rarest, -1 for none; of values, nothing."""
+    """Return the stratum of each file: its class; its rarest label, or -1 without labels; one stratum for values."""
     if kind == "multiclass":
         return targets.tolist()
     if kind == "regression":

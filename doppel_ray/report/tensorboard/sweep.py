@@ -46,7 +46,7 @@ class SweepWriter:
         self.events = EventLog(self.trials / SWEEP)
         self.events.forget_after(_ended(reader.read(folder), reader.ENDED))
         rate = experiment.synth.sample_rate
-        metrics = {task.name: task.questions(rate).metrics[0] for task in experiment.probes.build()}
+        metrics = {task.name: task.spec(rate).metrics[0] for task in experiment.probes.build()}
         main = {f"probe/{task}/{name}": task for task, name in metrics.items()}
         score = f"`{reported(metric)}` of the row that is best by `{metric}`"
         self.descriptions = {

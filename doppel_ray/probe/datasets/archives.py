@@ -1,17 +1,17 @@
-"""Where the data sets of the probe tasks come from: address, checksum, licence, and what is there once unpacked.
+"""The data sets of the probe tasks: address, checksum, licence and contents of each archive.
 
-Nothing here is guessed. What could not be established is None, and whoever fetches is told so. Where it is from:
+Nothing here is guessed: an unknown value is None, and `fetch` reports it. Provenance:
 
 - Speech Commands: the checksum and size that torchaudio and TensorFlow Datasets verify.
 - NSynth: the MD5 that HEAR's own preprocessing verifies, and for test also the bucket's ETag; the size of valid is
-  what train and test leave of the three together.
+  the published total less train and test.
 - UrbanSound8K: the MD5 that soundata verifies.
-- ESC-50: its repository at one commit; the checksum of GitHub's archive of it, as others have recorded it.
-- VIVAE: the address that several public downloaders use; the licence as a copy of the record's description has it.
-- HEAR: the names in Zenodo's record 6332517 (HEAR 2021.3) as public downloaders list them; NSynth Pitch 5h alone is
-  named after HEAR's rule for the others. The record's own checksums were not at hand.
+- ESC-50: its repository at one commit; the checksum of GitHub's archive as recorded by others.
+- VIVAE: the address that several public downloaders use; the licence from a copy of the record's description.
+- HEAR: the names in Zenodo's record 6332517 (HEAR 2021.3) as public downloaders list them; only the name of
+  NSynth Pitch 5h is inferred from HEAR's rule. The record's checksums were not available.
 
-Sizes only say in good time whether the disk has room; what the server says goes first.
+Sizes serve to check free disk space early; the server's value takes precedence.
 """
 
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ class Archive:
     """One file to download.
 
     Attributes:
-        name: of the file, while it is kept.
-        address: where it is; None: only a person can get it.
-        holds: a path that is there, relative to the data set's folder, once the archive is unpacked, and no earlier.
-        unpacked: about how many bytes its files take.
-        recordings: how many audio files the source says that it holds.
-        checksum: "md5:..." or "sha256:..."; None: none is published that could be found.
-        size: bytes of the archive, perhaps rounded; None: only the server knows.
-        split: which split it is, where a source has an archive for each.
+        name: of the file.
+        address: its URL; None: it must be downloaded by hand.
+        holds: a path, relative to the data set's folder, that exists once the archive is unpacked.
+        unpacked: approximate bytes of its files.
+        recordings: published number of audio files.
+        checksum: "md5:..." or "sha256:..."; None: no published one was found.
+        size: bytes of the archive, may be rounded; None: unknown.
+        split: its split, in a data set with an archive for each.
     """
 
     name: str
@@ -46,16 +46,16 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Source:
+class Dataset:
     """A data set.
 
     Attributes:
         title: its name.
-        page: where its authors describe it.
+        page: address of its description.
         licence: name and address of its licence.
-        archives: all of it.
+        archives: that make it up.
         note: what to know before downloading.
-        by_hand: how a person gets archives without an address; `{file}` is where each must be put.
+        by_hand: instructions for archives without an address; `{file}` is where each must be put.
     """
 
     title: str
@@ -66,14 +66,14 @@ class Source:
     by_hand: str = ""
 
 
-ESC50 = Source(
+ESC50 = Dataset(
     title="ESC-50 (Piczak, 2015)",
     page="https://github.com/karolpiczak/ESC-50",
     licence="CC BY-NC 3.0, https://creativecommons.org/licenses/by-nc/3.0/ (the clips of ESC-10: CC BY; see LICENSE)",
     archives=(
         Archive(
             name="ESC-50.zip",
-            # A commit, not a branch: what a branch's archive holds may change.
+            # A commit, because the archive of a branch changes.
             address="https://github.com/karolpiczak/ESC-50/archive/33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6.zip",
             holds="meta/esc50.csv",
             unpacked=2000 * 441_044,
@@ -84,7 +84,7 @@ ESC50 = Source(
     ),
 )
 
-URBANSOUND8K = Source(
+URBANSOUND8K = Dataset(
     title="UrbanSound8K (Salamon, Jacoby and Bello, 2014)",
     page="https://urbansounddataset.weebly.com/urbansound8k.html",
     licence="CC BY-NC 3.0, https://creativecommons.org/licenses/by-nc/3.0/",
@@ -101,7 +101,7 @@ URBANSOUND8K = Source(
     ),
 )
 
-VIVAE = Source(
+VIVAE = Dataset(
     title="VIVAE (Holz, Larrouy-Maestri and Poeppel, 2020)",
     page="https://zenodo.org/records/4066235",
     licence="CC BY-NC 4.0, https://creativecommons.org/licenses/by-nc/4.0/ (see the page: some cite CC BY-NC-SA 4.0)",
@@ -117,7 +117,7 @@ VIVAE = Source(
     note="It holds the full set (1,085 recordings) and, again, the core set (480 of them).",
 )
 
-SPEECH_COMMANDS = Source(
+SPEECH_COMMANDS = Dataset(
     title="Speech Commands v2 (Warden, 2018)",
     page="https://arxiv.org/abs/1804.03209",
     licence="CC BY 4.0, https://creativecommons.org/licenses/by/4.0/",
@@ -127,7 +127,7 @@ SPEECH_COMMANDS = Source(
             address="https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
             holds="testing_list.txt",
             unpacked=105_829 * 32_044,
-            recordings=105_829 + 6,  # of which the six are the background noises
+            recordings=105_829 + 6,  # six of them background noises
             checksum="sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
             size=2_428_923_189,
         ),
@@ -141,7 +141,7 @@ def _nsynth(split: str, notes: int, md5: str, size: int) -> Archive:
         name=name,
         address=f"https://storage.googleapis.com/download.magenta.tensorflow.org/datasets/nsynth/{name}",
         holds=f"nsynth-{split}/examples.json",
-        unpacked=notes * 129_000,  # four seconds at 16 kHz, and their part of the index
+        unpacked=notes * 129_000,  # four seconds at 16 kHz, and a share of the index
         recordings=notes,
         checksum=f"md5:{md5}",
         size=size,
@@ -149,7 +149,7 @@ def _nsynth(split: str, notes: int, md5: str, size: int) -> Archive:
     )
 
 
-NSYNTH = Source(
+NSYNTH = Dataset(
     title="NSynth (Engel et al., 2017)",
     page="https://magenta.tensorflow.org/datasets/nsynth",
     licence="CC BY 4.0, https://creativecommons.org/licenses/by/4.0/",
@@ -162,10 +162,10 @@ NSYNTH = Source(
 )
 
 
-def _hear() -> Iterator[tuple[str, Source]]:
-    """HEAR's preprocessed scene tasks: at 48 kHz, which anybody can download, and at 16 kHz, which cost a fee.
+def _hear() -> Iterator[tuple[str, Dataset]]:
+    """Yield HEAR's preprocessed scene tasks, at 48 kHz (free) and at 16 kHz (requester pays).
 
-    Turian et al., PMLR 176 (2022), and hearbenchmark.com/hear-tasks.html: clips and their seconds, and where they are.
+    Turian et al., PMLR 176 (2022), and hearbenchmark.com/hear-tasks.html: clips, seconds of each, and addresses.
     """
     hear = (
         ("esc50", "ESC-50", "esc50-v2.0.0-full", 2000, 5.0),
@@ -187,35 +187,35 @@ def _hear() -> Iterator[tuple[str, Source]]:
         file = f"hear2021-{version}-48000.tar.gz"
         yield (
             task,
-            Source(
+            Dataset(
                 title=f"{title}, as HEAR prepared it, at 48 kHz",
                 page=page,
                 licence=licence,
                 archives=(archive(file, 48_000, f"https://zenodo.org/records/6332517/files/{file}"),),
-                note=f"48 kHz is the one rate that HEAR gives away; {task}_16k says how to get a third of it.",
+                note=f"48 kHz is the only free rate; {task}_16k explains how to get 16 kHz, a third of the size.",
             ),
         )
         yield (
             f"{task}_16k",
-            Source(
+            Dataset(
                 title=f"{title}, as HEAR prepared it, at 16 kHz",
                 page=page,
                 licence=licence,
                 archives=(archive(f"{task}_16k.tar.gz", 16_000, None),),
                 by_hand=(
-                    "HEAR keeps 16 kHz where whoever downloads pays for it, so it needs an account with Google or "
+                    "HEAR's files at 16 kHz are in requester-pays buckets, which need an account with Google or "
                     f"Amazon:\n  1. find the archive of {version} at 16000 Hz with\n"
                     "       gcloud storage ls --billing-project=PROJECT 'gs://hear2021-archive/tasks/**'\n"
                     "     (or below s3://hear2021-archive/tasks/ with --request-payer requester),\n"
                     "  2. copy it to {file},\n"
-                    "  3. give this command again, which unpacks it.\n"
+                    "  3. run this command again, which unpacks it.\n"
                     f"Or fetch {task}: the same at 48 kHz, without an account."
                 ),
             ),
         )
 
 
-SOURCES: dict[str, Source] = {
+DATASETS: dict[str, Dataset] = {
     "esc50": ESC50,
     "urbansound8k": URBANSOUND8K,
     "speech_commands": SPEECH_COMMANDS,
@@ -223,7 +223,7 @@ SOURCES: dict[str, Source] = {
     "vivae": VIVAE,
     **dict(_hear()),
 }
-"""What can be fetched, by the name of its task."""
+"""Task -> data set that can be fetched."""
 
 PARTS: dict[str, str] = {"esc10": "esc50", "sc09": "speech_commands"}
-"""Tasks that ask about a part of another's recordings."""
+"""Tasks on a part of another task's recordings."""

@@ -1,0 +1,13 @@
+"""Protocols: fit on the embeddings of a task's training examples, predict the others, score the predictions.
+
+- `linear`: logistic or ridge regression, fast enough to follow every epoch of a sweep.
+- `mlp`: the shallow networks of HEAR's hear-eval-kit, chosen on the validation examples.
+- `knn`: the nearest training examples vote.
+
+All standardise embeddings by the mean and deviation of the rows that they fit.
+"""
+
+from doppel_ray.probe.protocols.config import NamedProtocol, ProtocolConfig
+from doppel_ray.probe.protocols.scores import choosing, columns, predict, score_embeddings
+
+__all__ = ["NamedProtocol", "ProtocolConfig", "choosing", "columns", "predict", "score_embeddings"]
