@@ -5,11 +5,11 @@ import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anythin
 from collections.abc import Sequence
 
 from doppel_ray.core import cli
-from doppel_ray.tune.sweep import start
+from doppel_ray.tune.sweep import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return start("train", "Train and probe one experiment; a search: section in the file is left out.", None, argv)
+    return run_command("train", "Train and probe one experiment; a search: section in the file is ignored.", None, argv)
 
 
 if __name__ == "__main__":

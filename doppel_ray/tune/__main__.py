@@ -7,14 +7,14 @@ from pathlib import Path
 
 import doppel_ray
 from doppel_ray.core import cli
-from doppel_ray.tune.sweep import start
+from doppel_ray.tune.sweep import run_command
 
 # Beside the installed package, also where `ray submit` has copied this file elsewhere.
 DEFAULT_CONFIG = Path(doppel_ray.__file__).parent.parent / "tune_configs" / "quickstart.yaml"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return start("tune", "Train and probe a sweep of experiments.", DEFAULT_CONFIG, argv)
+    return run_command("tune", "Train and probe a sweep of experiments.", DEFAULT_CONFIG, argv)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
-from doppel_ray.tune import sweep
+from doppel_ray.tune import __main__ as tune
 from tests.conftest import REPOSITORY
 
 
@@ -93,7 +93,7 @@ def test_a_sweep_that_cannot_be_is_refused_and_leaves_nothing_behind(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ADDRESS", "local")
     with pytest.raises(ConfigError) as refused:
-        sweep.main(arguments)
+        tune.main(arguments)
     for part in parts:
         assert part in str(refused.value)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What chooses never sees what judges: no decision depends on a test score."""
+"""No decision depends on a test score."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +21,7 @@ from doppel_ray.probe.tasks.listing import rotated
 from doppel_ray.report import leaderboard, study
 from doppel_ray.runs import reader
 from doppel_ray.runs.metrics_log import Row
+from doppel_ray.runs.retention import dropped
 from doppel_ray.tune import schedulers
 from doppel_ray.tune.progress import SweepProgress
 from tests.report.conftest import make_run, row
@@ -110,14 +111,16 @@ def with_other_tests(trials: list[list[Row]]) -> list[list[Row]]:
 
 
 def stopped(kind: str, trials: list[list[Row]]) -> list[tuple[int, int, str]]:
-    """Which trials a scheduler ends, and when; it is told of them epoch by epoch."""
+    """Return which trials a scheduler ends, and when; it sees them epoch by epoch."""
 
     class Trial:
         def __init__(self, number: int) -> None:
             self.status, self.trial_id = "RUNNING", str(number)
 
     nobody: Any = None
-    scheduler = schedulers.scheduler(validate_experiment({"tune": {"scheduler": kind}, "train": {"epochs": EPOCHS}}))
+    scheduler = schedulers.build_scheduler(
+        validate_experiment({"tune": {"scheduler": kind}, "train": {"epochs": EPOCHS}})
+    )
     known: list[Any] = [Trial(number) for number in range(len(trials))]
     for trial in known:
         scheduler.on_trial_add(nobody, trial)
@@ -132,23 +135,25 @@ def stopped(kind: str, trials: list[list[Row]]) -> list[tuple[int, int, str]]:
 
 def kept(trials: list[list[Row]]) -> list[list[int]]:
     policy = KeepConfig(best=2, last=1)
-    return [[sent["epoch"] for sent in policy.dropped(rows, METRIC, "max")] for rows in trials]
+    return [[sent["epoch"] for sent in dropped(policy, rows, METRIC, "max")] for rows in trials]
 
 
 def best_so_far(trials: list[list[Row]]) -> tuple[str, int]:
-    standing = SweepProgress(Path("nowhere"), Experiment().plain(), TRIALS)
+    progress = SweepProgress(Path("nowhere"), Experiment().plain(), TRIALS)
     for number, rows in enumerate(trials):
         for sent in rows:
-            standing.add(str(number), sent)
-    assert standing.best is not None
-    return standing.best[0], standing.best[1]["epoch"]
+            progress.add(str(number), sent)
+    assert progress.best is not None
+    return progress.best[0], progress.best[1]["epoch"]
 
 
 def searched(trials: list[list[Row]]) -> list[float]:
-    """What Optuna suggests after it has heard of the trials."""
+    """Return what Optuna suggests after the trials."""
     pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
     search = {"pairs.delta": {"uniform": [0.0, 1.0]}}
-    searcher = schedulers.optuna(validate_experiment({"tune": {"searcher": "optuna", "samples": 40}, "search": search}))
+    searcher = schedulers.build_optuna(
+        validate_experiment({"tune": {"searcher": "optuna", "samples": 40}, "search": search})
+    )
     for number in range(20):
         searcher.suggest(str(number))
         searcher.on_trial_complete(str(number), trials[number % TRIALS][number // TRIALS])
@@ -171,14 +176,14 @@ def test_no_decision_reads_a_test_score(decide: Callable[[list[list[Row]]], Any]
 @pytest.mark.parametrize("kind", ["hyperband", "pbt"])
 def test_metric_of_schedulers_that_pause(kind: str) -> None:
     search = {"pairs.delta": {"choice": [0.1, 0.2]}}
-    scheduler = schedulers.scheduler(
+    scheduler = schedulers.build_scheduler(
         validate_experiment({"tune": {"scheduler": kind}, "search": search, "train": {"epochs": 9}})
     )
     assert scheduler._metric == "probe/factors/score_valid"
 
 
-def test_a_run_that_was_chosen_on_test_goes_on_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
-    """Its experiment still loads; resumed, it is warned of once; anew it is refused with the name to use."""
+def test_old_run_chosen_on_test_resumes_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Its experiment still loads and resumes with one warning; a new run is refused with the name to use."""
     plain = Experiment().plain()
     plain["tune"]["metric"] = "probe/factors/score"
     old = validate_experiment(plain)
@@ -188,7 +193,7 @@ def test_a_run_that_was_chosen_on_test_goes_on_as_it_began(caplog: pytest.LogCap
         check_metric(old)
 
 
-def told(folder: Path, trials: list[list[Row]]) -> tuple[study.Study, list[dict[str, Any]]]:
+def read_study(folder: Path, trials: list[list[Row]]) -> tuple[study.Study, list[dict[str, Any]]]:
     made = {f"{n:03d}": ({"pairs.delta": n / 10}, "finished", rows) for n, rows in enumerate(trials)}
     subject = study.study([reader.read(make_run(folder, made))])
     return subject, leaderboard.settings_table(subject)
@@ -197,7 +202,10 @@ def told(folder: Path, trials: list[list[Row]]) -> tuple[study.Study, list[dict[
 def test_leaderboard_order_and_best_checkpoints_read_no_test_score(tmp_path: Path) -> None:
     """Order and checkpoints are those of validation; the scores are the test scores of the same rows."""
     trials = trials_rows()
-    (_, before), (_, after) = told(tmp_path / "one", trials), told(tmp_path / "two", with_other_tests(trials))
+    (_, before), (_, after) = (
+        read_study(tmp_path / "one", trials),
+        read_study(tmp_path / "two", with_other_tests(trials)),
+    )
     assert [(line["trial"], line["best_epoch"], line[METRIC]) for line in before] == [
         (line["trial"], line["best_epoch"], line[METRIC]) for line in after
     ]
