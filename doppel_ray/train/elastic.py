@@ -1,7 +1,7 @@
 """How many train workers a trial trains with, where `train.workers` is a range: as many as there is room for.
 
 The batch over all workers keeps its size, and the stream gives the same batches to any number of workers. So a trial
-that continues with fewer or more workers computes what it would have computed with its first number.
+that continues with fewer or more workers computes the same as before.
 """
 
 from dataclasses import dataclass

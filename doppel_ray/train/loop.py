@@ -203,7 +203,7 @@ class TrainWorker:
 
 
 def label_classes(experiment: Experiment) -> tuple[str, ...]:
-    """Return the classes that a labelled objective tells apart; none if it does not use labels."""
+    """Return the classes of a labelled objective; none if it does not use labels."""
     if not experiment.objective.needs_labels or experiment.source.share == 0.0:
         return ()
     return experiment.source.recordings.catalogue().classes

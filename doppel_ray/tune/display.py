@@ -26,8 +26,8 @@ from doppel_ray.tune.rows import events_of
 class ProgressCallback(Callback):
     """Shows and records what happens to Ray Tune's trials.
 
-    Ray Tune pickles its callbacks. So whatever is tied to this process is made in `setup`, where the past of a resumed
-    sweep is read from its folder.
+    Ray Tune pickles its callbacks, so what is tied to this process is made in `setup`, which also reads the past of a
+    resumed sweep from its folder.
 
     Args:
         folder: the sweep's.

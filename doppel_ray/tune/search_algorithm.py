@@ -1,7 +1,7 @@
 """The trials of a sweep: in which order they start, and when no more start.
 
-The sweep's folder records, as JSON, what has been done. Ray Tune is told of it, and nothing that Ray Tune itself keeps
-is read back. So an interrupted sweep resumes, and a finished one is extended, from that record alone.
+The sweep's folder records, as JSON, what has been done. Ray Tune gets it from there, and its own state is never read.
+So an interrupted sweep resumes, and a finished one is extended, from that record alone.
 """
 
 import copy

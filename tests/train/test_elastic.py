@@ -37,7 +37,7 @@ def test_worker_counts_divide_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "says"),
+    ("workers", "message"),
     [
         ("0..2", "expected at least 1"),
         ("3..2", "the first number not above the second"),
@@ -46,8 +46,8 @@ def test_worker_counts_divide_the_batch() -> None:
         ("many", "expected a number such as 2, or a range such as 1..4"),
     ],
 )
-def test_invalid_range_is_refused(workers: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_range_is_refused(workers: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         experiment(workers)
 
 

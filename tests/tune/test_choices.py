@@ -32,15 +32,15 @@ COUNT = 300
 
 
 @pytest.fixture(scope="module")
-def heard() -> tuple[np.ndarray, np.ndarray]:
+def embedded() -> tuple[np.ndarray, np.ndarray]:
     """Mel statistics of real sounds, and their factors."""
     examples = Factors(sounds=COUNT).load(16000)
     vectors = embed(examples.sounds, range(COUNT), by_mel_statistics(16000))
     return vectors, examples.questions.targets
 
 
-def asked(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> TaskSpec:
-    """A question of each kind about factors: octaves, which factors are high, values."""
+def task_spec(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> TaskSpec:
+    """Return a task of each kind on factors: octaves, which factors are high, values."""
     high = factors > np.median(factors, axis=0)
     if kind == "multiclass":
         return TaskSpec(
@@ -52,8 +52,8 @@ def asked(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> TaskSpec
     return TaskSpec("regression", factors, names, splits, ("score",))
 
 
-def divided(how: str) -> tuple[Split, ...]:
-    """The three ways in which a task has one part that is tested and never fitted or validated on."""
+def splits_of(how: str) -> tuple[Split, ...]:
+    """Return splits of the three kinds whose test part is never fitted or validated on."""
     rows = np.random.default_rng(1).permutation(COUNT)
     if how == "one test fold":
         folds = [str(place % 5 + 1) for place in range(COUNT)]
@@ -66,27 +66,27 @@ def divided(how: str) -> tuple[Split, ...]:
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel", "regression"])
 @pytest.mark.parametrize("how", ["one test fold", "own valid", "no valid"])
 def test_permuted_test_labels(
-    heard: tuple[np.ndarray, np.ndarray], protocol: ProtocolConfig, kind: str, how: str
+    embedded: tuple[np.ndarray, np.ndarray], protocol: ProtocolConfig, kind: str, how: str
 ) -> None:
     """With the labels of the test examples permuted every validation score stays the same bit by bit."""
-    vectors, factors = heard
-    questions = asked(kind, factors, divided(how))
-    (split,) = questions.splits
-    targets = questions.targets.copy()
+    vectors, factors = embedded
+    spec = task_spec(kind, factors, splits_of(how))
+    (split,) = spec.splits
+    targets = spec.targets.copy()
     targets[split.test] = np.random.default_rng(2).permutation(targets[split.test])
-    before, after = (evaluate(protocol, vectors, each) for each in (questions, replace(questions, targets=targets)))
-    for name in choosing(questions):
+    before, after = (evaluate(protocol, vectors, each) for each in (spec, replace(spec, targets=targets)))
+    for name in choosing(spec):
         assert before[name] == after[name]
-    for name in questions.metrics:
+    for name in spec.metrics:
         assert before[name] != after[name]
 
 
-def test_validation_scores_differ_between_embeddings(heard: tuple[np.ndarray, np.ndarray]) -> None:
+def test_validation_scores_differ_between_embeddings(embedded: tuple[np.ndarray, np.ndarray]) -> None:
     """The validation score says which embeddings are better, as the test score does."""
-    vectors, factors = heard
-    questions = asked("multiclass", factors, divided("one test fold"))
+    vectors, factors = embedded
+    spec = task_spec("multiclass", factors, splits_of("one test fold"))
     noise = np.random.default_rng(0).standard_normal(vectors.shape).astype(np.float32)
-    good, bad = (evaluate(ProtocolConfig(), given, questions) for given in (vectors, noise))
+    good, bad = (evaluate(ProtocolConfig(), given, spec) for given in (vectors, noise))
     assert good["accuracy_valid"] > bad["accuracy_valid"] + 0.2
     assert good["accuracy"] > bad["accuracy"] + 0.2
 
@@ -97,7 +97,7 @@ TRIALS, EPOCHS = 6, 8
 
 
 def trials_rows() -> list[list[Row]]:
-    """The rows of some trials, with validation scores that disagree with the test scores."""
+    """Return rows of trials whose validation scores disagree with the test scores."""
     rng = np.random.default_rng(3)
     return [
         [row(epoch, rng.random(), **{METRIC: rng.random()}) for epoch in range(1, EPOCHS + 1)] for _ in range(TRIALS)
@@ -105,7 +105,7 @@ def trials_rows() -> list[list[Row]]:
 
 
 def with_other_tests(trials: list[list[Row]]) -> list[list[Row]]:
-    """The same with every test score replaced by another trial's; a reader of one would come to other decisions."""
+    """Return the same with every test score replaced: a reader of one would decide otherwise."""
     rng = np.random.default_rng(4)
     return [[{n: rng.random() if is_test(n) else v for n, v in sent.items()} for sent in rows] for rows in trials]
 
@@ -166,7 +166,7 @@ def searched(trials: list[list[Row]]) -> list[float]:
     ids=["asha", "median", "train.keep", "live table", "optuna"],
 )
 def test_no_decision_reads_a_test_score(decide: Callable[[list[list[Row]]], Any]) -> None:
-    """Decisions are the same whatever the test scores are, and others with other validation scores."""
+    """Decisions depend on validation scores, and not on test scores."""
     trials = trials_rows()
     assert decide(trials) == decide(with_other_tests(trials))
     turned = [[{**sent, METRIC: 1.0 - sent[METRIC]} for sent in rows] for rows in trials]
