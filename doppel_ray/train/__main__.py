@@ -9,9 +9,9 @@ from doppel_ray.core import cli
 
 def main(argv: Sequence[str] | None = None) -> int:
     os.environ.update(ray_env.variables())  # before Ray is imported
-    from doppel_ray.tune.sweep import start
+    from doppel_ray.tune.sweep import run_command
 
-    return start("train", "Train and probe one experiment; ignores a `search` section in the file.", None, argv)
+    return run_command("train", "Train and probe one experiment; ignores a `search` section in the file.", None, argv)
 
 
 if __name__ == "__main__":

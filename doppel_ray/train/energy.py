@@ -1,8 +1,8 @@
-"""The energy of a machine, from counters that processors and GPUs keep themselves.
+"""The energy of a machine, from counters of its processors and GPUs.
 
-Processors: Linux's powercap tree, which Intel's and AMD's RAPL fill (`intel-rapl:0/energy_uj`, microjoules, beginning
-again at 0 after `max_energy_range_uj`); most systems let only root read it. GPUs: NVML's total energy, if `pynvml` is
-installed. Both count the whole machine, whatever runs on it: side by side, each trial's energy holds the others' too.
+Processors: Linux's powercap tree, which Intel's and AMD's RAPL fill (`intel-rapl:0/energy_uj`, microjoules, wrapping to
+0 after `max_energy_range_uj`); most systems let only root read it. GPUs: NVML's total energy, if `pynvml` is installed.
+Both count the whole machine: the energy of a trial includes that of whatever runs beside it.
 """
 
 import importlib
@@ -12,15 +12,11 @@ from functools import partial
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
-EVERY = 10.0
-"""Seconds between readings: a processor's counter may begin again within minutes, and must not do so twice unseen."""
+READ_SECONDS = 10.0
+"""Seconds between readings: a processor's counter may wrap within minutes, and a second wrap would be missed."""
 
 
-Source = tuple[Callable[[], int], float, int | None]
-"""What reads a counter, the joules of one count, and after how many it begins again (None: it does not)."""
-
-
-class Meter:
+class EnergyMeter:
     """Counts the joules of this machine.
 
     Args:
@@ -29,23 +25,23 @@ class Meter:
     """
 
     def __init__(self, powercap: Path = POWERCAP, gpus: bool = True) -> None:
-        self.counters = [_Counter(*found) for found in (*_processors(powercap), *(_gpus() if gpus else ()))]
+        self.counters = [*_processors(powercap), *(_gpus() if gpus else ())]
         self.joules = 0.0
-        self.read = time.monotonic()
+        self.last_read = time.monotonic()
 
     def update(self) -> None:
-        """Read the counters, if it has been a while: to be called more often than they begin again."""
-        if self.counters and time.monotonic() - self.read >= EVERY:
+        """Read the counters if `READ_SECONDS` have passed; call this more often than they wrap."""
+        if self.counters and time.monotonic() - self.last_read >= READ_SECONDS:
             self._read()
 
     def take(self) -> float | None:
-        """Joules since the last call, or since the start; None if nothing can be read here."""
+        """Return the joules since the last call, or since the start; None if there is no counter."""
         self._read()
         joules, self.joules = self.joules, 0.0
         return joules if self.counters else None
 
     def _read(self) -> None:
-        self.read = time.monotonic()
+        self.last_read = time.monotonic()
         self.joules += sum(counter.since() for counter in self.counters)
 
 
@@ -53,20 +49,20 @@ class _Counter:
     """One counter.
 
     Args:
-        value: reads it.
+        read: returns its count.
         unit: joules of one count.
-        span: counts after which it begins again; None: it does not.
+        span: count at which it wraps to 0; None: it does not.
     """
 
-    def __init__(self, value: Callable[[], int], unit: float, span: int | None) -> None:
-        self.value, self.unit, self.span = value, unit, span
-        self.last = value()
+    def __init__(self, read: Callable[[], int], unit: float, span: int | None = None) -> None:
+        self.read, self.unit, self.span = read, unit, span
+        self.last = read()
 
     def since(self) -> float:
-        """Joules since it was last read; none if it has gone, or was set back."""
+        """Return the joules since the last reading; 0 if the counter is gone or was set back."""
         try:
-            now = self.value()
-        except Exception:  # a device may go away; whatever NVML or the kernel says then, training goes on
+            now = self.read()
+        except Exception:  # a device may disappear; whatever NVML or the kernel raises then, training continues
             return 0.0
         counts, self.last = now - self.last, now
         if counts < 0:
@@ -74,35 +70,29 @@ class _Counter:
         return counts * self.unit
 
 
-def _processors(powercap: Path) -> list[Source]:
-    """A counter for each package, and each one's memory, which its package leaves out; others are parts of these."""
-    found: list[Source] = []
+def _processors(powercap: Path) -> list[_Counter]:
+    """Return a counter for each package and for its memory, which the package leaves out; other domains are parts."""
+    found: list[_Counter] = []
     for domain in sorted(powercap.glob("intel-rapl:*")):
         try:
-            name = (domain / "name").read_text().strip()
-            if not name.startswith(("package", "dram")):
-                continue
-            value, span = partial(_whole, domain / "energy_uj"), _whole(domain / "max_energy_range_uj")
-            value()
+            if (domain / "name").read_text().strip().startswith(("package", "dram")):
+                span = _read_int(domain / "max_energy_range_uj")
+                found.append(_Counter(partial(_read_int, domain / "energy_uj"), 1e-6, span))
         except (OSError, ValueError):
             continue
-        found.append((value, 1e-6, span))
     return found
 
 
-def _whole(file: Path) -> int:
+def _read_int(file: Path) -> int:
     return int(file.read_text())
 
 
-def _gpus() -> list[Source]:
-    """A counter of millijoules for each NVIDIA GPU, where NVML can be asked."""
+def _gpus() -> list[_Counter]:
+    """Return a counter of millijoules for each NVIDIA GPU that NVML can read."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
         handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(nvml.nvmlDeviceGetCount())]
-        values = [partial(nvml.nvmlDeviceGetTotalEnergyConsumption, handle) for handle in handles]
-        for value in values:
-            value()
+        return [_Counter(partial(nvml.nvmlDeviceGetTotalEnergyConsumption, handle), 1e-3) for handle in handles]
     except Exception:  # not installed, no driver, or GPUs that do not count: NVML has an error class for each
         return []
-    return [(value, 1e-3, None) for value in values]

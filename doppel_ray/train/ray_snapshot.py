@@ -1,8 +1,8 @@
-"""Ray Train's own record of a trial's checkpoints, which a trial goes on from, and how it is mended.
+"""Ray Train's own record of a trial's checkpoints, from which a trial resumes, and its repair.
 
 Ray Train writes the file in place. A kill -9 at that moment, or a full disk, leaves half of it or nothing, and Ray
-Train then refuses to go on. The checkpoints themselves say all that it says. Of those that were deleted (train.keep) it
-must say nothing.
+Train then refuses to resume. The record is rebuilt from the checkpoints, which hold the same facts. It must not list
+checkpoints that were deleted (train.keep).
 """
 
 import json
@@ -23,28 +23,28 @@ SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 def read(run: Path) -> dict[str, Any]:
-    """The record of a run of Ray Train, mended if it is damaged.
+    """Return the record of a run of Ray Train, rebuilt if it is damaged.
 
     Args:
         run: folder with the checkpoints.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no record.
     """
     file = run / SNAPSHOT
     try:
         return json.loads(file.read_text())
     except ValueError:
-        state = _made_again(run)
-    log.warning("%s was damaged; made again of %d checkpoints", file, len(state["checkpoint_results"]))
+        state = _rebuild(run)
+    log.warning("%s was damaged; rebuilt from %d checkpoints", file, len(state["checkpoint_results"]))
     files.replace(run / SNAPSHOT, json.dumps(state))
     return state
 
 
 def forget_deleted(run: Path) -> None:
-    """Let the record of a run of Ray Train, which is not running, say nothing of checkpoints that are gone.
+    """Remove deleted checkpoints from the record of a run of Ray Train that is not running.
 
-    Ray Train would not start without them.
+    Ray Train does not start while its record lists them.
     """
     if not (run / SNAPSHOT).exists():
         return
@@ -56,12 +56,12 @@ def forget_deleted(run: Path) -> None:
     files.replace(run / SNAPSHOT, json.dumps(state))
 
 
-def _made_again(run: Path) -> dict[str, Any]:
-    """The record that Ray Train would have written of the whole checkpoints in a folder."""
+def _rebuild(run: Path) -> dict[str, Any]:
+    """Return the record that Ray Train would have written of the complete checkpoints in a folder."""
     found = [
         {"version": 0, "checkpoint_dir_name": folder.name, "metrics": checkpoint.about(folder)["metrics"]}
         for folder in run.iterdir()
-        if _is_whole(folder)
+        if _is_complete(folder)
     ]
     found.sort(key=lambda result: result["metrics"]["pairs"])
     lists = ("pending_training_results", "pending_validation_specs", "validated_checkpoint_dir_names")
@@ -76,8 +76,8 @@ def _made_again(run: Path) -> dict[str, Any]:
     }
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a checkpoint can be read: the last one may have been cut short too."""
+def _is_complete(folder: Path) -> bool:
+    """Return whether a checkpoint can be read: the last one may be cut short too."""
     try:
         checkpoint.load(folder)
         checkpoint.load_resume(folder)

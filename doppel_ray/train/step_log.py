@@ -1,16 +1,18 @@
-"""Curves by step, which show what an epoch's mean hides."""
+"""What a train worker measures: an epoch's metrics for its row, and curves by step, which show what a mean hides."""
 
 import json
+import logging
 import resource
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from doppel_ray.runs.metrics_log import STEPS
+from doppel_ray.train.energy import EnergyMeter
+from doppel_ray.train.prefetch import Batch
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger(__name__)
 
 
 class Means:
@@ -20,12 +22,13 @@ class Means:
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
 
-    def add(self, **values: float) -> None:
+    def add(self, values: dict[str, float]) -> None:
         for name, value in values.items():
             self.sums[name] += value
             self.counts[name] += 1
 
     def take(self) -> dict[str, float]:
+        """Return the means, and start again."""
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
         self.sums.clear()
         self.counts.clear()
@@ -33,12 +36,12 @@ class Means:
 
 
 class StepLog:
-    """The curves by step, which show what an epoch's mean hides; the trial's own process shows them in TensorBoard.
+    """Writes the curves by step, which the trial's own process shows in TensorBoard.
 
     Args:
-        folder: the trial's; None, or one that this machine does not have, writes nothing.
+        folder: the trial's; None, or a folder that this machine does not have: nothing is written.
         every: steps between points.
-        step: where training goes on; points after it that an earlier life wrote count no more.
+        step: step that training continues from; points after it, of an earlier attempt, no longer count.
     """
 
     def __init__(self, folder: Path | None, every: int, step: int) -> None:
@@ -48,15 +51,16 @@ class StepLog:
         self._write({"goes_on_from": step})
 
     def add(self, step: int, waited: float, pairs: int, found: dict[str, float]) -> None:
-        """Take in one step.
+        """Add one step, and write a point if one is due.
 
         Args:
             step: steps done.
-            waited: seconds that this epoch has waited for data.
+            waited: seconds that training waited for the step's batch.
             pairs: of a batch, over all workers.
-            found: what telemetry has of the step.
+            found: the step's metrics.
         """
-        self.means.add(**found)
+        self.means.add(found)
+        self.waited += waited
         if step % self.every:
             return
         seconds = time.perf_counter() - self.since
@@ -65,11 +69,11 @@ class StepLog:
                 "step": step,
                 **self.means.take(),
                 "pairs_per_second": pairs * self.every / seconds,
-                "wait_share": max(0.0, waited - self.waited) / seconds,
-                "memory_mb": _memory_mb(),
+                "wait_share": self.waited / seconds,
+                "memory_mb": memory_mb(),
             }
         )
-        self.since, self.waited = time.perf_counter(), waited
+        self.since, self.waited = time.perf_counter(), 0.0
 
     def _write(self, point: dict[str, float]) -> None:
         if self.file is not None:
@@ -77,7 +81,65 @@ class StepLog:
                 out.write(json.dumps(point) + "\n")
 
 
-def _memory_mb() -> float:
-    """Memory of this process now, in MB."""
+class EpochMetrics:
+    """The metrics of an epoch, or of what was left of it when training resumed within it.
+
+    Args:
+        steps: gets every step too.
+        batch_size: pairs of a batch, over all workers.
+    """
+
+    def __init__(self, steps: StepLog, batch_size: int) -> None:
+        self.steps, self.batch_size = steps, batch_size
+        self.means, self.energy = Means(), EnergyMeter()
+        self.restarted: set[int] = set()
+        """Processes of generators that replaced others, since the worker started."""
+        self.start(0)
+
+    def start(self, index: int) -> None:
+        """Start an epoch at an index of the stream."""
+        self.pairs_from, self.began = index, time.perf_counter()
+        self.waited, self.skipped = 0.0, 0
+        self.energy.take()  # what was used between epochs belongs to none
+
+    def add(self, batch: Batch, found: dict[str, float], step: int) -> None:
+        """Add one step.
+
+        Args:
+            batch: that it trained on.
+            found: the learner's metrics; empty if it diverged.
+            step: steps done.
+        """
+        columns = batch.telemetry
+        self.restarted |= set(columns["generator"][columns["restarted"]].tolist())
+        for line in "\n".join(filter(None, columns["skipped"])).splitlines():
+            self.skipped += 1
+            log.warning("recording skipped, %s", line)
+        found = found | {"generator_seconds_per_pair": float(columns["seconds"].mean())}
+        self.waited += batch.waited
+        self.means.add(found)
+        self.steps.add(step, batch.waited, self.batch_size, found)
+        self.energy.update()
+
+    def take(self, index: int) -> dict[str, Any]:
+        """Return the epoch's metrics; `index` is the first of the stream that it did not use."""
+        seconds = time.perf_counter() - self.began
+        metrics = self.means.take() | {
+            "pairs": index,
+            "pairs_from": self.pairs_from,
+            "pairs_per_second": (index - self.pairs_from) / seconds,
+            "wait_share": self.waited / seconds,
+            "train_seconds": seconds,
+            "memory_mb": memory_mb(),
+            "generator_restarts": len(self.restarted),
+            "recordings_skipped": self.skipped,
+        }
+        if (joules := self.energy.take()) is not None:
+            metrics["energy_joules"] = joules
+        return metrics
+
+
+def memory_mb() -> float:
+    """Return the resident memory of this process, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20

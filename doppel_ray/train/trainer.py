@@ -1,14 +1,15 @@
-"""The trainer: Ray Train around the loop, and what it has recorded of a trial."""
+"""Ray Train around the training loop, and its record of a trial."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray.train
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from doppel_ray.cluster import ray_env
+from doppel_ray.config.experiment import Experiment
 from doppel_ray.config.train import START_ATTEMPTS
 from doppel_ray.models import checkpoint
 from doppel_ray.runs import lineage
@@ -17,15 +18,12 @@ from doppel_ray.train.elastic import WorkerScaling
 from doppel_ray.train.loop import train_loop
 from doppel_ray.train.stream.dataset import Stream
 
-if TYPE_CHECKING:
-    from doppel_ray.config.experiment import Experiment
-
 COLLECTIVE_TIMEOUT = 300
 """Seconds that a worker waits for the others in a collective operation."""
 
 
 def snapshot(folder: Path) -> list[dict[str, Any]]:
-    """The checkpoints that Ray Train has registered for a trial since its last change of course, oldest first.
+    """Return the checkpoints that Ray Train has registered for a trial since its last fork, oldest first.
 
     Args:
         folder: the trial's.
@@ -47,25 +45,25 @@ def snapshot(folder: Path) -> list[dict[str, Any]]:
 
 
 def next_index(folder: Path) -> int:
-    """The first index that the trial's newest registered checkpoint, or the one it came from, has not used."""
+    """Return the first index that a trial's newest checkpoint, or the one it was forked from, has not used."""
     if known := snapshot(folder):
         return int(known[-1]["metrics"]["pairs"])
     past = lineage.forks(folder)
     return checkpoint.position(Path(past[-1].source)).next_index if past else 0
 
 
-def trainer(
-    experiment: "Experiment", folder: Path, callbacks: list[ray.train.UserCallback], workers: int, room: WorkerScaling
+def build_trainer(
+    experiment: Experiment, folder: Path, callbacks: list[ray.train.UserCallback], workers: int, scaling: WorkerScaling
 ) -> TorchTrainer:
-    """Ray Train for one trial.
+    """Return Ray Train's trainer for one trial.
 
     Args:
         experiment: one point of the search.
-        folder: the trial's folder. A trainer made again on the same folder goes on from its newest checkpoint.
+        folder: the trial's. A new trainer for the same folder resumes from the newest checkpoint there.
         callbacks: Ray Train's user callbacks.
-        workers: train workers. Where another number is allowed too, a lost worker ends the trainer, and finding no room
-            for all of them does unless they are the fewest; a trainer with as many as there is room for then goes on.
-        room: what the trial may count on.
+        workers: train workers. If `train.workers` is a range, the trainer ends when a worker is lost, or when there is
+            no room for more than the fewest; another trainer, with as many as there is room for, then continues.
+        scaling: the part of the cluster that the trial may use.
     """
     train = experiment.train
     failures = FailureConfig(  # type: ignore[call-arg]  # annotated as the older one, is Train V2's
@@ -86,7 +84,7 @@ def trainer(
         "folder": str(folder),
         "source": past[-1].source if past else None,
         "drains": ray_env.watches_preemption(),
-        "room": asdict(room),
+        "scaling": asdict(scaling),
     }
     resources = {"CPU": train.cpus_per_worker}
     if train.gpus_per_worker:
@@ -98,8 +96,8 @@ def trainer(
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
         ),
-        # A function: the controller calls it at each start of a worker group, so that a restarted group goes on at the
-        # index of its checkpoint. A dataset would begin again at its first index.
+        # A function: the controller calls it at each start of a worker group, so that a restarted group resumes at the
+        # index of its checkpoint. A dataset would start again at its first index.
         datasets={"pairs": lambda: stream.dataset(next_index(folder))},
         dataset_config=ray.train.DataConfig(execution_options=stream.execution_options(), enable_shard_locality=False),
         run_config=ray.train.RunConfig(  # type: ignore[call-arg]  # annotated as the older one, is Train V2's

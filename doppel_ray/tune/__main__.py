@@ -14,9 +14,9 @@ DEFAULT_CONFIG = Path(doppel_ray.__file__).parent.parent / "tune_configs" / "qui
 
 def main(argv: Sequence[str] | None = None) -> int:
     os.environ.update(ray_env.variables())  # before Ray is imported
-    from doppel_ray.tune.sweep import start
+    from doppel_ray.tune.sweep import run_command
 
-    return start("tune", "Train and probe a sweep of experiments.", DEFAULT_CONFIG, argv)
+    return run_command("tune", "Train and probe a sweep of experiments.", DEFAULT_CONFIG, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A pool of processes, over all nodes of a cluster, that share the sounds of a probe task."""
+"""Embedding the sounds of a probe task with a pool of processes on all nodes of a cluster."""
 
 import doppel_ray.cluster.ray_env  # isort: skip  # noqa: F401  # before anything of Ray's
 
@@ -13,51 +13,51 @@ from doppel_ray.config.probes import ProbesConfig
 from doppel_ray.probe.evaluate import EmbedderKind, TaskEmbedder, TaskEmbeddings
 from doppel_ray.probe.tasks import Task
 
-SHARE = 32
-"""Sounds that a process takes at a time: few enough that none ends long after the others."""
+CHUNK = 32
+"""Sounds that a process takes at a time: few, so that all processes end at about the same time."""
 
 
 class _Worker:
     """One process of the pool."""
 
-    def __init__(self, folder: Path, probes: ProbesConfig, task: Task, kind: EmbedderKind) -> None:
+    def __init__(self, folder: Path, probes: ProbesConfig, task: Task, encoding: EmbedderKind) -> None:
         import torch
 
         torch.set_num_threads(max(1, round(probes.cpus)))
         self.encoder = TaskEmbedder(folder, probes.cache, "cuda" if probes.gpus else "cpu")
-        self.task, self.kind = task, kind
+        self.task, self.encoding = task, encoding
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         items = batch["item"].tolist()
-        vectors, failed = self.encoder(self.task, self.kind, items)
-        # Where no sound of a share can be read there is no size: an empty vector stands for it.
+        vectors, failed = self.encoder(self.task, self.encoding, items)
+        # If no sound of a chunk can be read, the embedding's size is unknown: an unreadable sound has an empty vector.
         rows = [row if item not in failed else row[:0] for item, row in zip(items, vectors, strict=True)]
         return {"item": items, "vector": [row.tolist() for row in rows], "failed": [failed.get(i, "") for i in items]}
 
 
-class Pool:
-    """`TaskEmbedder` by `probes.actors` processes.
+class EncoderPool:
+    """`TaskEmbedder` with `probes.actors` processes.
 
     Args:
         folder: the checkpoint, on storage that every node sees.
-        probes: what to ask, and with what.
+        probes: what to evaluate, and with what.
     """
 
     def __init__(self, folder: Path, probes: ProbesConfig) -> None:
         self.folder, self.probes = folder, probes
         self.sample_rate = TaskEmbedder(folder).recipe.sample_rate
 
-    def __call__(self, task: Task, kind: EmbedderKind) -> TaskEmbeddings:
-        """The embeddings of all sounds of a task."""
+    def __call__(self, task: Task, encoding: EmbedderKind) -> TaskEmbeddings:
+        """Return the embeddings of all sounds of a task, and why some could not be read."""
         probes = self.probes
         count = len(task.spec(self.sample_rate).targets)
-        shares = [pa.table({"item": np.arange(start, min(start + SHARE, count))}) for start in range(0, count, SHARE)]
+        chunks = [pa.table({"item": np.arange(start, min(start + CHUNK, count))}) for start in range(0, count, CHUNK)]
         rows = (
-            ray.data.from_arrow(shares)
+            ray.data.from_arrow(chunks)
             .map_batches(
                 _Worker,
-                fn_constructor_args=(self.folder, probes, task, kind),
-                compute=ray.data.ActorPoolStrategy(size=min(probes.actors, len(shares))),
+                fn_constructor_args=(self.folder, probes, task, encoding),
+                compute=ray.data.ActorPoolStrategy(size=min(probes.actors, len(chunks))),
                 batch_size=None,
                 num_cpus=probes.cpus,
                 num_gpus=probes.gpus or None,

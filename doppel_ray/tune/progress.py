@@ -1,4 +1,4 @@
-"""How a sweep stands: the table and the sentence that are shown while it runs."""
+"""The progress of a sweep: its table and its summary while it runs."""
 
 import time
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from doppel_ray.runs.metrics_log import Row, bottleneck
 
 
 class SweepProgress:
-    """What is known of every trial of a sweep.
+    """The status and the newest row of every trial of a sweep.
 
     Args:
         folder: the sweep's.
@@ -32,18 +32,18 @@ class SweepProgress:
         self.last: dict[str, Row] = {}
         self.best: tuple[str, Row] | None = None
         """Trial and row with the best score so far."""
-        self.began, self.had = time.monotonic(), 0
+        self.began, self.done_before = time.monotonic(), 0
 
-    def take_up(self, trials: list[reader.Trial]) -> None:
-        """Know what an earlier life of the sweep has done."""
+    def restore(self, trials: list[reader.Trial]) -> None:
+        """Take in the trials of a sweep that resumes."""
         for trial in trials:
             self.status[trial.name] = trial.status
             for row in trial.rows:
                 self.add(trial.name, row)
-        self.began, self.had = time.monotonic(), self.done()
+        self.began, self.done_before = time.monotonic(), self.done()
 
     def add(self, name: str, row: Row) -> None:
-        """Take in a row."""
+        """Take in a trial's newest row."""
         self.last[name] = row
         score = row.get(self.metric)
         if isinstance(score, int | float) and (self.best is None or self._better(score, self.best[1][self.metric])):
@@ -53,21 +53,21 @@ class SweepProgress:
         return score > other if self.mode == "max" else score < other
 
     def done(self) -> int:
-        """Epochs that are over; of a trial that was stopped, all."""
+        """Return the epochs that are over; all those of a trial that was stopped."""
         return sum(
             self.epochs if status in reader.OVER else self.last.get(name, {}).get("epoch", 0)
             for name, status in self.status.items()
         )
 
     def remaining(self) -> float | None:
-        """Seconds that the rest will take if it goes on as it has since `began`; None before the first row."""
-        done, all_epochs = self.done(), self.total * self.epochs
-        if done == self.had:
+        """Return the seconds left at the speed since `began`; None before the first row."""
+        done, total = self.done(), self.total * self.epochs
+        if done == self.done_before:
             return None
-        return (time.monotonic() - self.began) * (all_epochs - done) / (done - self.had)
+        return (time.monotonic() - self.began) * (total - done) / (done - self.done_before)
 
-    def sentence(self) -> str:
-        """`2 of 12 trials have ended; best so far 001_delta=0.1: factors/score_valid 0.540; about 6 min left`."""
+    def summary(self) -> str:
+        """Return `2 of 12 trials have ended; best so far 001_a, epoch 2: factors/score 0.540; about 6 min left`."""
         ended = sum(status in reader.OVER for status in self.status.values())
         parts = [f"{ended} of {self.total} {'trial has' if self.total == 1 else 'trials have'} ended"]
         if self.best is not None:
@@ -81,7 +81,7 @@ class SweepProgress:
         return "; ".join(parts)
 
     def waits_for(self, name: str) -> str:
-        """What holds a trial up: a place, its processes, generators, the trainer, or a probe."""
+        """Return what a trial waits for: a place, its first epoch, generators, the trainer, or a probe."""
         status, row = self.status[name], self.last.get(name, {})
         if status == "waiting":
             return "a place"
@@ -94,14 +94,14 @@ class SweepProgress:
         return bottleneck(row) if row else "its first epoch"
 
     def table(self, height: int) -> RenderableType:
-        """Every trial, a line each; of more than fit into `height` lines those that still change, then the best."""
+        """Return a line for each trial; if they exceed `height` lines, those that run, then the best."""
         found = Table(box=None, pad_edge=False)
         test = reported(self.metric)
         scores = list(dict.fromkeys((self.metric, test)))
         shown_as = [name.removeprefix("probe/") for name in scores]
         for name in ("trial", "status", "epoch", *shown_as, "untrained", "loss", "pairs/s", "waits for"):
             found.add_column(name, justify="left" if name in ("trial", "status", "waits for") else "right")
-        names = sorted(self.status, key=self._place)
+        names = sorted(self.status, key=self._rank)
         shown = names if len(names) <= height else names[: max(1, height - 1)]
         for name in shown if len(shown) < len(names) else sorted(shown):
             status, row = self.status[name], self.last.get(name, {})
@@ -120,14 +120,16 @@ class SweepProgress:
             return found
         return Group(found, f"and {len(names) - len(shown)} more, which have ended or wait")
 
-    def _place(self, name: str) -> tuple[bool, float, str]:
+    def _rank(self, name: str) -> tuple[bool, float, str]:
+        """Return a sorting key: running trials first, then the best."""
         score = self.last.get(name, {}).get(self.metric)
-        worth = float(score) if isinstance(score, int | float) else float("-inf" if self.mode == "max" else "inf")
-        return (self.status[name] != "running", -worth if self.mode == "max" else worth, name)
+        worst = float("-inf" if self.mode == "max" else "inf")
+        value = float(score) if isinstance(score, int | float) else worst
+        return (self.status[name] != "running", -value if self.mode == "max" else value, name)
 
 
 def duration(seconds: float) -> str:
-    """`40 s`, `6 min`, `2 h 5 min`."""
+    """Return `40 s`, `6 min` or `2 h 5 min`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)

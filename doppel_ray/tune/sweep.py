@@ -1,5 +1,6 @@
-"""Sweeps: `python -m doppel_ray.tune`, the main job."""
+"""Sweeps: the command lines `python -m doppel_ray.tune`, the main job, and `python -m doppel_ray.train`."""
 
+import argparse
 import contextlib
 import errno
 import logging
@@ -9,9 +10,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -27,18 +29,33 @@ from doppel_ray.runs import mirror, reader
 from doppel_ray.runs.fetch import fetch
 from doppel_ray.runs.folder import TUNE_STATE
 from doppel_ray.runs.lock import lock_folder
-from doppel_ray.tune import display, schedulers
+from doppel_ray.train.elastic import WorkerScaling
+from doppel_ray.tune import display, schedulers, search_algorithm
 from doppel_ray.tune.budget import Budget
 from doppel_ray.tune.search_algorithm import TrialQueue
-
-if TYPE_CHECKING:
-    from doppel_ray.train.elastic import WorkerScaling
 
 log = logging.getLogger(__name__)
 
 
-def start(module: str, description: str, default: Path | None, argv: Sequence[str] | None) -> int:
-    """The command lines of `tune` and of `train`, which runs a sweep of one trial.
+class Outcome(Enum):
+    """How a sweep ended."""
+
+    FINISHED = auto()
+    FAILED = auto()
+    """Some trials failed, and no other is left."""
+    OUT_OF_BUDGET = auto()
+    INTERRUPTED = auto()
+
+    @property
+    def exit_code(self) -> int:
+        return {Outcome.FAILED: 1, Outcome.INTERRUPTED: cli.INTERRUPTED}.get(self, 0)
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def run_command(module: str, description: str, default: Path | None, argv: Sequence[str] | None) -> int:
+    """Run the command line of `tune`, or of `train`, which runs a sweep of one trial.
 
     Args:
         module: "tune" or "train".
@@ -49,11 +66,21 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
     Returns:
         The exit code.
     """
+    args = _parser(module, description, default).parse(argv)
+    console = cli.console(args.plain, sys.__stdout__)
+    if args.resume is None and args.extend is None:
+        return _start(args, console, is_sweep=module == "tune")
+    if args.resume is not None and args.extend is not None:
+        raise ConfigError("--resume and --extend: choose one; --extend resumes unfinished trials too")
+    return _continue(args, console, default)
+
+
+def _parser(module: str, description: str, default: Path | None) -> cli.Parser:
     parser = cli.Parser(module, description)
     parser.add_argument(
         "--resume",
         metavar="RUN_DIR",
-        help="continue an interrupted run with its own settings; --run.dir: where to put a copy of s3://BUCKET/PREFIX/NAME",
+        help="resume an interrupted run; takes no other setting, but with s3://BUCKET/PREFIX/NAME --run.dir",
     )
     parser.add_argument(
         "--extend",
@@ -65,72 +92,78 @@ def start(module: str, description: str, default: Path | None, argv: Sequence[st
         "--scale",
         choices=get_args(Scale),
         default="full",
-        help="small: apply the file's `small` section, for a test that two cores finish in minutes (default: full)",
+        help="small: shrunk by the file's `small` section to what two cores finish in minutes",
     )
     parser.add_experiment(Experiment, default)
-    args = parser.parse(argv)
-    console = cli.console(args.plain, sys.__stdout__)
-    if args.resume is None and args.extend is None:
-        experiment = read_experiment(args.config, args.overrides, args.scale).with_absolute_paths()
-        if module == "train":
-            experiment = one_trial(experiment)
-        warnings = preflight.check(experiment)
-        small = scale_changes(args.config) if args.scale == "small" else {}
-        folder = run_folder.create(experiment, args.config, small, warnings)
-        with lock_folder(folder):
-            return mirrored(experiment, folder, console, args.plain)
-    given: str = args.resume or args.extend
+    return parser
+
+
+def _start(args: argparse.Namespace, console: Console, is_sweep: bool) -> int:
+    """Run a new experiment in a new folder."""
+    experiment = read_experiment(args.config, args.overrides, args.scale).with_absolute_paths()
+    if not is_sweep:
+        experiment = one_trial(experiment)
+    warnings = preflight.check(experiment)
+    small = scale_changes(args.config) if args.scale == "small" else {}
+    folder = run_folder.create(experiment, args.config, small, warnings)
+    with lock_folder(folder):
+        return run_mirrored(experiment, folder, console, args.plain)
+
+
+def _continue(args: argparse.Namespace, console: Console, default: Path | None) -> int:
+    """Resume a run (--resume), or add trials to it (--extend)."""
+    extends = args.extend is not None
+    given: str = args.extend if extends else args.resume
     runs = Path(args.overrides.pop("run.dir", RunConfig().dir)) if is_s3(given) else None
-    if args.config != default or args.scale != "full" or (args.overrides and args.extend is None):
+    if args.config != default or args.scale != "full" or (args.overrides and not extends):
         raise ConfigError(
-            "--resume goes on with the run as it was configured; leave out --config and every other setting"
-            if args.extend is None
-            else "--extend adds to the run as it was configured; leave out --config and --scale"
+            "--extend adds to the run as it was configured; leave out --config and --scale"
+            if extends
+            else "--resume continues the run as it was configured; leave out --config and every other setting"
         )
-    if args.resume is not None and args.extend is not None:
-        raise ConfigError("--resume and --extend: choose one; --extend goes on with what is unfinished too")
-    folder = Path(given) if runs is None else fetched(S3Path.parse(given), runs, console)
+    folder = Path(given) if runs is None else fetch_run(S3Path.parse(given), runs, console)
     experiment = (
-        run_folder.recorded_experiment(folder)
-        if args.extend is None
-        else run_folder.extended_experiment(folder, args.overrides)
+        run_folder.extended_experiment(folder, args.overrides) if extends else run_folder.recorded_experiment(folder)
     )
     warnings = preflight.check(experiment, folder)
     with lock_folder(folder):
         run_folder.update(folder, warnings=warnings)
-        if args.extend is not None:
+        if extends:
             run_folder.record_extension(folder, experiment)
-        return mirrored(experiment, folder, console, args.plain)
+        return run_mirrored(experiment, folder, console, args.plain)
 
 
-def fetched(place: S3Path, runs: Path, console: Console) -> Path:
-    """A run from object storage, in a folder of its own below `runs`; returns that."""
+def fetch_run(place: S3Path, runs: Path, console: Console) -> Path:
+    """Copy a run from object storage into a folder below `runs`, and return that folder."""
     folder = fetch(place, runs, partial(console.print, markup=False))
     run_folder.relocate(folder, place)
     return folder
 
 
 def one_trial(experiment: Experiment) -> Experiment:
-    """The experiment without its search."""
+    """Return the experiment without its search."""
     alone = {"scheduler": "fifo", "searcher": "random", "samples": 1, "repeats": 1}
     return experiment.model_copy(update={"search": {}, "tune": experiment.tune.model_copy(update=alone)})
 
 
-def mirrored(experiment: Experiment, folder: Path, console: Console, plain: bool) -> int:
-    """Run a sweep as `sweep` does, with a copy of its folder in object storage if there is to be one."""
+# --- the sweep --------------------------------------------------------------------------------------------------------
+
+
+def run_mirrored(experiment: Experiment, folder: Path, console: Console, plain: bool) -> int:
+    """Run a sweep, with a copy of its folder in object storage if `run.storage` asks for one."""
     place = run_folder.storage_path(experiment, folder)
     if place is None:
-        return sweep(experiment, folder, console, plain)
+        return run_sweep(experiment, folder, console, plain)
     copy = mirror.Mirror(folder, place, partial(console.print, markup=False))
     try:
-        code = sweep(experiment, folder, console, plain)
+        code = run_sweep(experiment, folder, console, plain)
     finally:
-        whole = copy.finish()
-    return code if whole else code or 1
+        complete = copy.finish()
+    return code if complete else code or 1
 
 
-def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -> int:
-    """Run a sweep into its folder, or go on with what is left of it.
+def run_sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -> int:
+    """Run the trials of a sweep that have not ended, and write its report.
 
     Returns:
         The exit code.
@@ -138,125 +171,93 @@ def sweep(experiment: Experiment, folder: Path, console: Console, plain: bool) -
     Raises:
         ConfigError: its budget of pairs is used up, or it does not fit the cluster.
     """
-    from doppel_ray.cluster.connect import connect, disconnect, redirect_ray_output
-    from doppel_ray.cluster.nodes import check_visible, living_nodes
-    from doppel_ray.cluster.plan import plan_trial
-    from doppel_ray.train.elastic import WorkerScaling
-
-    began, name = time.monotonic(), folder.resolve().name
+    began = time.monotonic()
     past = reader.read(folder).trials
-    budget = Budget(experiment, name, past)
+    budget = Budget(experiment, folder.resolve().name, past)
     if (spent := budget.spent()) is not None:
-        raise ConfigError(f"{folder} has used up its {spent}; give it more: --extend {folder} --tune.pairs N")
-    go_on = f"go on with: python -m doppel_ray.tune --resume {folder}"
-    result = "interrupted"
+        raise ConfigError(f"{folder} has used up its {spent}; allow more: --extend {folder} --tune.pairs N")
+    to_resume = f"resume with: python -m doppel_ray.tune --resume {folder}"
+    outcome = Outcome.INTERRUPTED
     try:
-        with redirect_ray_output(folder / "ray.log"), contextlib.ExitStack() as stack:
-            stack.callback(disconnect)
-            if ray_env.address() is None:
-                threading.Thread(target=_compile_ahead, args=(experiment, console), daemon=True).start()
-            nodes, where = connect()
-            cli.stop_on_sigterm()
-            check_visible(folder.resolve() / reader.RUN)
-            plan = plan_trial(experiment, nodes)
-            preflight.check_tune(experiment, plan.concurrent)
-            run_folder.update(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])
-            scheduler = schedulers.scheduler(experiment)
-            agenda = schedulers.agenda(experiment, name, past, plan.concurrent, scheduler, budget)
-            for line in (f"{told(agenda.total, past)} into {folder}", where, *plan.lines()):
-                console.print(line)
-            room = WorkerScaling(plan.concurrent, grows=len(nodes) > len(living_nodes()))
-            _fit(experiment, folder.resolve(), agenda, scheduler, budget, plain, room)
-            result = _result(folder, agenda.total, budget)
+        outcome = _run_on_cluster(experiment, folder, past, budget, console, plain)
     except KeyboardInterrupt:
-        pass  # told below, with what there is
+        pass  # reported below, with the results so far
     except Exception as error:
         if not is_full(folder):
             raise
-        console.print(f"the disk of {folder} is full; nothing that was checkpointed is lost. Make room, then {go_on}")
-        log.debug("what it led to", exc_info=error)
+        console.print(f"the disk of {folder} is full; every checkpoint so far is kept. Make room, then {to_resume}")
+        log.debug("the error that a full disk led to", exc_info=error)
         return 1
     minutes = (time.monotonic() - began) / 60
     writer.publish(folder, console)
     tensorboard.write_leaderboard(folder)
-    if result == "interrupted":
-        console.print(f"interrupted after {minutes:.1f} minutes; nothing that was checkpointed is lost. {go_on}")
-        return cli.INTERRUPTED
-    if result == "failed":
-        console.print(f"some trials failed: see trial.log in their folders under {folder / 'trials'}. {go_on}")
-        return 1
-    if result == "spent":
-        console.print(f"the budget of {budget.spent()} is used up, and not every trial has ended. {go_on}")
-        return 0
-    console.print(f"done in {minutes:.1f} minutes; results are in {folder}")
-    return 0
+    messages = {
+        Outcome.FINISHED: f"done in {minutes:.1f} minutes; results are in {folder}",
+        Outcome.FAILED: f"some trials failed: see trial.log in their folders under {folder / 'trials'}. {to_resume}",
+        Outcome.OUT_OF_BUDGET: f"the budget of {budget.spent()} is used up before all trials have ended. {to_resume}",
+        Outcome.INTERRUPTED: f"interrupted after {minutes:.1f} minutes; every checkpoint so far is kept. {to_resume}",
+    }
+    console.print(messages[outcome])
+    return outcome.exit_code
 
 
-def is_full(folder: Path) -> bool:
-    """Whether a file of a few kilobytes cannot be written there."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder) as file:
-            file.write(bytes(2**16))
-            file.flush()
-    except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return False
+def _run_on_cluster(
+    experiment: Experiment,
+    folder: Path,
+    past: Sequence[reader.Trial],
+    budget: Budget,
+    console: Console,
+    plain: bool,
+) -> Outcome:
+    """Connect to Ray, plan the trials, and run them."""
+    from doppel_ray.cluster.connect import connect, disconnect, redirect_ray_output
+    from doppel_ray.cluster.nodes import check_visible, living_nodes
+    from doppel_ray.cluster.plan import plan_trial
 
-
-def told(total: int, past: Sequence[reader.Trial]) -> str:
-    """`3 trials`, `8 trials (5 have ended)`."""
-    ended = sum(trial.status in reader.ENDED for trial in past)
-    return f"{total} {'trial' if total == 1 else 'trials'}" + (f" ({ended} have ended)" if ended else "")
-
-
-def _result(folder: Path, total: int, budget: Budget) -> str:
-    """How a sweep that nobody interrupted has ended: "finished", "failed", "spent" or "interrupted"."""
-    statuses = [trial.status for trial in reader.read(folder).trials]
-    if len(statuses) == total and set(statuses) <= set(reader.ENDED):
-        return "finished"
-    if "failed" in statuses and not {"running", "waiting", "interrupted"} & set(statuses):
-        return "failed"
-    return "spent" if budget.spent() is not None else "interrupted"
-
-
-def _compile_ahead(experiment: Experiment, console: Console) -> None:
-    """Compile the synthesizer while Ray starts, so that the generators find it ready; once on a machine."""
-    from doppel_ray.core.files import cache_folder
-    from doppel_ray.synth import compiled
-
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it tells of a CUDA that nobody asked for
-    if experiment.source.share == 1.0:
-        return
-    synth = experiment.synth.build()
-    synth.pairs(0, range(1), 0.0)
-    if compiled.spent:
-        console.print(f"compiled the synthesizer in {compiled.spent:.0f} s; it is kept in {cache_folder()}")
+    with redirect_ray_output(folder / "ray.log"), contextlib.ExitStack() as stack:
+        stack.callback(disconnect)
+        if ray_env.address() is None:
+            threading.Thread(target=_compile_ahead, args=(experiment, console), daemon=True).start()
+        nodes, where = connect()
+        cli.stop_on_sigterm()
+        check_visible(folder.resolve() / reader.RUN)
+        plan = plan_trial(experiment, nodes)
+        preflight.check_tune(experiment, plan.concurrent)
+        run_folder.update(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])
+        scheduler = schedulers.build_scheduler(experiment)
+        name = folder.resolve().name
+        queue = search_algorithm.trial_queue(experiment, name, past, plan.concurrent, scheduler, budget)
+        for line in (f"{trial_counts(queue.total, past)} into {folder}", where, *plan.lines()):
+            console.print(line)
+        scaling = WorkerScaling(plan.concurrent, grows=len(nodes) > len(living_nodes()))
+        _fit(experiment, folder.resolve(), queue, scheduler, budget, plain, scaling)
+        return outcome_of(folder, queue.total, budget)
 
 
 def _fit(
     experiment: Experiment,
     folder: Path,
-    agenda: TrialQueue,
+    queue: TrialQueue,
     scheduler: Any,
     budget: Budget,
     plain: bool,
-    room: "WorkerScaling",
+    scaling: WorkerScaling,
 ) -> None:
-    """Ray Tune itself. What it keeps of its own is for this life of the sweep alone, and removed with the next."""
+    """Run Ray Tune. Its own state is of no use to a resumed sweep, and is removed at each start."""
     from ray import tune
 
     from doppel_ray.cluster.plan import DRIVER_CPUS
     from doppel_ray.tune import trial
 
-    callbacks: list[tune.Callback] = [display.ProgressCallback(folder, experiment.plain(), agenda.total, budget, plain)]
+    callbacks: list[tune.Callback] = [display.ProgressCallback(folder, experiment.plain(), queue.total, budget, plain)]
     if experiment.tune.log_to:
         from doppel_ray.tune import trackers
 
         callbacks += trackers.callbacks(experiment, folder)
     shutil.rmtree(folder / TUNE_STATE, ignore_errors=True)
     tuner = tune.Tuner(
-        tune.with_resources(trial.trainable(experiment.plain(), folder, room), {"cpu": DRIVER_CPUS}),
-        tune_config=tune.TuneConfig(scheduler=scheduler, search_alg=agenda),
+        tune.with_resources(trial.trainable(experiment.plain(), folder, scaling), {"cpu": DRIVER_CPUS}),
+        tune_config=tune.TuneConfig(scheduler=scheduler, search_alg=queue),
         run_config=tune.RunConfig(
             name=TUNE_STATE,
             storage_path=str(folder),
@@ -267,3 +268,50 @@ def _fit(
         ),
     )
     tuner.fit()
+
+
+def outcome_of(folder: Path, total: int, budget: Budget) -> Outcome:
+    """Return how a sweep ended that ran to its end, from the statuses of its trials.
+
+    Args:
+        folder: the sweep's.
+        total: its trials, with those that have not started.
+        budget: of the sweep.
+    """
+    statuses = [trial.status for trial in reader.read(folder).trials]
+    if len(statuses) == total and set(statuses) <= set(reader.ENDED):
+        return Outcome.FINISHED
+    if "failed" in statuses and not {"running", "waiting", "interrupted"} & set(statuses):
+        return Outcome.FAILED
+    return Outcome.OUT_OF_BUDGET if budget.spent() is not None else Outcome.INTERRUPTED
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether a small file cannot be written there because the disk or the quota is full."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(bytes(2**16))
+            file.flush()
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
+
+
+def trial_counts(total: int, past: Sequence[reader.Trial]) -> str:
+    """Return `3 trials`, or `8 trials (5 have ended)`."""
+    ended = sum(trial.status in reader.ENDED for trial in past)
+    return f"{total} {'trial' if total == 1 else 'trials'}" + (f" ({ended} have ended)" if ended else "")
+
+
+def _compile_ahead(experiment: Experiment, console: Console) -> None:
+    """Compile the synthesizer while Ray starts, so that the generators find it ready; once on a machine."""
+    from doppel_ray.core.files import cache_folder
+    from doppel_ray.synth import compiled
+
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of a missing CUDA
+    if experiment.source.share == 1.0:
+        return
+    synth = experiment.synth.build()
+    synth.pairs(0, range(1), 0.0)
+    if compiled.spent:
+        console.print(f"compiled the synthesizer in {compiled.spent:.0f} s; it is kept in {cache_folder()}")

@@ -1,7 +1,7 @@
-"""Experiment trackers that people use beside TensorBoard (`tune.log_to`): Ray's own callbacks, given numbers alone.
+"""Experiment trackers beside TensorBoard (`tune.log_to`): Ray's own callbacks, which get the numbers of each row.
 
-Points stand at the steps of the optimizer, as in TensorBoard. Servers, keys and modes come from the trackers' own
-environment variables, such as MLFLOW_TRACKING_URI, WANDB_API_KEY and WANDB_MODE, and are never part of a configuration.
+The x-axis is the optimizer's step, as in TensorBoard. Servers, keys and modes come from the trackers' own environment
+variables, such as MLFLOW_TRACKING_URI, WANDB_API_KEY and WANDB_MODE, and are never part of a configuration.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -21,46 +21,44 @@ from ray.tune.result import AUTO_RESULT_KEYS, TRAINING_ITERATION
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from doppel_ray.cluster.ray_compat import _WandbLoggingActor
+from doppel_ray.config.experiment import Experiment
 from doppel_ray.config.search import label
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.runs.metrics_log import Row, numbers
 
-if TYPE_CHECKING:
-    from doppel_ray.config.experiment import Experiment
-
 log = logging.getLogger(__name__)
 
-TUNES = {*AUTO_RESULT_KEYS, "done", "trial_id"}
+TUNE_COLUMNS = {*AUTO_RESULT_KEYS, "done", "trial_id"}
 """Columns that Ray Tune adds to a row."""
-UPLOAD = 120
-"""Seconds that the end of a sweep waits for what has not been uploaded."""
+UPLOAD_TIMEOUT = 120
+"""Seconds that the end of a sweep waits for uploads."""
 
 
-def callbacks(experiment: "Experiment", folder: Path) -> list[Callback]:
-    """The trackers that a sweep is to tell.
+def callbacks(experiment: Experiment, folder: Path) -> list[Callback]:
+    """Return the callbacks of the trackers that a sweep logs to.
 
     Args:
-        experiment: what is swept.
-        folder: the sweep's, whose name the trackers know it by.
+        experiment: the sweep's.
+        folder: the sweep's, whose name it has in the trackers.
     """
     project = experiment.tune.log_project or folder.name
     makers = {
         "mlflow": lambda: MLflow(experiment_name=project, tags={"sweep": folder.name}),
         "wandb": lambda: WandB(
-            project=project, group=folder.name, dir=str(folder), resume="allow", upload_timeout=UPLOAD
+            project=project, group=folder.name, dir=str(folder), resume="allow", upload_timeout=UPLOAD_TIMEOUT
         ),
     }
     return [makers[name]() for name in experiment.tune.log_to]
 
 
 def _numbers(result: Row) -> dict[str, float]:
-    """A row's numbers, and beside the step the other axes that points may be drawn against."""
-    found = numbers({name: value for name, value in result.items() if name not in TUNES})
+    """Return a row's numbers, with epoch and pairs as other x-axes."""
+    found = numbers({name: value for name, value in result.items() if name not in TUNE_COLUMNS})
     return found | {name: result[name] for name in ("epoch", "pairs")}
 
 
 class _WandBProcess(_WandbLoggingActor):
-    """What tells W&B of one trial, with the driver's settings of it."""
+    """Logs one trial to W&B, with the driver's environment variables of W&B."""
 
     def __init__(self, *args: Any, environment: dict[str, str], **settings: Any) -> None:
         os.environ.update(environment)
@@ -75,7 +73,7 @@ class WandB(WandbLoggerCallback):
             super().setup(*args, **info)
         except ValueError as error:
             raise ConfigError(f"tune.log_to has 'wandb': {error}") from None
-        # Ray's own hands the key over as a runtime environment, which Ray's logs show.
+        # Ray's callback passes the key in a runtime environment, which appears in Ray's logs.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         process: Any = ray.remote(_WandBProcess)
         self._remote_logger_class = process.options(num_cpus=0, scheduling_strategy=here)
@@ -88,13 +86,13 @@ class WandB(WandbLoggerCallback):
         super().log_trial_result(iteration, trial, _numbers(result) | {TRAINING_ITERATION: result["step"]})
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        for trial in list(self._trial_queues):  # those of an interrupted sweep have not ended, and would be waited for
+        for trial in list(self._trial_queues):  # an interrupted sweep's have not ended, and would be waited for
             self._signal_logging_actor_stop(trial=trial)
         super().on_experiment_end(trials, **info)
 
 
 class MLflow(MLflowLoggerCallback):
-    """MLflow: an experiment, a run for each trial. A server that cannot be reached costs points, and no trial."""
+    """MLflow: an experiment, a run for each trial. Points are lost, and no trial fails, while the server is away."""
 
     def setup(self, *args: Any, **info: Any) -> None:
         from mlflow.exceptions import MlflowException
@@ -107,11 +105,11 @@ class MLflow(MLflowLoggerCallback):
     def log_trial_start(self, trial: Any) -> None:
         from mlflow import MlflowClient
 
-        if trial in self._trial_runs:  # it was paused, or goes on with other values, which its rows have
+        if trial in self._trial_runs:  # it was paused, or continues with other values, which its rows hold
             return
-        with _no_harm(trial):
+        with _log_errors(trial):
             client, where = MlflowClient(), self.mlflow_util.experiment_id
-            # A sweep that goes on knows its trials by their ids.
+            # A resumed sweep finds its trials by their ids.
             known = client.search_runs([where], f"tags.trial_id = '{trial.trial_id}'")
             tags = {**(self.tags or {}), "trial_id": trial.trial_id}
             run = (known[0] if known else client.create_run(where, run_name=str(trial), tags=tags)).info.run_id
@@ -134,21 +132,21 @@ class MLflow(MLflowLoggerCallback):
             Metric(re.sub(r"[^\w\-./: ]", "_", name), value, now, result["step"])
             for name, value in _numbers(result).items()
         ]
-        with _no_harm(trial):
+        with _log_errors(trial):
             MlflowClient().log_batch(self._trial_runs[trial], metrics=points)  # one request, where Ray sends dozens
 
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
         if trial in self._trial_runs:
-            with _no_harm(trial):
+            with _log_errors(trial):
                 super().log_trial_end(trial, failed)
 
 
 @contextlib.contextmanager
-def _no_harm(trial: Any) -> Iterator[None]:
-    """Training is worth more than what is told of it."""
+def _log_errors(trial: Any) -> Iterator[None]:
+    """Log tracker errors instead of raising: a failed upload must not stop training."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
-        log.warning("MLflow does not hear of %s: %s", trial, error)
+        log.warning("MLflow does not get the rows of %s: %s", trial, error)

@@ -1,4 +1,4 @@
-"""One local Ray for all tests here, with more logical CPUs than there may be cores: what is tested is the plumbing."""
+"""One local Ray for all tests here, with more logical CPUs than the machine may have cores."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ import ray
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """A Ray of 4 CPUs on loopback; it ends with the session."""
+    """A Ray of 4 CPUs on loopback, until the session ends."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         ray.init(

@@ -1,7 +1,7 @@
-"""A few hosts on one machine, to try a cluster on: network namespaces on a bridge that leads nowhere else.
+"""Hosts on one machine, for a test cluster: network namespaces on a bridge without a way out.
 
 Each host has an address, processes, `/run`, `/tmp` and a home of its own, and an SSH server; it shares the rest of the
-file system. All of it ends with one process, however that ends, and leaves nothing behind but its folder.
+file system. All of it ends with one process, and leaves nothing behind but its folder.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ mount -t overlay overlay -o lowerdir=/tmp,upperdir=/run/upper,workdir=/run/work 
 mkdir -p /tmp/ray
 mount -t tmpfs tmpfs /tmp/ray
 """
-"""What a host writes to /run and /tmp stays on it; Ray finds no other Ray in /tmp/ray."""
+"""Gives a host its own /run and /tmp, and an empty /tmp/ray, where Ray looks for other Rays."""
 
 START = f"""
 echo made; read go                    # once it has its network
 ip link set lo up
-mount --bind $1/passwd /etc/passwd    # where SSH and the shell read which folder is home
+mount --bind $1/passwd /etc/passwd    # where SSH and the shell look up the home folder
 {OWN_FILES}
 shift; exec "$@"
 """
@@ -35,7 +35,7 @@ NAMESPACES = ["--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-pr
 
 
 def missing() -> str | None:
-    """Why there can be no hosts here; None where there can."""
+    """Return why hosts cannot be made here, or None."""
     if os.geteuid() != 0:
         return "only root may make network namespaces"
     if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:
@@ -48,8 +48,8 @@ class Host:
     """One host.
 
     Args:
-        folder: of its own; holds its home.
-        command: what runs on it as long as it exists.
+        folder: its home.
+        command: its first process, with which it ends.
     """
 
     def __init__(self, folder: Path, *command: str) -> None:
@@ -76,11 +76,11 @@ class Host:
         self.process.stdin.flush()
 
     def ip(self, *arguments: object) -> None:
-        """`ip`, as seen from this host."""
+        """Run `ip` on this host."""
         subprocess.run(["nsenter", f"--net=/proc/{self.pid}/ns/net", "ip", *map(str, arguments)], check=True)
 
     def processes(self) -> list[int]:
-        """Those that run on it, by the machine's numbers."""
+        """Return its processes, by the machine's process ids."""
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
@@ -94,10 +94,10 @@ class Host:
 
 
 class Hosts:
-    """Three hosts with SSH servers, and the user's own machine, from which they are reached.
+    """Three hosts with SSH servers, and the user's machine.
 
     Args:
-        folder: empty and not in /tmp; all hosts see it, as they would a shared file system.
+        folder: empty and not in /tmp; all hosts share it.
         profile: lines of each host's `.bashrc`.
     """
 
@@ -124,7 +124,7 @@ class Hosts:
             self.user.ip("link", "set", f"to{number}", "master", "lan", "up")
             host.ip("address", "add", f"{NETWORK}.{number}/24", "dev", "eth0")
             host.ip("link", "set", "eth0", "up")
-            host.ip("route", "add", "default", "via", f"{NETWORK}.1")  # which sends nothing on
+            host.ip("route", "add", "default", "via", f"{NETWORK}.1")  # which forwards nothing
             self.hosts[f"{NETWORK}.{number}"] = host
         for host in self.all():
             host.boot()
@@ -137,7 +137,7 @@ class Hosts:
         return list(self.hosts)
 
     def start(self, *command: object, **environment: str) -> subprocess.Popen[str]:
-        """Start a command as the user would on their own machine, in the clone."""
+        """Start a command on the user's machine, in the clone."""
         clean = {
             "HOME": str(self.user.home),
             "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}",
@@ -155,18 +155,18 @@ class Hosts:
         )
 
     def stop(self, process: subprocess.Popen[str]) -> None:
-        """End such a command and what it has started."""
+        """Kill a command and what it has started."""
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def run(self, *command: object, timeout: float = 300, **environment: str) -> tuple[int, str]:
-        """Run such a command; its exit code and what it printed."""
+        """Run a command; return its exit code and its output."""
         process = self.start(*command, **environment)
         output, _ = process.communicate(timeout=timeout)
         return process.returncode, output
 
     def unplug(self, address: str) -> None:
-        """Bring down the link between a host and all others."""
+        """Cut the link between a host and all others."""
         self.user.ip("link", "set", f"to{address.rpartition('.')[2]}", "down")
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
-"""A trial whose nodes go and come back: run by test_elastic.py in a process of its own, which no other Ray runs in.
+"""A trial that loses a node and gets another: run by test_elastic.py in a process without another Ray.
 
-Three nodes of a CPU each: two train workers and a generator of 0.9 fill them. After the first epoch a node where one
-trains is killed with -9; after the second there is another. Prints the trial's rows as JSON.
+Three nodes of one CPU: two train workers and a generator of 0.9 CPUs fill them. After the first epoch a train worker's
+node is killed with -9; after the second a node is added. Prints the trial's rows as JSON.
 """
 
 import os

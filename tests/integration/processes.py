@@ -1,4 +1,4 @@
-"""Finding processes of this test's own Ray, and of no other that may run on the machine."""
+"""Find the processes of this test's own Ray, and not those of another on the machine."""
 
 import os
 import time
@@ -14,7 +14,7 @@ def _parent(pid: int) -> int:
 
 
 def title(pid: int) -> str:
-    """A process's command line."""
+    """Return a process's command line."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
@@ -26,7 +26,7 @@ def all_processes() -> list[int]:
 
 
 def descendants(named: str, ancestor: int | None = None) -> list[int]:
-    """Processes below `ancestor` (default: this one) whose command line holds `named`."""
+    """Return the processes below `ancestor` (default: this one) whose command line holds `named`."""
 
     def below(pid: int) -> bool:
         while pid > 1:
@@ -39,7 +39,7 @@ def descendants(named: str, ancestor: int | None = None) -> list[int]:
 
 
 def marked(marker: str) -> list[int]:
-    """Processes that were started, however indirectly, with `marker` in their environment."""
+    """Return the processes that have `marker` in their environment, as children of a marked process do."""
 
     def holds(pid: int) -> bool:
         try:
@@ -51,7 +51,7 @@ def marked(marker: str) -> list[int]:
 
 
 def eventually(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether `condition` comes true within so many seconds."""
+    """Return whether `condition` becomes true within so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -1,7 +1,7 @@
-"""A real cluster, started by `ray up` over SSH on three hosts that one machine makes of namespaces.
+"""A real cluster, started by `ray up` over SSH on three hosts made of Linux namespaces.
 
-Every test takes half a minute to three minutes on two idle cores, most of it the start of Ray's processes. Nothing
-leaves the machine: the hosts' network leads nowhere.
+A test takes half a minute to three minutes on two idle cores, most of it the start of Ray's processes. The hosts'
+network has no way out of the machine.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ except urllib.error.HTTPError as error:
 except OSError as error:
     print(error)
 """
-"""What an HTTP server answers, with the token that is shown if one is."""
+"""Prints the status of an HTTP request, with a token if one is given."""
 
 EPOCHS = 6
 SWEEP = {
@@ -72,7 +72,7 @@ SWEEP = {
 
 
 def write_config(hosts: Hosts, name: str, head: str, key: str = "key") -> Path:
-    """The project's own file for one's own machines, with these hosts, and this Python where it would install one."""
+    """Write the project's on-premises cluster file for these hosts, with this Python instead of a new one."""
     config: dict[str, Any] = yaml.safe_load((REPOSITORY / "scripts" / "cluster-onprem.yaml").read_text())
     config["cluster_name"] = name
     config["provider"].update(head_ip=head, worker_ips=[address for address in hosts.addresses if address != head])
@@ -102,7 +102,7 @@ def hosts() -> Iterator[Hosts]:
 
 @pytest.fixture(scope="module")
 def cluster(hosts: Hosts) -> Iterator[Path]:
-    """The configuration file of a cluster that is up; it goes down at the end."""
+    """The configuration file of a running cluster, which is stopped at the end."""
     file = write_config(hosts, "doppel-ray-test", hosts.addresses[0])
     for _ in range(3):  # a busy machine may miss the 30 s that Ray allows a node to start
         code, output = hosts.run("ray", "up", "--yes", file, timeout=PATIENCE)
@@ -124,7 +124,7 @@ def cluster(hosts: Hosts) -> Iterator[Path]:
 
 
 def of_ray(host: Host, name: str) -> list[int]:
-    """The host's processes with this in their title."""
+    """Return the host's processes with this in their title."""
     return [pid for pid in host.processes() if name in title(pid)]
 
 
@@ -133,13 +133,13 @@ def token(hosts: Hosts) -> str:
 
 
 def host_of(hosts: Hosts, name: str) -> str:
-    """The address of the one host where such a process runs."""
+    """Return the address of the one host where such a process runs."""
     (found,) = [address for address, host in hosts.hosts.items() if of_ray(host, name)]
     return found
 
 
-def test_a_client_without_the_token_is_refused(hosts: Hosts, cluster: Path) -> None:
-    """At dashboard and jobs API, which listen on the head's loopback alone, and at the ports of the cluster itself."""
+def test_client_without_token_is_refused(hosts: Hosts, cluster: Path) -> None:
+    """By the dashboard and jobs API, which listen on the head's loopback only, and by the cluster's own ports."""
     head = hosts.addresses[0]
 
     def http(host: str, *shown: str) -> str:
@@ -161,15 +161,15 @@ def test_a_client_without_the_token_is_refused(hosts: Hosts, cluster: Path) -> N
         "cluster": hosts.start("ray", "status", "--address", f"{head}:6379", **stranger),
         "client": hosts.start("python", "-c", join, **stranger),
     }
-    said = {name: attempt.communicate(timeout=PATIENCE)[0] for name, attempt in attempts.items()}
-    assert all(attempt.returncode for attempt in attempts.values()), said
-    assert "Invalid authentication token" in said["jobs"]
-    assert "InvalidAuthToken" in said["cluster"]
-    assert "joined" not in said["client"]
+    outputs = {name: attempt.communicate(timeout=PATIENCE)[0] for name, attempt in attempts.items()}
+    assert all(attempt.returncode for attempt in attempts.values()), outputs
+    assert "Invalid authentication token" in outputs["jobs"]
+    assert "InvalidAuthToken" in outputs["cluster"]
+    assert "joined" not in outputs["client"]
 
     # Ray forks a server for every client; on a busy machine the fork may crash, in gRPC's threads.
     tries: list[str] = []
-    while not any("joined" in said for said in tries):
+    while not any("joined" in output for output in tries):
         assert len(tries) < 5, tries[-1]
         tries.append(hosts.run("python", "-c", join, timeout=PATIENCE, **owner)[1])
     code, output = hosts.run(*submit, timeout=PATIENCE, **owner)
@@ -178,14 +178,14 @@ def test_a_client_without_the_token_is_refused(hosts: Hosts, cluster: Path) -> N
     hosts.stop(tunnel)
 
 
-def test_tensorboard_is_read_through_an_ssh_tunnel(hosts: Hosts, cluster: Path) -> None:
+def test_tensorboard_through_an_ssh_tunnel(hosts: Hosts, cluster: Path) -> None:
     serve = f"tensorboard --logdir {hosts.folder}"
     tunnel = hosts.start("ray", "exec", "--port-forward", 6006, cluster, serve)
     assert eventually(lambda: hosts.run("python", "-c", ASK, "http://localhost:6006")[1].strip() == "200", PATIENCE)
     hosts.stop(tunnel)
 
 
-def test_a_folder_that_the_hosts_do_not_share_is_refused(hosts: Hosts, cluster: Path) -> None:
+def test_unshared_folder_is_refused(hosts: Hosts, cluster: Path) -> None:
     """Every host has a /tmp of its own."""
     settings = {**SWEEP, "run.dir": "/tmp/runs"}
     arguments = [shlex.quote(str(part)) for key, value in settings.items() for part in (f"--{key}", value)]
@@ -197,23 +197,23 @@ def test_a_folder_that_the_hosts_do_not_share_is_refused(hosts: Hosts, cluster: 
     assert f"run.dir: /tmp/runs/mine does not exist on {', '.join(sorted(others))}; choose a --run.dir" in output
 
 
-def test_a_node_with_other_code_is_named_before_anything_starts(hosts: Hosts, cluster: Path) -> None:
-    """One comment more on one host; the code is back as it was after that."""
+def test_node_with_other_code_is_refused(hosts: Hosts, cluster: Path) -> None:
+    """One host has a comment more for a while."""
     address = hosts.addresses[1]
-    file = hosts.hosts[address].home / "doppel-ray" / "doppel_ray" / "rows.py"
+    file = hosts.hosts[address].home / "doppel-ray" / "doppel_ray" / "tune" / "rows.py"
     code = file.read_text()
     file.write_text(code + "# changed\n")
     _, output = hosts.run("ray", "exec", cluster, "python -m doppel_ray.tune --run.dir runs", timeout=PATIENCE)
     file.write_text(code)
-    told, remedy, _ = output.partition("error: the cluster's nodes must run the same code")[2].partition(
+    message, remedy, _ = output.partition("error: the cluster's nodes must run the same code")[2].partition(
         "`ray up` again"
     )
-    assert f"{address} has doppel_ray code" in told
+    assert f"{address} has doppel_ray code" in message
     assert remedy
-    assert hosts.addresses[0] not in told, "a host that has the right code is not named"
+    assert hosts.addresses[0] not in message, "a host that has the right code is not named"
 
 
-def test_a_sweep_ends_well_although_a_host_is_lost(hosts: Hosts, cluster: Path) -> None:
+def test_sweep_survives_a_lost_host(hosts: Hosts, cluster: Path) -> None:
     """`ray submit`; the host where the first trial trains, or renders, loses its network after the second epoch."""
     run = hosts.folder / "runs" / "mine"
     settings = {"run.dir": run.parent, **SWEEP}
@@ -233,13 +233,13 @@ def test_a_sweep_ends_well_although_a_host_is_lost(hosts: Hosts, cluster: Path) 
     output, _ = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 0, output[-5000:]
     assert f"joined the Ray cluster at {head}:6379" in output
-    assert rows() == [list(range(1, EPOCHS + 1))] * 2, "every epoch once, of both trials"
-    told = "train worker 0 failed" if lost == trains else "a generator died"
-    assert ("goes on from its last checkpoint (" if lost == leads else told) in output
+    assert rows() == [list(range(1, EPOCHS + 1))] * 2, "every epoch of both trials once"
+    event = "train worker 0 failed" if lost == trains else "a generator died"
+    assert ("resumes from its last checkpoint (" if lost == leads else event) in output
     assert (run / "leaderboard.csv").is_file()
 
     for host in hosts.hosts.values():
-        assert (host.home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0, "its owner alone may read it"
+        assert (host.home / ".ray" / "auth_token").stat().st_mode & 0o077 == 0, "only its owner may read it"
     secret = token(hosts).encode()
     assert not [file for file in run.rglob("*") if file.is_file() and secret in file.read_bytes()]
     for pid in (pid for host in hosts.all() for pid in host.processes()):
@@ -255,15 +255,15 @@ def test_a_sweep_ends_well_although_a_host_is_lost(hosts: Hosts, cluster: Path) 
     ],
     ids=["an unreachable host", "a wrong key"],
 )
-def test_ray_up_names_the_host_that_it_cannot_set_up(hosts: Hosts, head: str, key: str, message: str) -> None:
-    """It goes on trying, for a quarter of an hour: the host may be booting."""
+def test_ray_up_names_an_unreachable_host(hosts: Hosts, head: str, key: str, message: str) -> None:
+    """It retries for a quarter of an hour, since the host may be booting."""
     attempt = hosts.start("ray", "up", "--yes", write_config(hosts, f"not-{key}", head, key))
     assert attempt.stdout is not None
     end = time.monotonic() + PATIENCE
-    said = []
+    lines = []
     for line in attempt.stdout:
-        said.append(line)
+        lines.append(line)
         if message in line or time.monotonic() > end:
             break
     hosts.stop(attempt)
-    assert message in said[-1], "".join(said)
+    assert message in lines[-1], "".join(lines)

@@ -1,4 +1,4 @@
-"""A trial goes on with as many train workers as there is room for, of the same batch."""
+"""A trial continues with as many train workers as there is room for, with the same batch."""
 
 import json
 import subprocess
@@ -9,14 +9,14 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.integration.nodes_that_go import EPOCHS
-from tests.integration.test_trial import experiment, losses, run
+from tests.integration.test_trial import events, experiment, losses, run
 
 
 @pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("local_ray")
-def test_a_trial_goes_on_with_fewer_workers_and_with_more_when_a_node_is_back(tmp_path: Path) -> None:
+def test_fewer_workers_after_a_lost_node_and_more_after_a_new_one(tmp_path: Path) -> None:
     """Three minutes on two idle cores: three nodes, and three times the processes of a trial; then it again, alone."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.nodes_that_go", str(tmp_path / "trials" / "elastic")],
@@ -32,9 +32,8 @@ def test_a_trial_goes_on_with_fewer_workers_and_with_more_when_a_node_is_back(tm
     assert counts[0] == 2
     assert 1 in counts
     assert counts[-1] == 2
-    events = " ".join(row["events"] for row in rows)
-    assert "training goes on with 1 train workers, of at most 2" in events
-    assert "there is room for 2 train workers, training goes on with so many" in events
+    assert "training continues with 1 train workers, of at most 2" in events(rows)
+    assert "there is room for 2 train workers: training restarts with them" in events(rows)
     alone = run(experiment(train={"epochs": EPOCHS}), tmp_path / "trials" / "alone")
     # Two workers sum in another order, which makes 1e-3 of the loss within 200 steps (measured); the batches of another
     # epoch make 3e-2.

@@ -1,6 +1,6 @@
-"""A sweep on a cluster of several nodes, of which parts are killed: `scripts/chaos.py`, a short form.
+"""A sweep on several nodes, of which parts are killed: a short run of `scripts/chaos.py`.
 
-On two idle cores it takes three minutes: a sweep in peace, and one whose processes have to start again and again.
+Three minutes on two idle cores: an undisturbed sweep, and one whose processes restart again and again.
 Generators, train workers, probes and Ray Train's controller are killed in test_trial.py.
 """
 
@@ -16,8 +16,8 @@ from tests.conftest import REPOSITORY
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-def test_a_node_a_trial_and_its_stream_are_killed_and_nothing_is_lost(tmp_path: Path) -> None:
-    """A kill -9 of each, on epochs drawn from the seed; the script itself says what has to hold."""
+def test_sweep_survives_kills_of_node_trial_and_stream(tmp_path: Path) -> None:
+    """One kill -9 of each, at epochs drawn from the seed; the script checks the results."""
     command = [sys.executable, str(REPOSITORY / "scripts" / "chaos.py"), "--keep", str(tmp_path / "runs")]
     short = ["--only", "node", "trial", "stream", "--kills", "3", "--epochs", "8", "--pairs", "128", "--nodes", "2"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

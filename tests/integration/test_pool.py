@@ -10,12 +10,12 @@ from doppel_ray.config.probes import ProbesConfig
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
 from doppel_ray.probe.evaluate import TaskEmbedder, evaluate_checkpoint
-from doppel_ray.tune.probe_pool import Pool
+from doppel_ray.tune.probe_pool import EncoderPool
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 
-def test_two_processes_give_the_embeddings_and_scores_of_one(tmp_path: Path, esc50_folder: Path) -> None:
+def test_two_processes_embed_as_one(tmp_path: Path, esc50_folder: Path) -> None:
     plain = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}}).plain()
     folder = tmp_path / "epoch_0000"
     folder.mkdir()
@@ -26,10 +26,10 @@ def test_two_processes_give_the_embeddings_and_scores_of_one(tmp_path: Path, esc
         {"tasks": ["esc50"], "root": esc50_folder, "unreadable": "skip", "cache": 0, "actors": 2, "cpus": 0.5}
     )
     (task,) = probes.build()
-    together, alone = Pool(folder, probes), TaskEmbedder(folder)
-    for kind in ("trained", "mel"):
-        found, failed = together(task, kind)
-        expected, expected_failed = alone(task, kind)
+    together, alone = EncoderPool(folder, probes), TaskEmbedder(folder)
+    for encoding in ("trained", "mel"):
+        found, failed = together(task, encoding)
+        expected, expected_failed = alone(task, encoding)
         assert failed == expected_failed
         assert len(failed) == 1
         assert broken.name in next(iter(failed.values()))

@@ -49,9 +49,7 @@ def new_sweep(tmp_path: Path) -> Iterator[Callable[[str], Sweep]]:
         sweep.end()
 
 
-def test_a_sweep_goes_on_from_its_copy_in_another_folder_as_if_it_had_never_stopped(
-    new_sweep: Callable[[str], Sweep], s3: Server
-) -> None:
+def test_resume_from_the_copy(new_sweep: Callable[[str], Sweep], s3: Server) -> None:
     """Ended by SIGTERM after its first row, its folder deleted; and one left in peace; two minutes."""
     peaceful, first, second = map(new_sweep, ("peaceful", "first", "second"))
     output, _ = peaceful.start_tiny(**ONE_TRIAL).communicate(timeout=PATIENCE)
@@ -69,7 +67,7 @@ def test_a_sweep_goes_on_from_its_copy_in_another_folder_as_if_it_had_never_stop
     assert len(done) < EPOCHS, "it had something left to do"
     shutil.rmtree(first.folder)
 
-    second.go_on("--resume", storage / "mine")
+    second.run_to_end("--resume", storage / "mine")
     run = reader.read(second.run)
     (trial,) = run.trials
     assert trial.status == "finished"

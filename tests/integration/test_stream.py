@@ -1,4 +1,4 @@
-"""The stream of pairs does not depend on who makes it, how it is cut, or what happens on the way."""
+"""The stream of pairs is the same whatever the generators, the batch size and the failures."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def reference() -> torch.Tensor:
     [(1, 64, 0), (3, 64, 0), (1, 32, 0), (3, 32, 256)],
     ids=["1 generator, batches of 64", "3 generators", "batches of 32", "3 generators, batches of 32, resumed at 256"],
 )
-def test_the_stream_does_not_depend_on_who_makes_it(
+def test_stream_is_the_same_for_any_generators_and_batch_size(
     generators: int, batch: int, start: int, reference: torch.Tensor
 ) -> None:
     found = list(batches(stream(generators, batch), start, batch))
@@ -63,8 +63,8 @@ def test_the_stream_does_not_depend_on_who_makes_it(
     assert not any(columns["restarted"].any() for columns in found)
 
 
-def test_two_pools_share_the_blocks_and_keep_their_order(reference: torch.Tensor) -> None:
-    """Of different sizes, as those on CPU and GPU nodes are; both take part, and what they make is the same stream."""
+def test_two_pools_share_a_stream(reference: torch.Tensor) -> None:
+    """Generators of different sizes, as on CPU and GPU nodes; both pools take part."""
     pools = tuple(GeneratorConfig(actors=(1, 1), num_cpus=cpus) for cpus in (0.5, 1.5))
     both = Stream(EXPERIMENT, pools, DataConfig(block_pairs=16), local_batch=16, stop=COUNT)
     found = list(batches(both, 0, 16))
@@ -75,7 +75,7 @@ def test_two_pools_share_the_blocks_and_keep_their_order(reference: torch.Tensor
 
 
 def record(config: dict[str, Any]) -> None:
-    """A train worker that only writes down which indices it was given; the second one is slow."""
+    """A train worker that only records its indices; the second one is slow."""
     rank = ray.train.get_context().get_world_rank()
     shard = ray.train.get_dataset_shard("pairs")
     with (Path(config["folder"]) / f"{rank}.txt").open("w") as file:
@@ -84,7 +84,7 @@ def record(config: dict[str, Any]) -> None:
             time.sleep(0.1 * rank)
 
 
-def test_two_train_workers_share_exactly_the_global_batches_of_one(tmp_path: Path) -> None:
+def test_two_train_workers_share_each_batch(tmp_path: Path) -> None:
     """As `trainer` joins Ray Train to the stream; 20 s to start the workers."""
     halves = stream(generators=2, batch=32)
     TorchTrainer(
@@ -103,7 +103,7 @@ def test_two_train_workers_share_exactly_the_global_batches_of_one(tmp_path: Pat
         assert sorted(first + second) == list(range(64 * step, 64 * (step + 1)))
 
 
-def test_a_generator_that_is_killed_is_replaced_and_nothing_is_lost_or_said_twice() -> None:
+def test_stream_after_a_killed_generator() -> None:
     """SIGKILL as soon as its first block has arrived."""
     rest = batches(stream(generators=2, batch=32, stop=1536, buffer_mb=16), 0, 32)
     found = [next(rest)]
@@ -111,20 +111,20 @@ def test_a_generator_that_is_killed_is_replaced_and_nothing_is_lost_or_said_twic
     for columns in rest:
         found.append(columns)
     assert np.concatenate([columns["index"] for columns in found]).tolist() == list(range(1536))
-    assert any(columns["restarted"].any() for columns in found), "what a generator made after its restart is marked"
+    assert any(columns["restarted"].any() for columns in found), "pairs of a restarted generator are marked"
     for columns in (found[0], found[-1]):
         again = PairMaker.of(EXPERIMENT)(torch.from_numpy(columns["index"].copy())).float()
         torch.testing.assert_close(torch.from_numpy(columns["features"].copy()).float(), again, rtol=0, atol=1e-4)
 
 
 def stored() -> int:
-    """Bytes that the object store holds now."""
+    """Return the bytes in the object store."""
     (node,) = ray.nodes()
     return node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats.object_store_bytes_used
 
 
-def test_generators_pause_when_nobody_takes_their_pairs() -> None:
-    """A stream of 190 MB into a buffer of 16 MB: what waits is bounded by the buffer, not by the stream."""
+def test_buffer_limits_the_pairs_that_wait() -> None:
+    """A stream of 190 MB into a buffer of 16 MB."""
     wide = Stream(
         Experiment.model_validate({"frontend": {"mels": 512}, "synth": {"control_rate": 100}}).plain(),
         (GeneratorConfig(num_cpus=1.0),),
@@ -143,11 +143,11 @@ def test_generators_pause_when_nobody_takes_their_pairs() -> None:
             highest, grew = used, time.monotonic()
     waiting = (highest - before) / 2**20
     assert 3 < waiting < 48, f"{waiting:.0f} MB wait"
-    assert sum(len(columns["index"]) for columns in slow) == 944, "and it goes on when somebody does"
+    assert sum(len(columns["index"]) for columns in slow) == 944, "it continues when they are read"
 
 
 def generators() -> int:
-    """How many are up now."""
+    """Return how many are alive."""
     return sum(
         actor["State"] == "ALIVE" and actor["ActorClassName"].startswith("MapWorker") for actor in actors().values()
     )
@@ -155,10 +155,10 @@ def generators() -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_pool_grows_while_training_waits_and_shrinks_while_pairs_wait() -> None:
-    """About a minute on two idle cores: it looks back on ten seconds, and generators take some to start.
+def test_pool_follows_the_demand() -> None:
+    """It grows while training waits and shrinks while pairs wait; a minute on two idle cores.
 
-    Between two looks at the actors, which take time of their own, the consumer reads for longer than that.
+    The consumer reads for longer than the autoscaler's window between two looks at the actors.
     """
     assert eventually(lambda: generators() == 0, 300), "those of other tests are gone"
     pool = GeneratorConfig(actors=(1, 2), num_cpus=0.5)
@@ -174,5 +174,5 @@ def test_the_pool_grows_while_training_waits_and_shrinks_while_pairs_wait() -> N
             time.sleep(pause)
         return generators()
 
-    assert eventually(lambda: read(0.0) == 2, 600), "nothing waits for a consumer that only reads"
-    assert eventually(lambda: read(2.0) == 1, 600), "one that hardly reads needs only one"
+    assert eventually(lambda: read(0.0) == 2, 600), "a consumer that only reads needs two"
+    assert eventually(lambda: read(2.0) == 1, 600), "a slow one needs one"

@@ -45,7 +45,7 @@ TINY = {
 
 
 class Sweep:
-    """A sweep in a folder of its own, and every process that it starts."""
+    """A sweep in a folder of its own, with every process that it starts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,7 +54,7 @@ class Sweep:
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
-        """As typed in a shell of its own, with no terminal."""
+        """Start a command without a terminal."""
         environment = {**os.environ, "RAY_ADDRESS": "local", "PYTHONPATH": str(REPOSITORY), "MARKER": self.marker}
         environment = {k: v for k, v in environment.items() if not k.startswith(("RAY_JOB", "RAY_RAYLET"))}
         process = subprocess.Popen(
@@ -79,26 +79,26 @@ class Sweep:
         return json.loads(file.read_text()) if file.exists() else []
 
     def rows(self) -> dict[str, list[int]]:
-        """The epochs of the rows that each trial has sent."""
+        """Return the epochs of the rows that each trial has sent."""
         return {t["name"]: [row["epoch"] for row in read_rows(self.run / "trials" / t["name"])] for t in self.trials()}
 
     def metrics(self) -> list[dict[str, float]]:
-        """What every row says of training and probes, in the order of trials and epochs."""
+        """Return the metrics of every row, in the order of trials and epochs."""
         rows = [row for trial in self.trials() for row in read_rows(self.run / "trials" / trial["name"])]
         return [
             {name: row[name] for name in ("loss", "pairs", "probe/factors/score", "probe/factors/score_valid")}
             for row in rows
         ]
 
-    def go_on(self, *arguments: object) -> None:
-        """Run a command to its good end."""
+    def run_to_end(self, *arguments: object) -> None:
+        """Run a command, and assert that it succeeds."""
         process = self.start(*arguments)
         output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, output
         assert self.leaves_nothing_behind()
 
     def curve(self, run: str, tag: str) -> list[int]:
-        """The steps of a curve in TensorBoard."""
+        """Return the steps of a curve in TensorBoard."""
         return [point.step for point in EventAccumulator(str(self.run / "trials" / run)).Reload().Scalars(tag)]
 
     def leaves_nothing_behind(self) -> bool:
@@ -121,7 +121,7 @@ def sweep(tmp_path: Path) -> Iterator[Sweep]:
 
 
 def assert_whole(sweep: Sweep) -> None:
-    """Two trials, both finished, with every epoch's row once."""
+    """Assert that both trials have finished, with every epoch's row once."""
     assert [(t["values"], t["status"]) for t in sweep.trials()] == [
         ({"pairs.delta": 0.05}, "finished"),
         ({"pairs.delta": 0.25}, "finished"),
@@ -136,7 +136,7 @@ def assert_whole(sweep: Sweep) -> None:
         assert Path(row["checkpoint"]).is_dir()
 
 
-def test_a_sweep_ends_with_a_leaderboard_a_picture_and_tensorboard_and_its_folder_is_safe(sweep: Sweep) -> None:
+def test_results_and_files_of_a_sweep(sweep: Sweep) -> None:
     process = sweep.start_tiny()
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
@@ -154,7 +154,7 @@ def test_a_sweep_ends_with_a_leaderboard_a_picture_and_tensorboard_and_its_folde
     assert sweep.curve(tensorboard.SWEEP, "all_trials/best") == [1, 2]
     for part in ("trials into", "a trial needs", "best checkpoint:", "tensorboard --logdir", "done in"):
         assert part in output
-    assert len(output.splitlines()) < 80, "quiet: no flood of Ray's own lines"
+    assert len(output.splitlines()) < 80, "Ray's own lines are not printed"
     assert sweep.leaves_nothing_behind()
 
     before = {file: file.stat().st_mtime_ns for file in sweep.run.rglob("*")}
@@ -165,8 +165,8 @@ def test_a_sweep_ends_with_a_leaderboard_a_picture_and_tensorboard_and_its_folde
     assert {file: file.stat().st_mtime_ns for file in sweep.run.rglob("*")} == before, "nothing is overwritten"
 
 
-def test_ctrl_c_ends_a_sweep_in_order_and_it_goes_on(sweep: Sweep) -> None:
-    """Pressed in its second trial, once that has sent a row."""
+def test_resume_after_ctrl_c(sweep: Sweep) -> None:
+    """In the second trial, once it has sent a row."""
     process = sweep.start_tiny(train__epochs=3)
 
     def second_trial_is_on() -> bool:
@@ -180,7 +180,7 @@ def test_ctrl_c_ends_a_sweep_in_order_and_it_goes_on(sweep: Sweep) -> None:
     assert "--resume runs/mine" in output
     assert [t["status"] for t in sweep.trials()] == ["finished", "interrupted"]
     assert sweep.leaves_nothing_behind(), "Ray ends with the driver"
-    sweep.go_on("--resume", sweep.run)
+    sweep.run_to_end("--resume", sweep.run)
     assert {trial["status"] for trial in sweep.trials()} == {"finished"}
     assert list(sweep.rows().values()) == [[1, 2, 3], [1, 2, 3]]
     for trial in sweep.trials():
@@ -189,10 +189,10 @@ def test_ctrl_c_ends_a_sweep_in_order_and_it_goes_on(sweep: Sweep) -> None:
     assert sweep.curve(tensorboard.SWEEP, "all_trials/best") == [1, 2]
 
 
-def test_a_sweep_killed_three_times_ends_as_one_left_in_peace(sweep: Sweep, tmp_path: Path) -> None:
+def test_resume_after_three_kills(sweep: Sweep, tmp_path: Path) -> None:
     """With kill -9: before the first row, between a checkpoint and its probe, and after a trial; three minutes.
 
-    Killed is a sweep of one trial, which is then extended to the two of the sweep left in peace.
+    A sweep of one trial is killed, and then extended to the two trials of an undisturbed sweep.
     """
     peaceful = Sweep(tmp_path / "peaceful")
     peaceful.folder.mkdir()
@@ -214,15 +214,15 @@ def test_a_sweep_killed_three_times_ends_as_one_left_in_peace(sweep: Sweep, tmp_
         process = sweep.start("--resume", sweep.run)  # at once: what is left of the killed one is waited for
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, output
-    sweep.go_on("--extend", sweep.run, "--search.pairs.delta", "{grid: [0.05, 0.25]}")
+    sweep.run_to_end("--extend", sweep.run, "--search.pairs.delta", "{grid: [0.05, 0.25]}")
     assert_whole(sweep)
     for killed, left in zip(sweep.metrics(), peaceful.metrics(), strict=True):
         assert killed == pytest.approx(left, rel=1e-4)
     peaceful.end()
 
 
-def test_trials_that_do_not_fit_side_by_side_wait_their_turn(sweep: Sweep) -> None:
-    """Three at once are asked for; one and a half CPUs each leave room for one on two cores."""
+def test_trials_wait_for_room(sweep: Sweep) -> None:
+    """Three are to run at once; there is room for one."""
     cores = len(os.sched_getaffinity(0))
     process = sweep.start_tiny(
         tune__concurrent=3, train__cpus_per_worker=0.6 * cores, train__epochs=1, train__pairs_per_epoch=64
@@ -233,8 +233,8 @@ def test_trials_that_do_not_fit_side_by_side_wait_their_turn(sweep: Sweep) -> No
     assert [trial["status"] for trial in sweep.trials()] == ["finished", "finished"]
 
 
-def test_the_weakest_of_a_population_goes_on_from_the_strongest(sweep: Sweep) -> None:
-    """With δ = 0.25 the loss is higher: that trial takes up the other's weights at epoch 2; a minute and a half."""
+def test_population_based_training(sweep: Sweep) -> None:
+    """With δ = 0.25 the loss is higher: that trial takes the other's weights at epoch 2; a minute and a half."""
     process = sweep.start_tiny(
         tune__scheduler="pbt",
         tune__interval=2,
@@ -253,7 +253,7 @@ def test_the_weakest_of_a_population_goes_on_from_the_strongest(sweep: Sweep) ->
     assert process.returncode == 0, output
     forked = [folder.parent for folder in sweep.run.glob("trials/*/lineage.json")]
     assert forked, output
-    assert "goes on from epoch" in output
+    assert "continues from epoch" in output
     assert {trial["status"] for trial in sweep.trials()} == {"finished"}
     for folder in forked:
         assert list(folder.glob("checkpoints_1/epoch_*")), "its later checkpoints are in a run of their own"
@@ -269,7 +269,7 @@ def test_the_weakest_of_a_population_goes_on_from_the_strongest(sweep: Sweep) ->
     assert sweep.leaves_nothing_behind()
 
 
-def test_mlflow_is_told_every_row(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_gets_every_row(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One trial with MLflow's own local database; a minute."""
     mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
@@ -280,6 +280,6 @@ def test_mlflow_is_told_every_row(sweep: Sweep, tmp_path: Path, monkeypatch: pyt
     (run,) = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
     (trial,) = sweep.trials()
     for column in ("loss", "probe/factors/score"):
-        told = [point.value for point in client.get_metric_history(run.info.run_id, column)]
-        assert told == [row[column] for row in read_rows(sweep.run / "trials" / trial["name"])]
+        logged = [point.value for point in client.get_metric_history(run.info.run_id, column)]
+        assert logged == [row[column] for row in read_rows(sweep.run / "trials" / trial["name"])]
     assert run.info.status == "FINISHED"

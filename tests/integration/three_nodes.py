@@ -1,7 +1,7 @@
-"""Where generators go on a cluster: run by test_placement.py in a process of its own, which no other Ray runs in.
+"""Placement of generators on a cluster: run by test_placement.py in a process without another Ray.
 
-A head without CPUs and two nodes of two; on one of them a place is held, as Ray Train holds one for a train worker.
-Prints, for two streams of two and of three generators, how many are beside that place and how many are not, as JSON.
+A head without CPUs and two nodes of two; one of them has a placement group, as Ray Train makes for a train worker.
+Prints, for streams of two and of three generators, how many are on that node and how many on the other, as JSON.
 """
 
 import os
@@ -24,7 +24,7 @@ from doppel_ray.train.stream.generators import train_nodes
 
 
 def places(generators: int, trains: str) -> tuple[int, int]:
-    """How many generators of a stream run on the node where one trains, and on others."""
+    """Return how many generators of a stream run on the training node, and on others."""
     pool = GeneratorConfig(actors=(generators, generators), num_cpus=1.0)
     stream = Stream(Experiment().plain(), (pool,), DataConfig(block_pairs=4), local_batch=4, stop=4000)
     batches = iter(stream.dataset(0).iter_batches(batch_size=4, batch_format="numpy"))

@@ -1,4 +1,4 @@
-"""How many train workers a trial takes, by what the cluster has."""
+"""How many train workers a trial gets, by what the cluster has."""
 
 import pytest
 import torch
@@ -23,21 +23,21 @@ def of(*cpus: float) -> tuple[Node, ...]:
 
 @pytest.fixture
 def living(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Node, ...]]:
-    """What the cluster has, and what of it is free."""
+    """All nodes of the cluster, and what is free on them."""
     nodes: dict[str, tuple[Node, ...]] = {"all": (), "free": ()}
     monkeypatch.setattr(elastic, "answering_nodes", lambda: nodes["all"])
     monkeypatch.setattr(elastic, "free_nodes", lambda: nodes["free"])
     return nodes
 
 
-def test_counts_are_those_that_the_batch_divides_over() -> None:
+def test_worker_counts_divide_the_batch() -> None:
     assert experiment("1..4", "48").train.worker_counts == (4, 3, 2, 1)
     assert experiment("1..4", "64").train.worker_counts == (4, 2, 1)
     assert not experiment("2", "48").train.elastic
 
 
 @pytest.mark.parametrize(
-    ("workers", "says"),
+    ("workers", "message"),
     [
         ("0..2", "expected at least 1"),
         ("3..2", "the first not above the second"),
@@ -46,23 +46,23 @@ def test_counts_are_those_that_the_batch_divides_over() -> None:
         ("many", "expected a number such as 2, or a range such as 1..4"),
     ],
 )
-def test_a_range_that_cannot_be_is_refused(workers: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_range_is_refused(workers: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         experiment(workers)
 
 
-def test_a_plan_has_the_most_workers_that_fit_and_says_how_many_there_may_be() -> None:
+def test_plan_has_the_most_workers_that_fit() -> None:
     plan = plan_trial(experiment(), of(2.1, 2.0))
     assert plan.concurrent == 1
     assert "3 train worker x 1 CPU (up to 4)" in plan.lines()[0]
 
 
-def test_what_does_not_fit_with_the_fewest_is_refused() -> None:
+def test_plan_is_refused_if_the_fewest_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="2 train worker x 1 CPU"):
         plan_trial(experiment("2..4"), of(2.0))
 
 
-def test_as_many_workers_as_there_is_room_for(living: dict[str, tuple[Node, ...]]) -> None:
+def test_workers_fill_the_cluster(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"] = of(2.1, 2, 2)
     assert WorkerScaling().workers(experiment()) == 4
     living["all"] = of(2.1, 2)
@@ -71,33 +71,33 @@ def test_as_many_workers_as_there_is_room_for(living: dict[str, tuple[Node, ...]
     assert WorkerScaling(side_by_side=2).workers(experiment()) == 1, "another trial needs as much"
 
 
-def test_fewer_than_found_no_room(living: dict[str, tuple[Node, ...]]) -> None:
+def test_fewer_workers_after_no_room(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"] = of(8)
     assert WorkerScaling().workers(experiment(), below=4) == 3
     assert WorkerScaling().workers(experiment(), below=1) == 1, "the fewest are tried again"
 
 
-def test_the_fewest_wait_where_there_is_no_room_even_for_them(living: dict[str, tuple[Node, ...]]) -> None:
+def test_fewest_workers_wait_for_room(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"] = of(0.5)
     assert WorkerScaling().workers(experiment("2..4")) == 2
 
 
-def test_a_cluster_that_grows_is_asked_for_the_most_once(living: dict[str, tuple[Node, ...]]) -> None:
+def test_growing_cluster_is_asked_for_the_most_once(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"] = of(2.1)
     assert WorkerScaling(grows=True).workers(experiment()) == 4
     assert WorkerScaling(grows=True).workers(experiment(), below=4) == 1
 
 
-def test_more_only_where_it_is_free_too(living: dict[str, tuple[Node, ...]]) -> None:
+def test_more_workers_need_free_nodes(living: dict[str, tuple[Node, ...]]) -> None:
     living["all"], living["free"] = of(2.1, 2), of(0, 1)
     assert WorkerScaling().more(experiment(), 2) == 3
     living["free"] = of(0, 0.5)
-    assert WorkerScaling().more(experiment(), 2) is None, "others have it"
+    assert WorkerScaling().more(experiment(), 2) is None, "other jobs use it"
     living["all"], living["free"] = of(2.1, 1), of(0, 4)
-    assert WorkerScaling().more(experiment(), 2) is None, "it is not this trial's"
+    assert WorkerScaling().more(experiment(), 2) is None, "the cluster is too small"
     assert WorkerScaling().more(experiment(), 4) is None
 
 
-def test_one_worker_agrees_with_itself() -> None:
-    assert elastic.agreed(3, 1, torch.device("cpu")) == 3
-    assert elastic.agreed(None, 1, torch.device("cpu")) is None
+def test_broadcast_with_one_worker() -> None:
+    assert elastic.broadcast_count(3, 1, torch.device("cpu")) == 3
+    assert elastic.broadcast_count(None, 1, torch.device("cpu")) is None

@@ -15,7 +15,7 @@ SMALL = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}})
 
 
 @pytest.mark.parametrize("left", ["", '{"ray_version":"2.60.0","checkpoint_results":[{"vers'], ids=["nothing", "half"])
-def test_it_is_made_again_of_the_whole_checkpoints(tmp_path: Path, left: str) -> None:
+def test_damaged_record_is_rebuilt_from_complete_checkpoints(tmp_path: Path, left: str) -> None:
     run, plain = tmp_path / "checkpoints", SMALL.plain()
     for epoch in (2, 1, 3):
         folder = run / f"epoch_{epoch:04d}"

@@ -1,4 +1,4 @@
-"""What chooses never sees what judges: no decision depends on a test score."""
+"""No decision depends on a test score."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,8 +39,8 @@ def embedded() -> tuple[np.ndarray, np.ndarray]:
     return vectors, dataset.spec.targets
 
 
-def make_spec(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> TaskSpec:
-    """A task of each kind on factors: octaves, which factors are high, values."""
+def task_spec(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> TaskSpec:
+    """Return a task of each kind on factors: octaves, which factors are high, values."""
     high = factors > np.median(factors, axis=0)
     if kind == "multiclass":
         return TaskSpec(
@@ -52,8 +52,8 @@ def make_spec(kind: str, factors: np.ndarray, splits: tuple[Split, ...]) -> Task
     return TaskSpec("regression", factors, names, splits, ("score",))
 
 
-def divided(how: str) -> tuple[Split, ...]:
-    """The three ways in which a task has one part that is tested and never fitted or validated on."""
+def splits_of(how: str) -> tuple[Split, ...]:
+    """Return splits of the three kinds whose test part is never fitted or validated on."""
     rows = np.random.default_rng(1).permutation(COUNT)
     if how == "one test fold":
         folds = [str(place % 5 + 1) for place in range(COUNT)]
@@ -70,7 +70,7 @@ def test_permuted_test_labels(
 ) -> None:
     """With the labels of the test examples permuted every validation score stays the same bit by bit."""
     vectors, factors = embedded
-    spec = make_spec(kind, factors, divided(how))
+    spec = task_spec(kind, factors, splits_of(how))
     (split,) = spec.splits
     targets = spec.targets.copy()
     targets[split.test] = np.random.default_rng(2).permutation(targets[split.test])
@@ -84,7 +84,7 @@ def test_permuted_test_labels(
 def test_validation_scores_differ_between_embeddings(embedded: tuple[np.ndarray, np.ndarray]) -> None:
     """The validation score says which embeddings are better, as the test score does."""
     vectors, factors = embedded
-    spec = make_spec("multiclass", factors, divided("one test fold"))
+    spec = task_spec("multiclass", factors, splits_of("one test fold"))
     noise = np.random.default_rng(0).standard_normal(vectors.shape).astype(np.float32)
     good, bad = (score_embeddings(ProtocolConfig(), given, spec) for given in (vectors, noise))
     assert good["accuracy_valid"] > bad["accuracy_valid"] + 0.2
@@ -97,7 +97,7 @@ TRIALS, EPOCHS = 6, 8
 
 
 def trials_rows() -> list[list[Row]]:
-    """The rows of some trials, with validation scores that disagree with the test scores."""
+    """Return rows of trials whose validation scores disagree with the test scores."""
     rng = np.random.default_rng(3)
     return [
         [row(epoch, rng.random(), **{METRIC: rng.random()}) for epoch in range(1, EPOCHS + 1)] for _ in range(TRIALS)
@@ -105,20 +105,22 @@ def trials_rows() -> list[list[Row]]:
 
 
 def with_other_tests(trials: list[list[Row]]) -> list[list[Row]]:
-    """The same with every test score replaced by another trial's; a reader of one would come to other decisions."""
+    """Return the same with every test score replaced: a reader of one would decide otherwise."""
     rng = np.random.default_rng(4)
     return [[{n: rng.random() if is_test(n) else v for n, v in sent.items()} for sent in rows] for rows in trials]
 
 
 def stopped(kind: str, trials: list[list[Row]]) -> list[tuple[int, int, str]]:
-    """Which trials a scheduler ends, and when; it is told of them epoch by epoch."""
+    """Return which trials a scheduler ends, and when; it sees them epoch by epoch."""
 
     class Trial:
         def __init__(self, number: int) -> None:
             self.status, self.trial_id = "RUNNING", str(number)
 
     nobody: Any = None
-    scheduler = schedulers.scheduler(validate_experiment({"tune": {"scheduler": kind}, "train": {"epochs": EPOCHS}}))
+    scheduler = schedulers.build_scheduler(
+        validate_experiment({"tune": {"scheduler": kind}, "train": {"epochs": EPOCHS}})
+    )
     known: list[Any] = [Trial(number) for number in range(len(trials))]
     for trial in known:
         scheduler.on_trial_add(nobody, trial)
@@ -137,19 +139,21 @@ def kept(trials: list[list[Row]]) -> list[list[int]]:
 
 
 def best_so_far(trials: list[list[Row]]) -> tuple[str, int]:
-    standing = SweepProgress(Path("nowhere"), Experiment().plain(), TRIALS)
+    progress = SweepProgress(Path("nowhere"), Experiment().plain(), TRIALS)
     for number, rows in enumerate(trials):
         for sent in rows:
-            standing.add(str(number), sent)
-    assert standing.best is not None
-    return standing.best[0], standing.best[1]["epoch"]
+            progress.add(str(number), sent)
+    assert progress.best is not None
+    return progress.best[0], progress.best[1]["epoch"]
 
 
 def searched(trials: list[list[Row]]) -> list[float]:
-    """What Optuna suggests after it has embedded of the trials."""
+    """Return what Optuna suggests after the trials."""
     pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
     search = {"pairs.delta": {"uniform": [0.0, 1.0]}}
-    searcher = schedulers.optuna(validate_experiment({"tune": {"searcher": "optuna", "samples": 40}, "search": search}))
+    searcher = schedulers.build_optuna(
+        validate_experiment({"tune": {"searcher": "optuna", "samples": 40}, "search": search})
+    )
     for number in range(20):
         searcher.suggest(str(number))
         searcher.on_trial_complete(str(number), trials[number % TRIALS][number // TRIALS])
@@ -162,7 +166,7 @@ def searched(trials: list[list[Row]]) -> list[float]:
     ids=["asha", "median", "train.keep", "live table", "optuna"],
 )
 def test_no_decision_reads_a_test_score(decide: Callable[[list[list[Row]]], Any]) -> None:
-    """Decisions are the same whatever the test scores are, and others with other validation scores."""
+    """Decisions depend on validation scores, and not on test scores."""
     trials = trials_rows()
     assert decide(trials) == decide(with_other_tests(trials))
     turned = [[{**sent, METRIC: 1.0 - sent[METRIC]} for sent in rows] for rows in trials]
@@ -172,14 +176,14 @@ def test_no_decision_reads_a_test_score(decide: Callable[[list[list[Row]]], Any]
 @pytest.mark.parametrize("kind", ["hyperband", "pbt"])
 def test_metric_of_schedulers_that_pause(kind: str) -> None:
     search = {"pairs.delta": {"choice": [0.1, 0.2]}}
-    scheduler = schedulers.scheduler(
+    scheduler = schedulers.build_scheduler(
         validate_experiment({"tune": {"scheduler": kind}, "search": search, "train": {"epochs": 9}})
     )
     assert scheduler._metric == "probe/factors/score_valid"
 
 
-def test_a_run_that_was_chosen_on_test_goes_on_as_it_began(caplog: pytest.LogCaptureFixture) -> None:
-    """Its experiment still loads; resumed, it is warned of once; anew it is refused with the name to use."""
+def test_old_run_chosen_on_test_resumes_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Its experiment still loads and resumes with one warning; a new run is refused with the name to use."""
     plain = Experiment().plain()
     plain["tune"]["metric"] = "probe/factors/score"
     old = validate_experiment(plain)
@@ -189,7 +193,7 @@ def test_a_run_that_was_chosen_on_test_goes_on_as_it_began(caplog: pytest.LogCap
         check_metric(old)
 
 
-def told(folder: Path, trials: list[list[Row]]) -> tuple[study.Study, list[dict[str, Any]]]:
+def read_study(folder: Path, trials: list[list[Row]]) -> tuple[study.Study, list[dict[str, Any]]]:
     made = {f"{n:03d}": ({"pairs.delta": n / 10}, "finished", rows) for n, rows in enumerate(trials)}
     subject = study.study([reader.read(make_run(folder, made))])
     return subject, leaderboard.settings_table(subject)
@@ -198,7 +202,10 @@ def told(folder: Path, trials: list[list[Row]]) -> tuple[study.Study, list[dict[
 def test_leaderboard_order_and_best_checkpoints_read_no_test_score(tmp_path: Path) -> None:
     """Order and checkpoints are those of validation; the scores are the test scores of the same rows."""
     trials = trials_rows()
-    (_, before), (_, after) = told(tmp_path / "one", trials), told(tmp_path / "two", with_other_tests(trials))
+    (_, before), (_, after) = (
+        read_study(tmp_path / "one", trials),
+        read_study(tmp_path / "two", with_other_tests(trials)),
+    )
     assert [(line["trial"], line["best_epoch"], line[METRIC]) for line in before] == [
         (line["trial"], line["best_epoch"], line[METRIC]) for line in after
     ]

@@ -1,4 +1,4 @@
-"""Schedulers and searchers: what the sections ask for is what Ray Tune gets."""
+"""Ray Tune's schedulers and searchers, as the `search` and `tune` sections configure them."""
 
 import importlib.util
 import re
@@ -20,22 +20,22 @@ def experiment(search: dict[str, Any] = DELTA, **tune: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["asha", "median", "hyperband", "pbt"])
-def test_no_trial_is_judged_on_a_row_without_the_metric(kind: str) -> None:
+def test_row_without_the_metric(kind: str) -> None:
     """A probe that lags or failed leaves its row without one."""
 
     class Trial:
         status, trial_id = "RUNNING", "0"
 
-    scheduler = schedulers.scheduler(experiment(scheduler=kind))
+    scheduler = schedulers.build_scheduler(experiment(scheduler=kind))
     trial = Trial()
-    if kind in ("asha", "hyperband"):  # these must know it before they hear of it
+    if kind in ("asha", "hyperband"):  # these must know a trial before its rows
         scheduler.on_trial_add(None, trial)
     assert scheduler.on_trial_result(None, trial, {"epoch": 3, "loss": 1.0}) == TrialScheduler.CONTINUE
 
 
-def test_population_based_training_steps_along_lists_and_draws_from_ranges() -> None:
+def test_mutations_of_population_based_training() -> None:
     search = {"pairs.delta": {"grid": [0.1, 0.2]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}}
-    mutations = schedulers.scheduler(experiment(search, scheduler="pbt"))._hyperparam_mutations
+    mutations = schedulers.build_scheduler(experiment(search, scheduler="pbt"))._hyperparam_mutations
     assert mutations["pairs.delta"] == [0.1, 0.2]
     assert 1e-4 <= mutations["optim.lr"].sample() <= 1e-2
 
@@ -53,40 +53,38 @@ def test_population_based_training_steps_along_lists_and_draws_from_ranges() -> 
         (DELTA, {"scheduler": "ahsa"}, "tune.scheduler is 'ahsa'"),
     ],
 )
-def test_what_a_scheduler_cannot_do_is_refused(search: dict[str, Any], tune: dict[str, Any], fault: str) -> None:
+def test_unsupported_scheduler_settings(search: dict[str, Any], tune: dict[str, Any], fault: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(fault)):
         experiment(search, **tune)
 
 
-def test_trials_that_wait_for_each_other_must_all_fit() -> None:
+def test_population_must_fit_side_by_side() -> None:
     preflight.check_tune(experiment(scheduler="pbt", samples=2), concurrent=2)
     with pytest.raises(ConfigError, match=r"all 3 must run side by side, but only 2 fit; lower tune\.samples"):
         preflight.check_tune(experiment(scheduler="pbt", samples=3), concurrent=2)
 
 
-def test_a_population_that_has_nothing_to_change_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there are no values to change"):
+def test_population_without_search() -> None:
+    with pytest.raises(ConfigError, match="there is nothing to change"):
         preflight.check_tune(experiment({}, scheduler="pbt"), concurrent=2)
 
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
-def test_a_tracker_that_is_not_installed_is_refused_with_the_command_that_installs_it(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tracker_not_installed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == name else found(asked))
     with pytest.raises(ConfigError, match=rf"tune\.log_to has '{name}'.*pip install 'doppel_ray\[{name}\]'"):
         preflight.check_tune(experiment(log_to=[name]), concurrent=2)
 
 
-def test_a_tracker_that_there_is_not_is_refused() -> None:
+def test_unknown_tracker() -> None:
     with pytest.raises(ConfigError, match=r"tune\.log_to"):
         experiment(log_to=["comet"])
 
 
-def test_optuna_draws_from_the_space_and_learns() -> None:
+def test_optuna_suggests_and_learns() -> None:
     pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
-    searcher = schedulers.optuna(experiment(scheduler="fifo", searcher="optuna", metric="loss", mode="min"))
+    searcher = schedulers.build_optuna(experiment(scheduler="fifo", searcher="optuna", metric="loss", mode="min"))
     given = searcher.suggest("a")
     assert given["pairs.delta"] in (0.1, 0.2, 0.4)
     searcher.on_trial_complete("a", {"loss": 1.0, "epoch": 9})

@@ -1,4 +1,4 @@
-"""Trackers: MLflow, with a database of its own, holds the numbers of the rows."""
+"""MLflow, with a database of its own, holds the numbers of the rows."""
 
 import math
 from pathlib import Path
@@ -20,7 +20,7 @@ RESULT = {
     "gradient_norm": math.nan,
     "search/pairs.delta": {"pitch": 0.05},
     "checkpoint": "/runs/mine/trials/000/checkpoints/epoch_0001",
-    "events": "a generator died",
+    "events": ["a generator died"],
     "training_iteration": 1,
     "pid": 4242,
     "timestamp": 1700000000,
@@ -40,9 +40,7 @@ class Trial(SimpleNamespace):
         return "000_delta=0.05"
 
 
-def test_mlflow_holds_every_number_of_a_row_and_goes_on_with_its_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_logs_every_number_and_resumes_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds, for MLflow's own start and tables."""
     mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")

@@ -1,4 +1,4 @@
-"""The stream of features as a Ray Dataset: bounded, ordered, and resumable at any index."""
+"""The stream of pairs as a Ray Dataset: bounded, ordered, and resumable at any index."""
 
 import time
 from collections.abc import Sequence
@@ -21,45 +21,48 @@ from doppel_ray.cluster.ray_compat import (
 )
 from doppel_ray.config.data import DataConfig, Pools
 from doppel_ray.train.stream import pool_scaling
-from doppel_ray.train.stream.generators import ActorPlacement, Generator, strategy
+from doppel_ray.train.stream.generators import ActorPlacement, Generator, pool_strategy
 
-ROWS = 1024
+OBJECT_BLOCKS = 1024
 """Index blocks in one Ray object: 16 KB, which travel with a task."""
 
 
 def block_size(local_batch: int, at_most: int) -> int:
-    """The largest divisor of a worker's share of the batch that is not above `at_most`.
+    """Return the largest divisor of a worker's share of the batch that is at most `at_most`.
 
-    Equal blocks that divide the local batch go round the workers in turn, so that step s of the run always consumes the
+    Equal blocks that divide the local batch go to the workers in turn, so that step s of the run always consumes the
     indices [s · batch, (s + 1) · batch), whatever the number of workers.
     """
     return next(size for size in range(min(local_batch, at_most), 0, -1) if local_batch % size == 0)
 
 
 def index_blocks(start: int, stop: int, size: int) -> dict[str, np.ndarray]:
-    """The indices [start, stop) in blocks: "start", the first index of each, and "count", how many; (blocks,) int64."""
+    """Return the indices [start, stop) in blocks: "start", each one's first, and "count"; (blocks,) int64."""
     first = np.arange(start, stop, size)
     return {"start": first, "count": np.minimum(size, stop - first)}
 
 
-class Rows(Sequence[RefBundle]):
-    """Rows as what Ray Data passes on, each of which becomes a task of its own.
+class IndexBlocks(Sequence[RefBundle]):
+    """Index blocks as Ray Data's input, each of which becomes one task.
 
-    The stream of the published recipe has 156,250 index blocks. As many Ray objects take minutes to make, and hundreds
-    of MB; here a task is told which row of a larger object is its own, and that when its turn comes.
+    The stream of the published recipe has 156,250 index blocks. That many Ray objects take minutes and hundreds of
+    MB to make. Here each block is a row of a larger object, and its reference is made when its task starts.
+
+    Args:
+        columns: as `index_blocks` returns.
     """
 
     def __init__(self, columns: dict[str, np.ndarray]) -> None:
         self.length = min(len(column) for column in columns.values())
         parts = [
-            pa.table({name: column[at : at + ROWS] for name, column in columns.items()})
-            for at in range(0, max(1, self.length), ROWS)  # of no rows, a part without any
+            pa.table({name: column[at : at + OBJECT_BLOCKS] for name, column in columns.items()})
+            for at in range(0, max(1, self.length), OBJECT_BLOCKS)  # at least one, if empty
         ]
-        # `ray.put` works in this process. `ray.data.range` has read tasks and `from_arrow` has metadata tasks: these
-        # ask for a CPU each, and wait for ever when train workers and generators hold them all.
+        # `ray.put` works in this process. `ray.data.range` has read tasks and `from_arrow` has metadata tasks: each
+        # needs a CPU, and waits for ever when train workers and generators hold all of them.
         self.blocks = [(BlockEntry(ray.put(part), BlockAccessor.for_block(part).get_metadata()),) for part in parts]
         self.schema = parts[0].schema
-        self.slices = [(BlockSlice(row, row + 1),) for row in range(ROWS)]
+        self.slices = [(BlockSlice(row, row + 1),) for row in range(OBJECT_BLOCKS)]
 
     def __len__(self) -> int:
         return self.length
@@ -67,29 +70,32 @@ class Rows(Sequence[RefBundle]):
     @overload
     def __getitem__(self, at: int) -> RefBundle: ...
     @overload
-    def __getitem__(self, at: slice) -> "Rows": ...
-    def __getitem__(self, at: int | slice) -> "RefBundle | Rows":
-        if isinstance(at, slice):  # Ray Data makes a copy, with [:]
+    def __getitem__(self, at: slice) -> "IndexBlocks": ...
+    def __getitem__(self, at: int | slice) -> "RefBundle | IndexBlocks":
+        if isinstance(at, slice):  # Ray Data copies its input with [:]
             return self
         if not 0 <= at < self.length:
             raise IndexError(at)
-        return RefBundle(self.blocks[at // ROWS], self.schema, owns_blocks=False, slices=self.slices[at % ROWS])
+        return RefBundle(
+            self.blocks[at // OBJECT_BLOCKS], self.schema, owns_blocks=False, slices=self.slices[at % OBJECT_BLOCKS]
+        )
 
     def dataset(self) -> ray.data.Dataset:
+        """Return a dataset of the blocks."""
         context = ray.data.DataContext.get_current().copy()
-        plan = LogicalPlan(InputData(self), context)  # it says list, and takes any sequence
+        plan = LogicalPlan(InputData(self), context)  # annotated as list, takes any sequence
         return ray.data.Dataset(plan, context, DatasetStats(metadata={}, parent=None))
 
 
 class LoopThrottle(ExecutionCallback):
-    """Keeps Ray Data's scheduling loop from running more often than it has work.
+    """Pauses Ray Data's scheduling loop when it has no work.
 
-    The loop waits for tasks to be done. Where training is the bottleneck there are always some: done, and left alone
-    because the buffer is full. It then runs without a pause, on most of a core, which training could have used.
+    The loop waits for finished tasks. When training is the bottleneck there always are some, which it leaves alone
+    because the buffer is full. It then runs without a pause and takes most of a core from training.
     """
 
     SHORTEST, LONGEST = 0.005, 0.1
-    """Seconds to pause after a round in which something moved, and at most after many in which nothing did."""
+    """Seconds to pause after a round that moved a block, and at most after many that did not."""
 
     def __init__(self) -> None:
         self.moved = -1
@@ -108,11 +114,11 @@ class Stream:
     """The pairs of a run as Ray Datasets.
 
     Args:
-        experiment: as plain data, which the generators read what to make from.
+        experiment: as plain data, for the generators.
         pools: of generators.
         data: how blocks travel.
         local_batch: pairs of one batch of one train worker.
-        stop: the first index that is no longer of the run.
+        stop: first index after the run.
     """
 
     def __init__(self, experiment: dict[str, Any], pools: Pools, data: DataConfig, local_batch: int, stop: int) -> None:
@@ -123,32 +129,31 @@ class Stream:
         self.stop = stop
 
     def dataset(self, start: int) -> ray.data.Dataset:
-        """The rest of the stream from index `start` on; nothing is made before it is iterated."""
+        """Return the stream from index `start` on; pairs are made when it is iterated."""
         context = ray.data.DataContext.get_current()
         context.execution_options = self.execution_options()
-        context.target_max_block_size = None  # a task gives one block, as large as its index block says
+        context.target_max_block_size = None  # a task returns one block, as large as its index block says
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        pool_scaling.follow(context)
+        pool_scaling.install(context)
         if LoopThrottle not in context.custom_execution_callback_classes:
             context.custom_execution_callback_classes.append(LoopThrottle)
         return (
-            Rows(index_blocks(start, self.stop, self.block))
+            IndexBlocks(index_blocks(start, self.stop, self.block))
             .dataset()
             .map_batches(
                 Generator,
                 fn_constructor_kwargs={"experiment": self.experiment},
-                compute=strategy(self.pools),
+                compute=pool_strategy(self.pools),
                 batch_size=None,
                 ray_remote_args_fn=ActorPlacement(self.pools),
             )
         )
 
     def execution_options(self) -> ExecutionOptions:
-        """Blocks in order, and no more resources than the pools' own.
+        """Return Ray Data's options: blocks in order, and no more resources than those of the pools.
 
-        Without the limits Ray Data takes every CPU that Train has left for its own, and trials side by side would count
-        the same CPUs each.
+        Without limits Ray Data counts every CPU that Ray Train leaves as its own, and so do trials side by side.
         """
         return ExecutionOptions(
             preserve_order=True,

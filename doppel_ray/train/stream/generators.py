@@ -1,7 +1,7 @@
 """Generators: the actors that turn blocks of indices into blocks of features.
 
-Ray Data's coordinating processes import this module too, to pass the class on. torch and the synthesizer, which they
-never use and which take seconds to import, are imported by the generators alone.
+Ray Data's coordinating processes import this module too, to pass the class on. So torch and the synthesizer, which take
+seconds to import, are imported in `Generator` only.
 """
 
 import os
@@ -17,20 +17,20 @@ from ray.util import placement_group_table
 from doppel_ray.cluster.plan import DRIVER_CPUS
 from doppel_ray.config.data import Pools
 
-NODE = "ray.io/node-id"
-"""The label under which every node of Ray has its id."""
+NODE_ID = "ray.io/node-id"
+"""Label with which Ray marks each node's id."""
 
 
-def strategy(pools: Pools) -> ActorPoolStrategy:
-    """All pools as the one that Ray Data knows: a block goes to whichever actor is free, and blocks stay in order."""
+def pool_strategy(pools: Pools) -> ActorPoolStrategy:
+    """Return all pools as one pool of Ray Data's: a block goes to any free actor, and blocks stay in order."""
     low, high = sum(pool.actors[0] for pool in pools), sum(pool.actors[1] for pool in pools)
-    # Two tasks in flight: one rendering, one whose indices have arrived. More would only lengthen the queue that is
-    # thrown away when a trial is stopped.
+    # Two tasks in flight: one rendering, one whose indices have arrived. More would lengthen the queue that a stopped
+    # trial throws away.
     return ActorPoolStrategy(min_size=low, max_size=high, initial_size=low, max_tasks_in_flight_per_actor=2)
 
 
 def train_nodes() -> frozenset[str]:
-    """The ids of the nodes where trials train now: all of them hold a place for more than a trial's own process."""
+    """Return the ids of the nodes where trials train: those of placement groups with more than a driver's CPUs."""
     return frozenset(
         node
         for group in placement_group_table().values()
@@ -41,19 +41,19 @@ def train_nodes() -> frozenset[str]:
 
 
 class ActorPlacement:
-    """Tells Ray Data what each actor that it starts is to have: first what every pool has at least, then the rest.
+    """Gives Ray Data the resources of each actor that it starts: first each pool's minimum, then the rest.
 
-    Actors that an idle pool gives up are not told apart: after all have been started once, pools take turns. Each goes
-    to a node where no one trains while one has room, since a train worker's threads wait for each other; then anywhere.
+    Ray Data does not say which pool's actor it has released: after all have started once, pools take turns. An actor
+    goes to a node without train workers if one has room, since the threads of a train worker wait for each other.
 
     Args:
         pools: of generators.
-        trains: tells the nodes to leave to training.
+        train_nodes: returns the ids of the nodes to leave to training.
     """
 
-    def __init__(self, pools: Pools, trains: Callable[[], frozenset[str]] = train_nodes) -> None:
+    def __init__(self, pools: Pools, train_nodes: Callable[[], frozenset[str]] = train_nodes) -> None:
         self.pools = pools
-        self.trains = trains
+        self.train_nodes = train_nodes
         least = [number for number, pool in enumerate(pools) for _ in range(pool.actors[0])]
         more = [number for number, pool in enumerate(pools) for _ in range(pool.actors[1] - pool.actors[0])]
         self.order = least + more
@@ -63,16 +63,14 @@ class ActorPlacement:
         pool = self.pools[self.order[self.started % len(self.order)]]
         self.started += 1
         share: dict[str, Any] = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus}
-        if trains := self.trains():
-            share["label_selector"] = {NODE: f"!in({','.join(sorted(trains))})"}
+        if avoided := self.train_nodes():
+            share["label_selector"] = {NODE_ID: f"!in({','.join(sorted(avoided))})"}
             share["fallback_strategy"] = [{"label_selector": {}}]
         return share
 
 
 class Generator:
-    """The callable that an actor of the pool runs on each index block.
-
-    It renders on the GPU if it has been given a share of one, and with as many threads as CPUs.
+    """Makes the pairs of index blocks, in an actor: on the GPU if it has a share of one, with a thread for each CPU.
 
     Args:
         experiment: as plain data.
@@ -88,32 +86,33 @@ class Generator:
         device = "cuda" if given.get("GPU") else "cpu"
         torch.set_num_threads(max(1, round(given.get("CPU", 1.0))))
         if device == "cpu":
-            # Behind the trainer, whose threads wait for each other, on processors that both want: generators find room
-            # in its pauses, and where they don't, training waits for them and makes some.
+            # Yield shared processors to the trainer, whose threads wait for each other: generators run in its pauses,
+            # and when these are too short, training waits for pairs and so pauses.
             os.nice(20)
         self.maker = PairMaker.of(experiment, device)
         self.restarted = context.was_current_actor_reconstructed
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
+        """Recordings whose fault has been reported."""
         self.process = os.getpid()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Features of one index block.
+        """Return the pairs of one index block.
 
         Args:
             batch: {"start": (1,) int64, "count": (1,) int64}.
 
         Returns:
-            "index" (count,) int64; "features" float16, "label" and "id" int64, as `PairMaker.labelled` has them; and
-            what telemetry wants to know of their maker: "seconds" taken per pair, "generator" process, "restarted", on
-            each row, and on the first the recordings "skipped" since the block before, with the reasons.
+            "index" (count,) int64; "features" float16, "label" and "id" int64, as `PairMaker.labelled` returns them.
+            For telemetry: "seconds" per pair, "generator" (its process) and "restarted" on each row, and on the first
+            row the recordings "skipped" since the last block, with reasons.
         """
         began = time.perf_counter()
         start, count = int(batch["start"][0]), int(batch["count"][0])
         index = np.arange(start, start + count)
         features, labels, ids = self.maker.labelled(index)
         broken = self.maker.recordings.broken if self.maker.recordings else {}
-        news = [f"{path}: {reason}" for path, reason in broken.items() if path not in self.told]
-        self.told |= broken.keys()
+        news = [f"{path}: {reason}" for path, reason in broken.items() if path not in self.reported]
+        self.reported |= broken.keys()
         seconds = (time.perf_counter() - began) / count
         return {
             "index": index,

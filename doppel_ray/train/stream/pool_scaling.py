@@ -1,7 +1,8 @@
-"""The pool of generators follows the demand: it grows while training waits for pairs, and shrinks while pairs wait.
+"""The pool of generators grows while training waits for pairs, and shrinks while pairs wait for training.
 
-Ray Data's own rule counts the tasks that actors have been given, which are always as many as may be: where training is
-the bottleneck they are done, and left alone because the buffer is full. So its pools grow to their most and stay there.
+Ray Data's own rule compares the tasks given to actors with the size of the pool. With a stream as input that is always
+the maximum: when training is the bottleneck, finished tasks count too, because the full buffer leaves them unread. Its
+pools would grow to their maximum and never shrink.
 """
 
 import time
@@ -19,77 +20,77 @@ from doppel_ray.cluster.ray_compat import (
 
 
 class InFlightLimit(BackpressurePolicy):
-    """At most so many blocks are in the generators' hands: none but an idle one can be given up."""
+    """Limits the blocks that generators work on, so that one becomes idle: Ray Data only releases idle actors."""
 
-    most: float = float("inf")
+    limit: float = float("inf")
 
     def can_add_input(self, op: Any) -> bool:
-        """Asked by Ray Data before it gives an operator a block."""
-        return not op.get_autoscaling_actor_pools() or op.num_active_tasks() < self.most
+        """Called by Ray Data before it gives an operator a block."""
+        return not op.get_autoscaling_actor_pools() or op.num_active_tasks() < self.limit
 
 
 class PoolAutoscaler(ExecutionCallback):
-    """Every `WINDOW` seconds, looks back on them and makes the pool larger or smaller.
+    """Resizes the pool every `WINDOW` seconds, by what happened within them.
 
-    Larger, up to twice, if most of the time no block was ready; smaller by one if there mostly was a block, and what
-    was done was work for one and a quarter fewer. Between the two nothing changes, so that generators, which take
-    seconds to start, are not given up and started again.
+    It grows, up to twice its size, if no block was ready most of the time. It loses one generator if a block mostly was
+    ready and the work would have kept `SPARE` fewer generators busy. Between the two it keeps its size, because a
+    generator takes seconds to start.
     """
 
     WINDOW = 10.0
     SPARE = 1.25
-    """Generators without work, on average, of which one is given up."""
+    """Average number of idle generators at which one is released."""
 
     def __init__(self) -> None:
         self.last = time.monotonic()
         self.seconds, self.empty, self.worked = 0.0, 0.0, 0.0
 
     def on_execution_step(self, executor: Any) -> None:
-        """Called by Ray Data after each round."""
+        """Called by Ray Data after each round of its scheduling loop."""
         now = time.monotonic()
         passed, self.last = now - self.last, now
         found = [(operator, pool) for operator in executor._topology for pool in operator.get_autoscaling_actor_pools()]
         if not found:
             return
         ((operator, pool),) = found
-        (cap,) = (policy for policy in executor._backpressure_policies if isinstance(policy, InFlightLimit))
+        (limiter,) = (policy for policy in executor._backpressure_policies if isinstance(policy, InFlightLimit))
         size = pool.current_size()
-        if cap.most < size:
-            self._give_up(pool, cap)
-            self._begin(operator)
+        if limiter.limit < size:
+            self._release_idle(pool, limiter)
+            self._start_window(operator)
             return
         if pool.num_pending_actors() or not pool.num_running_actors():
-            self._begin(operator)  # those who are still starting have not shown yet what they can do
+            self._start_window(operator)  # generators that are still starting have not shown what they can do
             return
         ready = sum(state.total_enqueued_output_blocks() for state in list(executor._topology.values())[1:])
         self.seconds += passed
         self.empty += passed * (ready == 0)
         if self.seconds < self.WINDOW:
             return
-        empty, busy = self.empty / self.seconds, (_worked(operator) - self.worked) / self.seconds
+        empty, busy = self.empty / self.seconds, (_work_seconds(operator) - self.worked) / self.seconds
         if empty > 0.5 and size < pool.max_size():
             more = min(size, pool.max_size() - size)
             pool.scale(ActorPoolScalingRequest.upscale(delta=more, reason="training waits for pairs"))
         elif empty < 0.25 and busy < size - self.SPARE and size > pool.min_size():
-            cap.most = size - 1
-        self._begin(operator)
+            limiter.limit = size - 1
+        self._start_window(operator)
 
-    def _begin(self, operator: Any) -> None:
-        self.seconds, self.empty, self.worked = 0.0, 0.0, _worked(operator)
+    def _start_window(self, operator: Any) -> None:
+        self.seconds, self.empty, self.worked = 0.0, 0.0, _work_seconds(operator)
 
-    def _give_up(self, pool: Any, cap: InFlightLimit) -> None:
-        """Release the generator that has been left without a block, once there is one."""
+    def _release_idle(self, pool: Any, limiter: InFlightLimit) -> None:
+        """Release the generator that the limit keeps idle, once there is one."""
         if pool.scale(ActorPoolScalingRequest.downscale(delta=-1, reason="pairs wait for training")):
-            cap.most = float("inf")
+            limiter.limit = float("inf")
 
 
-def _worked(operator: Any) -> float:
-    """Seconds that generators have worked, together."""
+def _work_seconds(operator: Any) -> float:
+    """Return the seconds that all generators have worked."""
     return operator.metrics.block_generation_time
 
 
-def follow(context: DataContext) -> None:
-    """Let `PoolAutoscaler` alone say how large the pools of the datasets made under this context are."""
+def install(context: DataContext) -> None:
+    """Let `PoolAutoscaler`, and not Ray Data, size the pools of the datasets made under this context."""
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, InFlightLimit])
     context.autoscaling_config.actor_pool_util_upscaling_threshold = float("inf")
     context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
