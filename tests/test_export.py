@@ -106,7 +106,9 @@ def test_programs_agree_on_clips_of_any_length(tmp_path: Path, name: str, readin
 def test_short_vggish_model_read_whole_is_refused(tmp_path: Path) -> None:
     settings = {"encoder": {"kind": "cnn", "width": 8, "reading": "whole"}, "synth": {"duration": 0.5}}
     folder = write_checkpoint(tmp_path / "here", settings)
-    assert "synth.duration is 0.5 s; --to torch and onnx need 0.975 s" in refusal(folder, "torch", tmp_path / "away.pt2")
+    assert "synth.duration is 0.5 s; --to torch and onnx need 0.975 s" in refusal(
+        folder, "torch", tmp_path / "away.pt2"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
