@@ -263,7 +263,7 @@ def test_hear_multilabel_task(tmp_path: Path) -> None:
             {"evaluation": ["event_fms"]},
             "there is no 'event_fms'; a multiclass task has",
         ),
-        ("task_metadata.json", {"evaluation": ["pitch_acc"]}, "is no MIDI note"),
+        ("task_metadata.json", {"evaluation": ["pitch_acc"]}, "is not a MIDI note"),
         ("task_metadata.json", "{", "is not JSON"),
         ("fold00.json", "[]", "expected names with values, found list"),
         ("fold00.json", "{}", "fold00.json: no files"),
