@@ -35,9 +35,7 @@ class GeneratorConfig(Section):
     def _consistent(self) -> "GeneratorConfig":
         low, high = self.actors
         if not 0 <= low <= high or high == 0:
-            raise ValueError(
-                f"actors is {low}..{high}; expected at least 0..1, and the first not above the second"
-            )
+            raise ValueError(f"actors is {low}..{high}; expected at least 0..1, and the first not above the second")
         if (self.device == "cuda") != (self.num_gpus > 0):
             raise ValueError(
                 f"device is {self.device} but num_gpus is {self.num_gpus}; "
