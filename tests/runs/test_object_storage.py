@@ -149,7 +149,7 @@ def test_checkpoints_that_do_not_fit_are_refused_with_figures(
     with pytest.raises(ConfigError, match=r"trial need about 27\.\d+ GB \(200 .* has 1\.00 GB left; .*--train\.keep"):
         preflight.check_folder(read_experiment(None, wanted), None)
     preflight.check_folder(read_experiment(None, wanted | {"train.keep": "{best: 2, last: 2}"}), None)
-    assert "each of 3 trials take about 0.55 GB (4 of" in caplog.text
+    assert "each of 3 trials need about 0.55 GB (4 of" in caplog.text
     caplog.clear()
     preflight.check_folder(read_experiment(None, wanted | {"train.keep": "1"}), None)
     assert not caplog.text
