@@ -290,7 +290,7 @@ def test_single_recording_is_refused(tmp_path: Path) -> None:
     """Its segments are no negatives of each other; synthetic pairs beside it are."""
     write_noise(tmp_path / "one.wav")
     source: dict[str, Any] = {"mix": {"recordings": 1.0}, "recordings": {"root": str(tmp_path)}}
-    with pytest.raises(ConfigError, match=r"1 recording in .*needs at least 2, or synthetic pairs"):
+    with pytest.raises(ConfigError, match=r"has 1 usable recording.*needs at least 2 recordings, or synthetic pairs"):
         check_source(Experiment.model_validate({"source": source}))
     source["mix"] = {"recordings": 1.0, "synthetic": 1.0}
     check_source(Experiment.model_validate({"source": source}))

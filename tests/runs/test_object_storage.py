@@ -148,10 +148,10 @@ def test_checkpoints_larger_than_the_disk_are_refused(
     usage = preflight.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda folder: usage._replace(free=10**9))
     wanted = {"run.dir": str(tmp_path), "encoder.kind": "resnet18", "search.pairs.delta": "{grid: [0.1, 0.2, 0.3]}"}
-    with pytest.raises(ConfigError, match=r"trial take about 27\.\d+ GB \(200 .* has 1\.00 GB left; .*--train\.keep"):
+    with pytest.raises(ConfigError, match=r"trial need about 27\.\d+ GB \(200 .* has 1\.00 GB left; .*--train\.keep"):
         preflight.check_folder(read_experiment(None, wanted), None)
     preflight.check_folder(read_experiment(None, wanted | {"train.keep": "{best: 2, last: 2}"}), None)
-    assert "each of 3 trials take about 0.55 GB (4 of" in caplog.text
+    assert "each of 3 trials need about 0.55 GB (4 of" in caplog.text
     caplog.clear()
     preflight.check_folder(read_experiment(None, wanted | {"train.keep": "1"}), None)
     assert not caplog.text
