@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import doppel_ray
 
 PACKAGE = Path(doppel_ray.__file__).parent
@@ -135,6 +137,7 @@ def test_private_ray_modules_are_imported_in_one_file() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
 def test_lower_floors_import_without_ray() -> None:
     """Includes the configuration. The import graph does not show what libraries import."""
     ground = [name for name in sorted(modules()) if package(name) not in RAY and not name.endswith("__main__")]

@@ -82,6 +82,7 @@ def test_folder_of_mixed_files(folder: Path, sounds: Path, tmp_path: Path) -> No
     assert [path.name for path in out.parent.iterdir()] == ["out.parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", ["windows", "whole"])
 def test_files_agree_with_probes(sounds: Path, tmp_path: Path, reading: str) -> None:
     """A file of 67 s, of which a minute is read at a time, among short ones."""
@@ -96,6 +97,7 @@ def test_files_agree_with_probes(sounds: Path, tmp_path: Path, reading: str) -> 
     assert about["reading"] == reading
 
 
+@pytest.mark.slow
 def test_timestamps_agree_with_hear_api(folder: Path, sounds: Path, tmp_path: Path) -> None:
     """The long file takes many batches, each of which reads its own part of the file."""
     out = tmp_path / "out.parquet"

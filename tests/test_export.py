@@ -20,6 +20,8 @@ from doppel_ray.models.encoders import ENCODERS
 from tests.conftest import REPOSITORY
 from tests.test_hear import noise, write_checkpoint
 
+pytestmark = pytest.mark.slow  # seconds for each test
+
 FRONTENDS = {"spectrogram": "vggish", "waveform": "raw"}
 MODELS = {
     f"{frontend}-{encoder}": {"encoder": {"kind": encoder, "width": 8}, "frontend": {"kind": frontend}}
@@ -161,8 +163,8 @@ def refusal(*arguments: Any) -> str:
 def test_overwrite(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "here", SMALL)
     assert "--overwrite" in refusal(folder, "safetensors", folder)
-    assert "not overwritten" in refusal(folder, "safetensors", folder, "--overwrite")
-    assert "not overwritten" in refusal(folder, "torch", folder, "--overwrite")
+    assert "never overwritten" in refusal(folder, "safetensors", folder, "--overwrite")
+    assert "never overwritten" in refusal(folder, "torch", folder, "--overwrite")
     assert (folder / "resume.pt").exists()
     for more in ([], ["--overwrite"]):
         assert run(folder, "safetensors", tmp_path / "away", *more) == 0

@@ -45,6 +45,7 @@ def noise(*shape: int) -> torch.Tensor:
     return torch.empty(shape).uniform_(-1.0, 1.0, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @given(samples=st.integers(0, 300), size=st.integers(1, 100))
 def test_windows_cover_the_sound(samples: int, size: int) -> None:
     sound = torch.arange(1.0, samples + 1)

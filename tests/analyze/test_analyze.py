@@ -37,6 +37,7 @@ def rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.slow
 def test_all_runs_every_available_analysis(
     given: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +72,7 @@ def test_all_reports_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFi
     assert "left out: spectral: it compares with recordings" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_repeated_analysis_and_overwrite(tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("similarity", *QUICK, "--out", out)
@@ -134,6 +136,7 @@ def test_bad_input_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_silent_recordings_are_refused_or_skipped(given: dict[str, Path], tmp_path: Path) -> None:
     import soundfile
 

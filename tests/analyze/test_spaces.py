@@ -67,6 +67,7 @@ def test_levelled_embeddings_are_standardised() -> None:
     assert torch.isfinite(torch.cat(space.levelled([torch.ones(2, 4, 3)]))).all(), "what never varies"
 
 
+@pytest.mark.slow
 def test_clap_space(clap: Path) -> None:
     space = Clap(str(clap), 16000, 3, CPU)
     found = space(noise(2, 4, 16000))
@@ -98,6 +99,7 @@ def test_pickled_weights_are_refused(clap: Path, tmp_path: Path) -> None:
         Clap(str(tmp_path), 16000, 1, CPU)
 
 
+@pytest.mark.slow
 def test_model_of_another_class_is_refused(clap: Path, classifier: Path) -> None:
     with pytest.raises(ConfigError, match="is not a ClapModel: it lacks"):
         Clap(str(classifier), 16000, 1, CPU)

@@ -18,6 +18,8 @@ from doppel_ray.cluster.nodes import autoscaler_nodes
 from doppel_ray.cluster.plan import Node
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow  # seconds for each test
+
 FILE = REPOSITORY / "cluster.yaml"
 TOKEN = "token-of-this-test-0123456789abcdef"
 

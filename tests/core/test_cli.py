@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +34,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:
         assert part in done.stderr
 
 
+@pytest.mark.slow
 def test_help_lists_every_key_of_the_experiment() -> None:
     done = python("tune", "--help")
     assert done.returncode == 0
@@ -43,6 +43,7 @@ def test_help_lists_every_key_of_the_experiment() -> None:
     assert "--resume" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["analyze", "probe", "report", "train"])
 def test_command_has_help(module: str) -> None:
     done = python(module, "--help")
@@ -148,21 +149,22 @@ def test_refused_sweep_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_refusal_prints_message_and_exits_with_2(tmp_path: Path) -> None:
     done = python("tune", "--pairs.detla", "0.1", cwd=tmp_path)
     assert_refused(done, "--pairs.detla: unknown option; did you mean --pairs.delta?")
     assert done.stdout == ""
 
 
-def test_too_many_cpus_are_refused_within_30_seconds(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_too_many_cpus_are_refused_before_ray_starts(tmp_path: Path) -> None:
     cores = len(os.sched_getaffinity(0))
-    began = time.monotonic()
     done = python("tune", "--train.cpus_per_worker", 4 * cores, cwd=tmp_path)
-    assert time.monotonic() - began < 30
     assert_refused(done, f"1 train worker x {4 * cores} CPU", f"the largest node has {cores} CPUs")
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_existing_run_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "run.json").write_text("{}")
@@ -172,6 +174,7 @@ def test_existing_run_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "mine" / "run.json").read_text() == "{}"
 
 
+@pytest.mark.slow
 def test_unreadable_recordings_are_refused_before_the_sweep(esc50_folder: Path, tmp_path: Path) -> None:
     (esc50_folder / "audio" / "1-0-A-0.wav").write_bytes(b"no sound")
     done = python("tune", "--probes.tasks", "[factors, esc50]", "--probes.root", esc50_folder, cwd=tmp_path)
@@ -179,6 +182,7 @@ def test_unreadable_recordings_are_refused_before_the_sweep(esc50_folder: Path, 
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_probe_prints_and_writes_scores(tmp_path: Path, esc50_folder: Path) -> None:
     plain = Experiment.model_validate({"encoder": {"kind": "cnn", "width": 8}}).plain()
     folder = tmp_path / "epoch_0001"
@@ -203,6 +207,7 @@ def test_probe_prints_and_writes_scores(tmp_path: Path, esc50_folder: Path) -> N
     assert "probe/factors/score_mel" in scores
 
 
+@pytest.mark.slow
 def test_probe_refuses_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
     assert_refused(python("probe", "--checkpoint", tmp_path), "holds no checkpoint")
 

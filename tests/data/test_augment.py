@@ -179,6 +179,7 @@ def hums(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("source", "white"), [("recordings", 0.0), ("mixed", 0.25)])
 def test_recorded_noise_ratio_range(hums: Path, source: str, white: float) -> None:
     """Recordings are mixed in at ratios that fill their range."""

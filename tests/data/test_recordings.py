@@ -57,6 +57,7 @@ def test_permutations_are_uniform() -> None:
     assert follows.fill_diagonal_(turns / size).min() > 0.7 * turns / size, "no item keeps to another"
 
 
+@pytest.mark.slow
 @given(
     st.fixed_dictionaries({"synthetic": st.floats(0.01, 100), "recordings": st.floats(0, 100)}),
     st.integers(0, 2**40),

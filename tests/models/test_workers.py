@@ -15,6 +15,8 @@ from doppel_ray.models.batchnorm import synchronise
 from doppel_ray.models.objectives import UNLABELLED, ObjectiveConfig
 from doppel_ray.models.optimizers import averaged
 
+pytestmark = pytest.mark.slow  # seconds for each test
+
 BATCH = 24
 CLASSES = 3
 CASES = (

@@ -63,6 +63,7 @@ def test_scores_of_each_task_and_two_baselines(untrained: Path, esc50_folder: Pa
     assert scores["probe/esc50/accuracy_mel"] == 1.0  # one pitch for each class: any band tells them apart
 
 
+@pytest.mark.slow
 def test_baselines_are_kept_between_checkpoints(untrained: Path, tmp_path: Path) -> None:
     probes = ProbesConfig(tasks=(factors(128),))
     first = evaluate(untrained, probes, tmp_path / "baselines")
@@ -141,6 +142,7 @@ def test_kept_untrained_baseline_depends_on_pairs_but_not_delta(tmp_path: Path, 
     assert differ(of("layered", layers=2), quarter) == (False, True)
 
 
+@pytest.mark.slow
 def test_untrained_encoder_has_initial_weights_and_statistics_of_its_pairs(untrained: Path) -> None:
     model, start = baselines.untrained(untrained), checkpoint.recipe(untrained).untrained()
     assert not model.training
@@ -168,6 +170,7 @@ def test_untrained_baseline_without_recordings_of_the_run(tmp_path: Path, caplog
     assert "left out the untrained baseline" in caplog.text
 
 
+@pytest.mark.slow
 def test_waveform_encoder_below_15_khz(tmp_path: Path) -> None:
     settings = {
         "encoder": {"kind": "resnet18_1d", "width": 8},
@@ -179,6 +182,7 @@ def test_waveform_encoder_below_15_khz(tmp_path: Path) -> None:
     assert np.isfinite([*scores.values()]).all()
 
 
+@pytest.mark.slow
 def test_protocol_of_a_task(untrained: Path) -> None:
     tasks = [factors(128), {"kind": "factors", "sounds": 128, "name": "near", "protocol": "knn"}]
     scores = evaluate(untrained, ProbesConfig.model_validate({"tasks": tasks}))

@@ -63,6 +63,7 @@ def classes(n: int = 200) -> np.ndarray:
     return np.arange(n) // 5 % 4
 
 
+@pytest.mark.slow
 @ALL
 def test_linearly_separable_classes(protocol: ProtocolConfig) -> None:
     vectors = embeddings(size=8) + 5.0 * np.eye(8, dtype=np.float32)[classes()]
@@ -173,6 +174,7 @@ def test_constant_embeddings_score_chance_without_warning(protocol: ProtocolConf
     assert scores[METRICS[kind][0]] == pytest.approx(chance, abs=0.2)
 
 
+@pytest.mark.slow
 @ALL
 def test_same_seed_same_scores(protocol: ProtocolConfig) -> None:
     vectors = embeddings() + np.eye(40, dtype=np.float32)[classes()]

@@ -88,6 +88,7 @@ def by_file(dataset: TaskDataset) -> dict[str, tuple[str, str]]:
 # ---- factors
 
 
+@pytest.mark.slow
 def test_factors_do_not_depend_on_number_of_sounds() -> None:
     once, longer = (Factors(sounds=count).load(16000) for count in (128, 256))
     for item in (0, 64, 127):
@@ -201,6 +202,7 @@ def test_hear_copy_of_esc50(tmp_path: Path) -> None:
         torch.testing.assert_close(copy.sounds.read(item), native.sounds.read(item), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_hear_copy_of_real_esc10(tmp_path: Path, esc10: Path) -> None:
     copy = Hear(root=write_hear(tmp_path / "esc10", esc10, esc10=True)).load(16000)
     native = Native(kind="esc10", root=esc10).load(16000)
@@ -491,7 +493,7 @@ def test_skipping_all_files_is_refused(esc50_folder: Path) -> None:
 
 def test_loading_opens_no_file(esc50_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio_files, "opened", None)
-    monkeypatch.setattr(audio_files, "length", None)
+    monkeypatch.setattr(audio_files, "duration", None)
     assert len(Native(kind="esc50", root=esc50_folder).load(16000, cache=1.0).sounds) == 24
 
 

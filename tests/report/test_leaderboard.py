@@ -123,6 +123,7 @@ def without_validation(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_run_without_validation_scores_has_one_warning(folder: Path) -> None:
     """Also if newer rows have validation scores after a resume, and beside a newer run."""
     new = make_run(folder.parent / "new", {"000": ({}, "finished", [row(1, 0.1, **{VALID_SCORE: 0.9})])})

@@ -63,12 +63,14 @@ def grid(folder: Path) -> Path:
     return make_run(folder, trials, plan=["a trial needs 1.26 CPU"], nodes=["node-1: 2 CPUs"])
 
 
+@pytest.mark.slow
 def test_import_of_the_writer_is_light() -> None:
     code = "import sys, doppel_ray.report.writer; print({'matplotlib', 'jinja2', 'torch', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
 
 
+@pytest.mark.slow
 def test_warnings_are_printed_and_on_the_page(tmp_path: Path) -> None:
     trials: dict[str, MadeTrial] = {"000": ({"pairs.delta": 0.1}, "finished", [row(1, 0.5)])}
     page, text = published(make_run(tmp_path / "run", trials, warnings=["4 of 9 recordings are tested on"]))
@@ -95,6 +97,7 @@ def test_publish_prints_the_result_and_writes_all_files(folder: Path) -> None:
     assert (folder / "figures" / "score_against_pairs.delta.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_page_names_the_statistics_of_the_untrained_encoder(tmp_path: Path) -> None:
     old = published(make_run(tmp_path / "old", {"000": ({}, "finished", [row(1, 0.6)])}))[0].text
     assert "The untrained encoder has batch norms at mean 0 and variance 1, as in older versions" in old
@@ -103,6 +106,7 @@ def test_page_names_the_statistics_of_the_untrained_encoder(tmp_path: Path) -> N
     assert "The untrained encoder has batch-norm statistics of 256 of its run’s pairs" in published(made)[0].text
 
 
+@pytest.mark.slow
 def test_deleted_best_checkpoint_is_not_offered(folder: Path) -> None:
     (folder / "trials" / "000_delta=0.02" / "checkpoints" / "epoch_0002").rmdir()
     page, text = published(folder)
@@ -111,6 +115,7 @@ def test_deleted_best_checkpoint_is_not_offered(folder: Path) -> None:
     assert "epoch_0002" not in (folder / "leaderboard.csv").read_text()
 
 
+@pytest.mark.slow
 def test_page_loads_and_runs_nothing(folder: Path) -> None:
     page, _ = published(folder)
     assert not {"script", "link", "iframe", "img", "object"} & {tag for tag, _ in page.tags}
@@ -119,6 +124,7 @@ def test_page_loads_and_runs_nothing(folder: Path) -> None:
     assert "url(http" not in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_content_of_a_folder_is_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script> $\\frac{$ [bold] [/] & \x07'
     trials: dict[str, MadeTrial] = {
@@ -134,6 +140,7 @@ def test_content_of_a_folder_is_escaped(tmp_path: Path) -> None:
     assert "script> $\\frac{$ [bold] [/] &" in text
 
 
+@pytest.mark.slow
 def test_figures_of_numeric_and_other_keys(tmp_path: Path) -> None:
     folder = grid(tmp_path / "grid")
     page, _ = published(folder)
@@ -188,6 +195,7 @@ def test_missing_parts_have_a_section(folder: Path) -> None:
     assert "missing: " in text
 
 
+@pytest.mark.slow
 def test_page_of_several_runs(tmp_path: Path, folder: Path) -> None:
     other = grid(tmp_path / "grid")
     assert main([str(folder), str(other)]) == 0

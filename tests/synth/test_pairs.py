@@ -62,6 +62,7 @@ def test_unrelated_views_have_no_fingerprint(synth: Synth, noise: NoiseKind) -> 
     assert max(found.values()) <= CHANCE, found
 
 
+@pytest.mark.slow
 def test_fingerprint_of_a_noise_per_pair(synth: Synth) -> None:
     """The check above can fail: a noise that both views of a pair share alone gives it away."""
     indices = torch.arange(PAIRS).repeat(2)

@@ -36,6 +36,7 @@ def test_render_extreme_parameters(name: str, seed: int, data: st.DataObject) ->
     assert sounds.abs().max() <= 1.0
 
 
+@pytest.mark.slow
 def test_phase_accuracy_over_ten_seconds() -> None:
     """A steady 12.5 kHz cosine against float64: 125,000 turns, and less than a hundredth of a turn off at the end."""
     synth = Synth.create("voice", 48000, 10.0, 480, compile=False)

@@ -62,6 +62,7 @@ def splits_of(how: str) -> tuple[Split, ...]:
     return (Split("test", rows[60:200], valid, rows[200:]),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.kind)
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel", "regression"])
 @pytest.mark.parametrize("how", ["one test fold", "own valid", "no valid"])

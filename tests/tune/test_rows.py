@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from doppel_ray.probe.evaluate import ProbesConfig
+from doppel_ray.config.probes import ProbesConfig
 from doppel_ray.runs.metrics_log import EARLY, RESIZE, read_rows
 from doppel_ray.tune.rows import ReportWriter, RowAssembler, events_of
 

@@ -65,7 +65,7 @@ def test_population_must_fit_side_by_side() -> None:
 
 
 def test_population_without_search() -> None:
-    with pytest.raises(ConfigError, match="there is nothing to change"):
+    with pytest.raises(ConfigError, match="there are no values to change"):
         preflight.check_tune(experiment({}, scheduler="pbt"), concurrent=2)
 
 

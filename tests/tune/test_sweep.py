@@ -8,7 +8,7 @@ from doppel_ray.config.experiment import validate_experiment
 from doppel_ray.runs import reader
 from doppel_ray.tune.budget import Budget
 from doppel_ray.tune.sweep import Outcome, is_full, one_trial, outcome_of, trial_counts
-from tests.report.conftest import make_run
+from tests.made_runs import make_run
 
 
 @pytest.mark.parametrize(
