@@ -10,15 +10,16 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Tag
 
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.schema import kind_of
+from doppel_ray.data.recordings.datasets import DATA_SETS
 from doppel_ray.probe.tasks.entry import RecordedTask, Task, Unreadable
 from doppel_ray.probe.tasks.factors import FACTORS, Factors
 from doppel_ray.probe.tasks.hear import Hear
 from doppel_ray.probe.tasks.manifest import Manifest
-from doppel_ray.probe.tasks.native import FORMATS, Native
+from doppel_ray.probe.tasks.native import Native
 
 TASKS: dict[str, str] = {
     "factors": "parameters of unseen synthetic sounds; built in",
-    **{kind: form.about for kind, form in FORMATS.items()},
+    **{kind: form.about for kind, form in DATA_SETS.items()},
     "hear": "a scene task in HEAR's format",
     "manifest": "a CSV or Parquet table of paths and labels",
 }
@@ -39,7 +40,7 @@ def _entry(value: Any) -> Any:
 def _tag(value: Any) -> str:
     # Tags appear in the path of a validation error; the space distinguishes them from the user's keys.
     kind = kind_of(value)
-    return f"kind {'native' if kind in FORMATS else kind}"
+    return f"kind {'native' if kind in DATA_SETS else kind}"
 
 
 TaskConfig = Annotated[
