@@ -29,7 +29,6 @@ from torch import Tensor
 
 from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.data.pairs import PairMaker
-from doppel_ray.models.batchnorm import set_statistics
 from doppel_ray.models.checkpoint import ModelSpec
 from doppel_ray.models.learner import Learner
 from doppel_ray.probe import baselines
@@ -148,8 +147,7 @@ def train(experiment: Experiment, steps: int) -> tuple[Learner, float]:
     maker, learner = PairMaker.of(experiment.plain()), Learner(experiment)
     batch, began = experiment.train.batch_size, time.process_time()
     if steps == 0:
-        first = torch.arange(baselines.PAIRS).split(baselines.BATCH)
-        set_statistics(learner.model, (maker(part).flatten(0, 1).float() for part in first))
+        baselines.set_pair_statistics(learner.model, maker)
     for step in range(steps):
         indices = np.arange(step * batch, (step + 1) * batch)
         # What is made in inference mode autograd refuses; its copies it takes.

@@ -33,9 +33,14 @@ def untrained(folder: Path) -> Model:
         ConfigError: the checkpoint or the recordings of the run are missing.
     """
     recipe, experiment = checkpoint.recipe(folder), _sounds(checkpoint.about(folder)["experiment"])
-    model, maker = recipe.untrained(), PairMaker.of(experiment)
-    set_statistics(model, (maker(part).flatten(0, 1).float() for part in torch.arange(PAIRS).split(BATCH)))
+    model = recipe.untrained()
+    set_pair_statistics(model, PairMaker.of(experiment))
     return model
+
+
+def set_pair_statistics(model: Model, maker: PairMaker) -> None:
+    """Give a model the batch-norm statistics of the first `PAIRS` pairs."""
+    set_statistics(model, (maker(part).flatten(0, 1).float() for part in torch.arange(PAIRS).split(BATCH)))
 
 
 def _sounds(experiment: dict[str, Any]) -> dict[str, Any]:

@@ -63,11 +63,12 @@ def run(
     (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
     handler = log_to(folder / LOG)
     board = tensorboard.TrialWriter(folder)
-    sent: list[Row] = []
+    rows_sent = read_rows(folder)
+    earlier = len(rows_sent)
 
     def record(row: Row) -> None:
-        _record(experiment, folder, board, row)
-        sent.append(row)
+        rows_sent.append(row)
+        _record(experiment, folder, board, rows_sent)
         send(row)
 
     try:
@@ -81,8 +82,8 @@ def run(
         if not is_trained:
             training.start()
         rows.pump(training.is_alive, board.steps)
-        if is_trained and not sent and (earlier := read_rows(folder)):
-            send(earlier[-1])  # Ray Tune had lost track of a finished trial; it needs a row
+        if is_trained and rows_sent and len(rows_sent) == earlier:
+            send(rows_sent[-1])  # Ray Tune had lost track of a finished trial; it needs a row
         if training.error is not None:
             raise training.error
         if rows.diverged is not None:
@@ -93,11 +94,11 @@ def run(
         handler.close()
 
 
-def _record(experiment: Experiment, folder: Path, board: tensorboard.TrialWriter, row: Row) -> None:
-    """Show a row, the newest in `rows.jsonl`, in TensorBoard; delete the checkpoints that are no longer kept."""
+def _record(experiment: Experiment, folder: Path, board: tensorboard.TrialWriter, rows: list[Row]) -> None:
+    """Show the newest of a trial's rows in TensorBoard; delete the checkpoints that are no longer kept."""
+    row, tune = rows[-1], experiment.tune
     if row["epoch"] == 1:  # not at the start, which is busy
         board.sounds(experiment)
-    rows, tune = read_rows(folder), experiment.tune
     board.row(row, best(rows, tune.metric, tune.mode), tune.metric)
     if (keep := experiment.train.keep) is not None:
         drop(folder, dropped(keep, rows, tune.metric, tune.mode))

@@ -8,7 +8,7 @@ of them apart has been drawn by what is tested.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,6 @@ only makes large counts rarer)."""
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 """(n, ...) and (n, ...) -> (n, n)."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Many small operations: on a busy machine two threads wait for each other ten times as long as one works."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
