@@ -11,12 +11,15 @@ whether the gain was more than luck in choosing. One clip of fold 5 moves its sc
     --table controls      fresh pairs against fixed sets, and the objectives, at equal numbers of pairs
     --table search        candidates for a better recipe
 
-With --results FILE each line is also written as JSON, and lines that the file already has are not trained again.
+With --results FILE each line is also written as JSON, and lines that the file already has are not trained again. What
+has been measured so far is in measurements/; `--show FILE` prints the table of such a file, with means over seeds.
 """
 
 import argparse
 import contextlib
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from doppel_ray.cluster.ray_env import TRAIN_WORKER
 from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.data.pairs import PairMaker
 from doppel_ray.models.checkpoint import ModelSpec
@@ -71,6 +75,12 @@ CONTROLS: Changes = {
     "alignment + uniformity": {"objective.kind": "alignment_uniformity"},
 }
 SEARCH: Changes = {
+    "as it is": {},
+    "three times the pairs": {"train.epochs": "30"},
+    "two sounds at once": {"pairs.layers": "2"},
+    "two sounds, onsets in the first half": {"pairs.layers": "2", "pairs.onsets": "0.5"},
+    "temperature 0.1": {"objective.temperature": "0.1"},
+    "temperature 0.4": {"objective.temperature": "0.4"},
     "batch 256": {"train.batch_size": "256"},
     "width 48": {"encoder.width": "48"},
     "weights averaged": {"optim.ema": "0.99"},
@@ -78,6 +88,11 @@ SEARCH: Changes = {
     "four sounds at once": {"pairs.layers": "4"},
     "sounds of 2 s": {"synth.duration": "2.0"},
     "two sounds at once, of 2 s": {"synth.duration": "2.0", "pairs.layers": "2"},
+    "scenes of 2 s: three sounds, onsets to 1.5 s": {
+        "synth.duration": "2.0",
+        "pairs.layers": "3",
+        "pairs.onsets": "0.75",
+    },
     "SpecAugment": {"augment": "[{kind: gain, low: -12.0, high: 12.0}, {kind: spec_mask}]"},
     "VoiceFM, two at once": {"synth.architecture": "voicefm", "pairs.layers": "2"},
     "δ from 0.25 to 0.03": {"pairs.delta": "0.25", "pairs.schedule": "{kind: linear, end: 0.03}"},
@@ -179,9 +194,32 @@ def shown(value: object) -> str:
     return f"{value:.0f}" if value > 100.0 else f"{value:.1f}" if value > 1.5 else f"{value:.3f}"
 
 
+def summary(path: Path) -> str:
+    """Return the table of a file of results: for each line, the mean over its seeds and the standard deviation."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    judged = [key for key in lines[0] if key not in ("table", "changed", "seed", "pairs", "CPU seconds")]
+    heads = ("changed", "seeds", *judged, "pairs")
+    table = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for name in dict.fromkeys(line["changed"] for line in lines):
+        rows = [line for line in lines if line["changed"] == name]
+        cells = [name, ", ".join(str(row["seed"]) for row in rows)]
+        for key in judged:
+            values = np.array([row[key] for row in rows if key in row], dtype=float)
+            digits = 3 if abs(values.mean()) < 1.5 else 1
+            spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.{digits}f}{spread}" if len(values) else "–")
+        table.append(f"| {' | '.join([*cells, format(rows[0]['pairs'], ',')])} |")
+    return "\n".join(table)
+
+
 def main() -> None:
+    if any(os.environ.get(name) != value for name, value in TRAIN_WORKER.items()):
+        # Memory as in a train worker: read when the process starts, and worth a third of a step.
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | TRAIN_WORKER)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--esc10", type=Path, required=True, help="folder of ESC-10 in ESC-50's layout")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--esc10", type=Path, help="folder of ESC-10 in ESC-50's layout")
+    what.add_argument("--show", type=Path, metavar="FILE", help="print what was measured, and end")
     parser.add_argument("--manifests", type=Path, nargs="*", default=[], help="further tasks, as CSV with folds")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent.parent / "tune_configs" / "best.yaml")
     parser.add_argument("--table", choices=list(TABLES), default="ingredients")
@@ -191,6 +229,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads to train with [%(default)s]")
     parser.add_argument("--results", type=Path, help="JSON lines of what is done")
     options = parser.parse_args()
+    if options.show is not None:
+        print(summary(options.show))
+        return
     unknown = set(options.only or ()) - set(TABLES[options.table])
     if unknown:
         parser.error(f"--only {min(unknown)!r}: expected some of {', '.join(TABLES[options.table])}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.schema import Section
-from doppel_ray.data.pairs import layered
+from doppel_ray.data.pairs import PairsConfig, layered
 from doppel_ray.data.recordings import Catalogue, Recordings, RecordingsConfig
 from doppel_ray.synth import ARCHITECTURES, Synth, SynthConfig, check_delta
 
@@ -135,7 +135,7 @@ class Sources:
             synth = self._synth(name)
             for layers in self.config.layers:
                 for delta in self.config.delta:
-                    sounds = layered(synth, self.config.seed, FIRST + indices, delta, layers)
+                    sounds = layered(synth, PairsConfig(layers=layers), self.config.seed, FIRST + indices, delta)
                     yield SourcePairs(SoundSource(name, layers, delta), sounds, FIRST + indices)
 
     def _synth(self, name: str) -> Synth:

@@ -27,6 +27,9 @@ LAYER_DB = 12.0
 LEVELS = 2**20 + 4
 """Stream of the draws of layers' levels: a column for each view."""
 
+ONSETS = 2**20 + 5
+"""Stream of the draws of layers' onsets: a column for each view."""
+
 
 class ScheduleConfig(Section):
     """How δ changes during a run, starting from `pairs.delta`."""
@@ -67,6 +70,10 @@ class PairsConfig(Section):
     layers: int = Field(default=1, ge=1, le=16)
     """Number of synthetic sounds mixed into each view, each perturbed independently, at random levels from -12 to
     0 dB."""
+    onsets: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Latest onset of a layer, as a share of the sound's duration. Each layer of each view starts at a random time from
+    0 to this, after silence, and is cut off at the end: with `layers`, scenes of several events. 0: all start at
+    once."""
     reuse: int | None = Field(default=None, ge=2)
     """Size of a fixed set of pairs to train on repeatedly; null: every pair is new."""
 
@@ -171,7 +178,7 @@ class PairMaker:
         indices = self.pairs.drawn(indices).to(self.device)
         labels, ids = torch.full((len(indices),), -1), indices.to("cpu", torch.int64, copy=True)
         if self.recordings is None:
-            return layered(self.synth, self.seed, indices, spread, self.pairs.layers, self.pairs.noise), labels, ids
+            return layered(self.synth, self.pairs, self.seed, indices, spread), labels, ids
         mix = self.source.mix
         recorded = choose(mix, self.seed, indices)
         sounds = torch.empty(2, len(indices), self.recordings.samples, device=self.device)
@@ -181,8 +188,7 @@ class PairMaker:
             sounds[:, recorded] = views.to(self.device)
         if not recorded.all():
             made = ~recorded
-            rows = _rows(spread, made)
-            sounds[:, made] = layered(self.synth, self.seed, indices[made], rows, self.pairs.layers, self.pairs.noise)
+            sounds[:, made] = layered(self.synth, self.pairs, self.seed, indices[made], _rows(spread, made))
         return sounds, labels, ids
 
     @torch.inference_mode()
@@ -223,21 +229,29 @@ class PairMaker:
         return self.labelled(indices)[0]
 
 
-def layered(
-    synth: Synth, seed: int, indices: Tensor, spread: Spread, layers: int, noise: NoiseKind = "shared"
-) -> Tensor:
-    """Render synthetic pairs of `indices` (n,), each of `layers` sounds at once: (2, n, samples).
+def layered(synth: Synth, pairs: PairsConfig, seed: int, indices: Tensor, spread: Spread) -> Tensor:
+    """Render synthetic pairs of `indices` (n,), each of `pairs.layers` sounds: (2, n, samples).
 
-    Of n layers, pair i has those from n·i to n·i + n - 1, at levels drawn for each view. A mixture that would clip
-    is scaled to a peak of 1.
+    Of n layers, pair i has those from n·i to n·i + n - 1. Levels and onsets are drawn for each view: what both views of
+    a pair shared alone would give the pair away. A mixture that would clip is scaled to a peak of 1.
     """
-    if layers == 1:
-        return synth.pairs(seed, indices, spread, noise)
+    layers = pairs.layers
     parts = (indices.unsqueeze(1) * layers + torch.arange(layers, device=indices.device)).flatten()
-    level = 10.0 ** ((rng.uniform(seed, parts, LEVELS, 2).T.unsqueeze(2) - 1.0) * LAYER_DB / 20.0)
-    sounds = synth.pairs(seed, parts, _rows(spread, torch.arange(len(parts)) // layers), noise) * level
+    sounds = synth.pairs(seed, parts, _rows(spread, torch.arange(len(parts)) // layers), pairs.noise)
+    if pairs.onsets > 0.0:
+        latest = pairs.onsets * sounds.shape[2]
+        sounds = _delayed(sounds, (rng.uniform(seed, parts, ONSETS, 2).T * latest).long())
+    if layers == 1:
+        return sounds
+    sounds *= 10.0 ** ((rng.uniform(seed, parts, LEVELS, 2).T.unsqueeze(2) - 1.0) * LAYER_DB / 20.0)
     mixed = sounds.unflatten(1, (-1, layers)).sum(dim=2)
     return mixed / mixed.abs().amax(dim=2, keepdim=True).clamp(min=1.0)
+
+
+def _delayed(sounds: Tensor, delays: Tensor) -> Tensor:
+    """Start sounds (..., samples) `delays` (...) samples later, after silence, and cut them off at the end."""
+    source = torch.arange(sounds.shape[-1], device=sounds.device) - delays.unsqueeze(-1)
+    return sounds.gather(-1, source.clamp(min=0)).masked_fill(source < 0, 0.0)
 
 
 def _rows(spread: Spread, chosen: Tensor) -> Spread:

@@ -181,7 +181,32 @@ def test_layers_at_delta_0(stream: torch.Tensor) -> None:
     assert maker(layers=1)(torch.arange(80)).equal(stream)
 
 
-@pytest.mark.parametrize("pairs", [{"noise": "shared"}, {"noise": "view"}, {"noise": "view", "layers": 2}], ids=str)
+def test_onsets_are_drawn_for_each_layer_of_each_view() -> None:
+    at_once, scenes = maker(delta=0.0), maker(layers=2, delta=0.0, onsets=0.6)
+    indices = torch.arange(8)
+    sounds, *_ = scenes.sounds(indices)
+    torch.testing.assert_close(scenes.sounds(indices[3:4])[0], sounds[:, 3:4], rtol=0, atol=1e-5)
+    assert sounds.abs().max() <= 1.0
+    assert not torch.allclose(sounds[0], sounds[1], atol=1e-2), "each view has onsets of its own"
+    alone, *_ = at_once.sounds(indices)
+    late, *_ = maker(delta=0.0, onsets=0.6).sounds(indices)
+    size, delays = alone.shape[2], set()
+    for before, after in zip(alone.flatten(0, 1), late.flatten(0, 1), strict=True):
+        delay = int((after != 0).int().argmax() - (before != 0).int().argmax())
+        assert 0 <= delay < 0.6 * size
+        torch.testing.assert_close(after[delay:], before[: size - delay], rtol=0, atol=0)
+        delays.add(delay)
+    assert len(delays) == 16, "no two views start at one time"
+
+
+def test_onset_after_the_end_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"onsets"):
+        PairsConfig.model_validate({"layers": 2, "onsets": 1.0})
+
+
+@pytest.mark.parametrize(
+    "pairs", [{"noise": "shared"}, {"noise": "view"}, {"noise": "view", "layers": 2, "onsets": 0.5}], ids=str
+)
 def test_pairs_of_each_noise_kind_do_not_depend_on_the_batch(pairs: dict[str, object]) -> None:
     made = PairMaker(BRIEF, PairsConfig.model_validate(pairs), FrontendConfig(), (), 0)
     whole = made(torch.arange(40)).float()
