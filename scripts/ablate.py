@@ -115,7 +115,7 @@ class Judges:
 
     def scores(self, learner: Learner, experiment: Experiment) -> list[float]:
         """A number for each column: per cent of accuracy, or R²."""
-        embedder = by_model(ModelSpec.of(experiment.plain()).waveform_encoder(learner.model))
+        embedder = by_model(ModelSpec.of(experiment.plain()).waveform_encoder(learner.trained))
 
         def vectors(dataset: TaskDataset) -> np.ndarray:
             return embed_sounds(dataset.sounds, range(len(dataset.sounds)), embedder)

@@ -5,7 +5,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from doppel_ray.data.pairs import PairsConfig
 from doppel_ray.models import checkpoint
 from doppel_ray.models.batchnorm import synchronise
 from doppel_ray.models.checkpoint import ModelSpec, Position
+from doppel_ray.models.model import Model
 from doppel_ray.models.objectives import ObjectiveConfig, collapsed, effective_rank, gather
 from doppel_ray.models.optimizers import OptimConfig, average_state, averaged
 from doppel_ray.synth import SynthConfig
@@ -224,15 +225,18 @@ class Learner:
         self._load_state(self._good)
         self.returns += 1
 
+    @property
+    def trained(self) -> Model:
+        """The model to keep and to score: the running average, if there is one, as `settle` left it."""
+        return self.model if self.ema is None else cast(Model, self.ema.module)
+
     def save(self, folder: Path, position: Position, metrics: dict[str, Any]) -> None:
-        """Write a checkpoint of the model, or of its running average, if there is one, as `settle` left it."""
+        """Write a checkpoint of the `trained` model into an existing folder."""
         resume = {"rng": torch.get_rng_state(), "returns": self.returns, "optimizer": self.optimizer.state_dict()}
-        model = self.model
         if self.ema is not None:
             resume |= {"model": self.model.state_dict(), "ema": self.ema.state_dict()}
-            model = self.ema.module
         metrics = metrics | {"precision": self.precision}
-        checkpoint.save(folder, model, self.experiment.plain(), position, metrics, resume, self.classes)
+        checkpoint.save(folder, self.trained, self.experiment.plain(), position, metrics, resume, self.classes)
 
     def keep(self) -> None:
         """Copy weights and optimizer for `rollback`."""
