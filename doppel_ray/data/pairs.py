@@ -213,9 +213,12 @@ class PairMaker:
         for start in range(0, len(indices), self.chunk):
             rows = slice(start, start + self.chunk)
             kept = len(indices[rows])
-            fill = [*range(kept), *[kept - 1] * (self.chunk - kept)]
-            drawn = self.pairs.drawn(indices[rows][fill]).to(self.device)
-            views = self.augment.both(sounds[:, rows][:, fill], drawn)
+            part, views = indices[rows], sounds[:, rows]
+            if kept < self.chunk:
+                fill = [*range(kept), *[kept - 1] * (self.chunk - kept)]
+                part, views = part[fill], views[:, fill]
+            drawn = self.pairs.drawn(part).to(self.device)
+            views = self.augment.both(views, drawn)
             if self.where == "trainer":
                 features = views.unsqueeze(2)
             else:
