@@ -101,7 +101,7 @@ def write_csv(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
         for row in rows
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="") as out:
+    with file.open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

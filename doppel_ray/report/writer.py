@@ -52,7 +52,10 @@ def place(runs: Sequence[Run], out: Path | None) -> Path:
 def _is_ours(page: Path) -> bool:
     from doppel_ray.report.page import GENERATOR
 
-    return page.is_file() and f'name="generator" content="{GENERATOR} ' in page.read_text(errors="replace")[:2000]
+    return (
+        page.is_file()
+        and f'name="generator" content="{GENERATOR} ' in page.read_text(encoding="utf-8", errors="replace")[:2000]
+    )
 
 
 def write(subject: Study, page: Path) -> None:
@@ -68,7 +71,7 @@ def write(subject: Study, page: Path) -> None:
     alone = page.name != PAGE
     html = render(subject, figures, {} if alone else FILES)
     with new_output(page, overwrite=True) as partial:
-        partial.write_text(html)
+        partial.write_text(html, encoding="utf-8")
     if alone:
         return
     tables = (settings_table(subject), trials_table(subject), rows_table(subject))
