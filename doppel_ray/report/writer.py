@@ -1,5 +1,6 @@
 """Write a report: the page, its figures, and the tables as CSV."""
 
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -85,7 +86,7 @@ def publish(folder: Path, console: Console) -> None:
     """Write and print the report of a run's folder."""
     run = read(folder)
     make([run], place([run], None), console)
-    console.print(f"watch: tensorboard --logdir {folder / 'trials'}", markup=False)
+    console.print(f"watch: tensorboard --logdir {shlex.quote(str(folder / 'trials'))}", markup=False)
 
 
 def make(runs: Sequence[Run], page: Path, console: Console) -> None:

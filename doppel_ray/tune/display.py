@@ -56,7 +56,7 @@ class ProgressCallback(Callback):
             BarColumn(),
             TextColumn("{task.completed:g}/{task.total:g} epochs"),
             TimeElapsedColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=self.console,
         )
         past = reader.read(self.folder).trials
