@@ -52,7 +52,8 @@ def check_temporary_folder() -> None:
     """
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
     folder = os.environ.get(name, "/tmp")
-    if (excess := len(os.fsencode(f"{folder}{SOCKET}")) - SOCKET_LIMIT) > 0:
+    socket_path = f"{folder}{SOCKET.format(pid=os.getpid())}"
+    if (excess := len(os.fsencode(socket_path)) - SOCKET_LIMIT) > 0:
         raise ConfigError(
             f"{name} is {folder!r}, {len(os.fsencode(folder))} bytes long: Ray's sockets below it would have longer "
             f"names than the system allows, by {excess} bytes; set RAY_TMPDIR to a short folder, such as /tmp"
@@ -110,8 +111,8 @@ TRAIN_WORKER = {
     "GOMP_SPINCOUNT": "20000",
 }
 """Variables for processes that train on a CPU; read when the process starts."""
-SOCKET = "/ray/session_2026-11-25_09-00-00_000000_4194304/sockets/plasma_store"
-"""The longest path of a socket that Ray creates in its temporary folder; process numbers have at most 7 digits."""
+SOCKET = "/ray/session_2026-11-25_09-00-00_000000_{pid}/sockets/plasma_store"
+"""The longest path of a socket that Ray creates in its temporary folder, for the process `pid`."""
 SOCKET_LIMIT = 107
 """Bytes that Linux allows for the path of a socket."""
 
