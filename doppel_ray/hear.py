@@ -26,7 +26,7 @@ def load_model(path: str | Path) -> WaveformEncoder:
     Raises:
         ConfigError: the checkpoint is missing or damaged.
     """
-    model, recipe = checkpoint.load(Path(path))
+    model, recipe = checkpoint.load(Path(path).expanduser())
     return recipe.waveform_encoder(model)
 
 

@@ -169,7 +169,7 @@ def _report(
 def _written_before(out: Path) -> list[str]:
     """Return the files of an earlier analysis in a folder."""
     try:
-        return json.loads((out / RESULT).read_text())["files"]
+        return json.loads((out / RESULT).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, LookupError):
         return []
 

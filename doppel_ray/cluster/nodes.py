@@ -1,7 +1,6 @@
 """The nodes of the cluster: their resources, the free part of them, and function calls on each node."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from doppel_ray.cluster.plan import Node
 from doppel_ray.cluster.ray_compat import available_resources_per_node
 from doppel_ray.cluster.ray_env import is_listening
 from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.process import available_cpus, home
 
 T = TypeVar("T")
 ANSWER_SECONDS = 300
@@ -26,7 +26,7 @@ def local_node() -> tuple[Node, ...]:
     """Return the resources that a local Ray would have, without starting it."""
     import torch
 
-    return (Node("this machine", float(len(os.sched_getaffinity(0))), float(torch.cuda.device_count())),)
+    return (Node("this machine", float(available_cpus()), float(torch.cuda.device_count())),)
 
 
 def _installed() -> Callable[[], dict[str, str]]:
@@ -156,8 +156,8 @@ def _as_node(node: dict[str, Any], resources: dict[str, float]) -> Node:
 
 def possible_nodes(living: tuple[Node, ...]) -> tuple[Node, ...]:
     """Return the nodes that the connected cluster's autoscaler may still add; none without an autoscaler."""
-    file = Path.home() / BOOTSTRAP
-    return autoscaler_nodes(json.loads(file.read_text()), living) if file.exists() else ()
+    file = home() / BOOTSTRAP
+    return autoscaler_nodes(json.loads(file.read_text(encoding="utf-8")), living) if file.exists() else ()
 
 
 def autoscaler_nodes(config: dict[str, Any], living: tuple[Node, ...]) -> tuple[Node, ...]:

@@ -51,6 +51,7 @@ def check(experiment: "Experiment", folder: Path | None = None) -> list[str]:
     warnings = check_overlap(experiment)
     concurrent = None
     if ray_env.address() is None:
+        ray_env.check_temporary_folder()
         concurrent = plan_trial(experiment, local_node()).concurrent
     check_tune(experiment, concurrent)
     check_folder(experiment, folder)

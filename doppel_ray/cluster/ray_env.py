@@ -5,7 +5,11 @@ Importing this module sets `SETTINGS`. Command lines also set `variables()` befo
 
 import os
 import socket
+import tempfile
 from pathlib import Path
+
+from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.process import home
 
 
 def variables() -> dict[str, str]:
@@ -40,10 +44,33 @@ def is_listening(address: str) -> bool:
     return True
 
 
+def check_temporary_folder() -> None:
+    """Refuse a temporary folder in which a Ray on this machine could not create its sockets.
+
+    Raises:
+        ConfigError: names the variable that sets the folder.
+    """
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "TMPDIR")
+    folder = os.environ.get(name, "/tmp")
+    socket_path = f"{folder}{SOCKET.format(pid=os.getpid())}"
+    if (excess := len(os.fsencode(socket_path)) - SOCKET_LIMIT) > 0:
+        raise ConfigError(
+            f"{name} is {folder!r}, {len(os.fsencode(folder))} bytes long: Ray's sockets below it would have longer "
+            f"names than the system allows, by {excess} bytes; set RAY_TMPDIR to a short folder, such as /tmp"
+        )
+    try:
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{name} is {folder!r}, where Ray cannot write: {error.strerror}; set RAY_TMPDIR to a folder of your own"
+        ) from None
+
+
 def has_token() -> bool:
     """Return whether Ray will find a token to authenticate with."""
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(given) or (Path.home() / ".ray" / "auth_token").exists()
+    return bool(given) or (home() / ".ray" / "auth_token").exists()
 
 
 def watches_preemption() -> bool:
@@ -84,5 +111,9 @@ TRAIN_WORKER = {
     "GOMP_SPINCOUNT": "20000",
 }
 """Variables for processes that train on a CPU; read when the process starts."""
+SOCKET = "/ray/session_2026-11-25_09-00-00_000000_{pid}/sockets/plasma_store"
+"""The longest path of a socket that Ray creates in its temporary folder, for the process `pid`."""
+SOCKET_LIMIT = 107
+"""Bytes that Linux allows for the path of a socket."""
 
 os.environ.update(SETTINGS)

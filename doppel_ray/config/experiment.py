@@ -152,7 +152,7 @@ def _read(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     if file is None:
         return {}, {}
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)  # YAML reads 1e-05 as text
     except OSError as error:
         raise ConfigError(f"--config {file}: {error.strerror or error}{_known_configs(file)}") from None

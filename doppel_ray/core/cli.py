@@ -1,9 +1,12 @@
 """Command lines: options generated from the configuration tree, consoles, and exit codes.
 
-Exit codes are 0 for success, 1 for failure, 2 for bad input refused before anything started, 130 for ctrl-C.
+Exit codes are 0 for success, 1 if some inputs or trials failed and the rest is written (or an error came up while at
+work), 2 for bad input refused before anything started, 130 for ctrl-C.
 """
 
 import argparse
+import errno
+import shlex
 import signal
 import sys
 import time
@@ -16,9 +19,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from doppel_ray.core import dotted_keys
+from doppel_ray.core import dotted_keys, process
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.schema import kind_of
+from doppel_ray.core.schema import expand_home, kind_of
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
 
+FAILED = 1
 REFUSED = 2
 INTERRUPTED = 130
 
@@ -96,6 +100,8 @@ class Parser(argparse.ArgumentParser):
             ConfigError: an option is unknown or has no value.
         """
         args, unknown = self.parse_known_args(argv)
+        for name, value in vars(args).items():
+            setattr(args, name, _expanded(name, value))
         args.overrides = {
             name.removeprefix("override."): value
             for name, value in vars(args).items()
@@ -119,6 +125,29 @@ class Parser(argparse.ArgumentParser):
         return args
 
 
+def _expanded(option: str, value: Any) -> Any:
+    """Return an option's value with `~` expanded in a path, and in each path of a list."""
+    if isinstance(value, list):
+        return [_expanded(option, part) for part in value]
+    try:
+        return expand_home(value)
+    except ValueError as error:
+        raise ConfigError(f"--{option} is {str(value)!r}: {error}") from None
+
+
+def folder_or_url(text: str) -> str:
+    """Return an option's text with `~` expanded; for options that take a folder or s3://BUCKET/PREFIX."""
+    try:
+        return str(expand_home(Path(text))) if text.startswith("~") else text
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as it is typed in a shell, with quotes if it has spaces or brackets."""
+    return shlex.quote(str(path))
+
+
 def console(plain: bool = False, file: IO[str] | None = None) -> "Console":
     """Return a console for tables and lines.
 
@@ -132,7 +161,16 @@ def console(plain: bool = False, file: IO[str] | None = None) -> "Console":
     file = file or sys.stdout
     # Tables need a width, which only a terminal has.
     width = None if file.isatty() else 160
-    return Console(file=file, force_terminal=False if plain else None, highlight=False, soft_wrap=True, width=width)
+    # Paths and labels may hold brackets and colons, which are no markup.
+    return Console(
+        file=file,
+        force_terminal=False if plain else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+        width=width,
+    )
 
 
 def with_progress(results: Iterable[T], total: int, doing: str, what: str) -> Iterator[T]:
@@ -221,8 +259,13 @@ def _yaml(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a disk that takes no more."""
+
+
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-    """Run a command line and exit; print a `ConfigError` without its traceback."""
+    """Run a command line and exit; print a `ConfigError` or a full disk without a traceback."""
+    out, _ = process.prepare()
     try:
         code = main(None)
     except ConfigError as error:
@@ -230,5 +273,13 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
         code = REFUSED
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}", file=sys.stderr)
+        code = FAILED
     sys.stdout.flush()
+    if out.fault is not None and not isinstance(out.fault, BrokenPipeError):
+        print(f"error: standard output cannot be written: {out.fault.strerror}", file=sys.stderr)
+        code = code or FAILED
     sys.exit(code)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from doppel_ray.core import process
 from doppel_ray.core.errors import ConfigError
 
 
@@ -46,7 +47,7 @@ def new_output(out: Path, overwrite: bool, folder_of: Collection[str] = ()) -> I
 def replace(file: Path, text: str) -> None:
     """Write a text file atomically: readers see the old text or the new one."""
     partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(file)
 
 
@@ -62,5 +63,6 @@ def cache_folder() -> Path:
 
     `$DOPPEL_RAY_CACHE`, or `doppel_ray` in the user's cache folder.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("DOPPEL_RAY_CACHE") or Path(home) / "doppel_ray")
+    if given := os.environ.get("DOPPEL_RAY_CACHE"):
+        return Path(os.path.expanduser(given))
+    return Path(os.environ.get("XDG_CACHE_HOME") or process.home() / ".cache", "doppel_ray")

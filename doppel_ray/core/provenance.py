@@ -1,7 +1,6 @@
 """Record where results come from: versions, commit, machine, command."""
 
 import importlib.metadata
-import os
 import platform
 import shlex
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import doppel_ray
+from doppel_ray.core.process import available_cpus
 
 PACKAGES = ("ray", "torch", "torchaudio", "numpy", "pyarrow", "scikit-learn")
 
@@ -26,7 +26,7 @@ def gather() -> dict[str, Any]:
             "python": platform.python_version(),
             **{name: version for name in PACKAGES if (version := _version(name))},
         },
-        "machine": {"processor": _processor(), "cpus": len(os.sched_getaffinity(0)), "system": platform.platform()},
+        "machine": {"processor": _processor(), "cpus": available_cpus(), "system": platform.platform()},
     }
 
 
@@ -66,7 +66,7 @@ def _version(package: str) -> str | None:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -4,9 +4,10 @@ A section is defined beside the code that reads it; `doppel_ray.config.experimen
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
 
 def _as_text(value: Any) -> Any:
@@ -35,8 +36,22 @@ Range = Annotated[tuple[int, int], BeforeValidator(_as_range)]
 """Smallest and largest count: `4` means 4..4, `1..4` from 1 to 4."""
 
 
+def expand_home(value: Any) -> Any:
+    """Return a path with a leading `~` or `~user` replaced by the home folder, and any other value as it is.
+
+    Raises:
+        ValueError: there is no such user, or this account has no home folder.
+    """
+    if not isinstance(value, Path):
+        return value
+    try:
+        return value.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{value.parts[0]} has no home folder; expected a path without ~") from None
+
+
 class Section(BaseModel):
-    """A frozen, typed group of settings; unknown keys are refused.
+    """A frozen, typed group of settings; unknown keys are refused, and `~` is the home folder in every path.
 
     The docstring under a field becomes its `--help` text.
     """
@@ -48,6 +63,11 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        return expand_home(value)
 
 
 def kind_of(value: Any) -> Any:

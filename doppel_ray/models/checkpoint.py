@@ -86,7 +86,7 @@ def about(folder: Path) -> dict[str, Any]:
         ConfigError: the folder holds no checkpoint, a damaged one, or one of an unknown format.
     """
     try:
-        found = json.loads((folder / DESCRIPTION).read_text())
+        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{folder} holds no checkpoint: checkpoint.json is missing") from None
     except OSError as error:

@@ -107,7 +107,7 @@ def evaluate_checkpoint(
         for kind in BASELINES:
             file = _file(task, of_task, folder, kept, kind)
             if file is not None and file.exists():
-                value = json.loads(file.read_text())[first]
+                value = json.loads(file.read_text(encoding="utf-8"))[first]
             elif kind == "mel" or _has_pairs(folder):
                 value = score_task(task, of_task, spec, embedder(task, kind))[first]
                 _keep(file, {first: value})

@@ -16,7 +16,9 @@ from doppel_ray.runs.reader import read
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.Parser("report", "Page, leaderboard and figures of a run, finished or not, or of several compared.")
-    parser.add_argument("runs", nargs="+", metavar="RUN_DIR", help="folder of a run, or s3://BUCKET/PREFIX/NAME")
+    parser.add_argument(
+        "runs", nargs="+", type=cli.folder_or_url, metavar="RUN_DIR", help="folder of a run, or s3://BUCKET/PREFIX/NAME"
+    )
     parser.add_argument(
         "--out",
         type=Path,

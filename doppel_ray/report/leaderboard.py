@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from doppel_ray.config.variants import SEED
 from doppel_ray.core.score_names import VALID
@@ -101,7 +101,7 @@ def write_csv(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
         for row in rows
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", newline="") as out:
+    with file.open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
@@ -120,9 +120,9 @@ def table(study: Study) -> Table:
     seeds = ["seeds"] if study.has_repeats else []
     valid = ["validation"] if any(study.validation(setting) is not None for setting in study.settings) else []
     names = ", ".join(run.name for run in study.runs)
-    found = Table(title=escape(f"{names}: best by {study.metric}"), title_justify="left")
+    found = Table(title=Text(f"{names}: best by {study.metric}", "table.title"), title_justify="left")
     for name in ("#", *keys, *seeds, *valid, *map(title, scores), *gain_column, "loss", "epochs", "pairs", "status"):
-        found.add_column(escape(name), justify="left" if name in (*keys, "status") else "right")
+        found.add_column(Text(name), justify="left" if name in (*keys, "status") else "right")
     for rank, (setting, gain) in enumerate(zip(study.settings, gains, strict=True), start=1):
         judged_by_loss = setting.score("loss") if study.metric == "loss" else None
         cells = [
@@ -137,7 +137,7 @@ def table(study: Study) -> Table:
             latest(setting, "pairs"),
             setting.status,
         ]
-        found.add_row(*(escape(show(cell)) for cell in cells), style="bold" if rank == 1 else None)
+        found.add_row(*(Text(show(cell)) for cell in cells), style="bold" if rank == 1 else None)
     for which, what in BASELINES.items():
         levels = [study.baseline(name, which) for name in scores]
         if any(level is not None for level in levels):

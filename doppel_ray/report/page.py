@@ -49,7 +49,7 @@ def render(study: Study, figures: Sequence[Figure], files: Mapping[str, str]) ->
         study=study,
         title=title,
         generator=f"{GENERATOR} {doppel_ray.__version__}",
-        css=(HERE / "page.css").read_text(),
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
         facts=sections.facts(study),
         contents=[(anchor, name) for anchor, name in contents.items() if name],
         missing=missing,

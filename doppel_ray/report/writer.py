@@ -1,5 +1,6 @@
 """Write a report: the page, its figures, and the tables as CSV."""
 
+import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,10 @@ def place(runs: Sequence[Run], out: Path | None) -> Path:
 def _is_ours(page: Path) -> bool:
     from doppel_ray.report.page import GENERATOR
 
-    return page.is_file() and f'name="generator" content="{GENERATOR} ' in page.read_text(errors="replace")[:2000]
+    return (
+        page.is_file()
+        and f'name="generator" content="{GENERATOR} ' in page.read_text(encoding="utf-8", errors="replace")[:2000]
+    )
 
 
 def write(subject: Study, page: Path) -> None:
@@ -68,7 +72,7 @@ def write(subject: Study, page: Path) -> None:
     alone = page.name != PAGE
     html = render(subject, figures, {} if alone else FILES)
     with new_output(page, overwrite=True) as partial:
-        partial.write_text(html)
+        partial.write_text(html, encoding="utf-8")
     if alone:
         return
     tables = (settings_table(subject), trials_table(subject), rows_table(subject))
@@ -82,7 +86,7 @@ def publish(folder: Path, console: Console) -> None:
     """Write and print the report of a run's folder."""
     run = read(folder)
     make([run], place([run], None), console)
-    console.print(f"watch: tensorboard --logdir {folder / 'trials'}", markup=False)
+    console.print(f"watch: tensorboard --logdir {shlex.quote(str(folder / 'trials'))}", markup=False)
 
 
 def make(runs: Sequence[Run], page: Path, console: Console) -> None:

@@ -1,6 +1,7 @@
 """Copy a run from object storage back into a folder."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,8 @@ def fetch(place: S3Path, runs: Path, log: Callable[[str], None]) -> Path:
     folder = runs / place.name
     if folder.exists():
         raise ConfigError(
-            f"{folder} exists: resume it with --resume {folder}, or copy {place} elsewhere with --run.dir DIR"
+            f"{folder} exists: resume it with --resume {shlex.quote(str(folder))}, or copy {place} elsewhere with "
+            "--run.dir DIR"
         )
     place.parent.check()
     check_free(place, folder, fetched=True)

@@ -1,6 +1,7 @@
 """A run's folder: create it, and resume or extend it from its own run.json."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from doppel_ray.core import dotted_keys, files, provenance
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.object_storage import S3Path
 from doppel_ray.runs import reader
+from doppel_ray.runs.lock import check_locks
 
 TUNE_STATE = "tune"
 """Folder of a run for Ray Tune's own files."""
@@ -35,20 +37,21 @@ def create(
         warnings: what a reader of the scores must know.
 
     Raises:
-        ConfigError: the folder exists already, or cannot be created.
+        ConfigError: the folder exists already, or cannot be created, or its file system has no locks.
     """
     stem = file.stem if file else "defaults"
     name = experiment.run.name or f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = experiment.run.dir / name
     if (place := storage_path(experiment, folder)) is not None and place.read(reader.RUN) is not None:
-        raise _exists(name, str(place), f"'{place}'")
+        raise _exists(name, str(place))
     try:
+        check_locks(experiment.run.dir)
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
         about = {"experiment": experiment.plain(), "shrunk": dict(shrunk), "warnings": list(warnings)}
         _write(folder, provenance.gather() | about)
     except FileExistsError:
-        raise _exists(name, str(folder), str(folder)) from None
+        raise _exists(name, str(folder)) from None
     except OSError as error:
         raise ConfigError(
             f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be created: {error.strerror}"
@@ -56,9 +59,10 @@ def create(
     return folder
 
 
-def _exists(name: str, place: str, resume: str) -> ConfigError:
+def _exists(name: str, place: str) -> ConfigError:
     return ConfigError(
-        f"run.name is {name!r}: {place} already holds a run; choose another --run.name, or resume it: --resume {resume}"
+        f"run.name is {name!r}: {place} already holds a run; choose another --run.name, or resume it: "
+        f"--resume {shlex.quote(place)}"
     )
 
 

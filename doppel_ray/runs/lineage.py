@@ -39,7 +39,7 @@ def forks(folder: Path) -> list[Fork]:
         folder: of the trial.
     """
     file = folder / LINEAGE
-    entries = json.loads(file.read_text()) if file.exists() else []
+    entries = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     return [
         Fork(**entry | {"source": str(folder.parent.joinpath(*Path(entry["source"]).parts[-3:]))}) for entry in entries
     ]

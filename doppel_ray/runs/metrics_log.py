@@ -43,7 +43,7 @@ def valid_rows(folder: Path) -> tuple[list[Row], int]:
     """Return a trial's rows, oldest first, and the number of damaged lines left out."""
     file = folder / ROWS
     rows, damaged = [], 0
-    for line in file.read_text(errors="replace").splitlines() if file.exists() else ():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

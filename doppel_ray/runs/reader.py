@@ -163,7 +163,7 @@ def read_about(folder: Path) -> dict[str, Any]:
         ConfigError: it is missing or damaged.
     """
     try:
-        found = json.loads((folder / RUN).read_text())
+        found = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{folder} holds no run: {RUN} is missing") from None
     except ValueError as error:
@@ -209,7 +209,7 @@ def _listed_trials(folder: Path, missing: list[str]) -> list[Trial] | None:
                 str(entry["status"]),
                 missing,
             )
-            for entry in json.loads(file.read_text())
+            for entry in json.loads(file.read_text(encoding="utf-8"))
         ]
     except FileNotFoundError:
         if folders.is_dir():
@@ -254,7 +254,7 @@ def _trial(folder: Path, values: dict[str, Any], point: dict[str, Any], status: 
 
 def _experiment(folder: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((folder / EXPERIMENT).read_text())
+        found = json.loads((folder / EXPERIMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -7,13 +7,14 @@ spectrograms; and one page, `index.html`, to play them all.
 import argparse
 import html
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from doppel_ray.analyze.distances import log_mel_distance
+from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.synth.sampling import check_delta
 from doppel_ray.synth.synth import Synth, SynthConfig
@@ -21,19 +22,19 @@ from doppel_ray.synth.synth import Synth, SynthConfig
 VIEWS = ("a", "b")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit code is 2 if an option is refused."""
-    options = _parser().parse_args(arguments)
+def main(argv: Sequence[str] | None = None) -> int:
+    options = _parser().parse(argv)
     try:
         synth = SynthConfig(**{name: getattr(options, name) for name in SynthConfig.model_fields}).build()
         if options.n < 1:
             raise ConfigError(f"n is {options.n}: it must be 1 or more")
         for delta in options.delta:
             check_delta(delta)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {options.out} cannot be written: {error.strerror}") from None
     except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    options.out.mkdir(parents=True, exist_ok=True)
+        raise ConfigError(str(error)) from None
     indices, distances = range(options.start, options.start + options.n), {}
     for delta in options.delta:
         sounds = synth.pairs(options.seed, indices, delta)
@@ -57,7 +58,9 @@ def _write(synth: Synth, sounds: Tensor, seed: int, indices: range, delta: float
         for row, index in enumerate(indices):
             soundfile.write(folder / f"{index}_{view}.wav", audio[row].numpy(), synth.timing.sample_rate)
             described[row][view] = {name: round(value[row].item(), 6) for name, value in human.items()}
-    (folder / "parameters.json").write_text(json.dumps({"seed": seed, "delta": delta, "pairs": described}, indent=1))
+    (folder / "parameters.json").write_text(
+        json.dumps({"seed": seed, "delta": delta, "pairs": described}, indent=1), encoding="utf-8"
+    )
     _picture(sounds, synth.timing.sample_rate, indices, folder / "pairs.png")
 
 
@@ -121,10 +124,9 @@ def _page(architecture: str, seed: int, indices: list[int], distances: dict[floa
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m doppel_ray.synth", description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+def _parser() -> cli.Parser:
+    parser = cli.Parser("synth", (__doc__ or "").partition("\n")[2].strip())
+    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--delta", type=float, nargs="+", default=[0.05, 0.25, 0.75], help="one δ or several")
     parser.add_argument("--n", type=int, default=12, help="pairs for each δ")
@@ -139,4 +141,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

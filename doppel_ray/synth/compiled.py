@@ -28,6 +28,7 @@ from torch import Tensor
 
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.files import cache_folder
+from doppel_ray.core.process import ensure_user_name
 from doppel_ray.synth import maths
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ OPTIONS: dict[str, Any] = {
     "compile_threads": 1,
 }
 
+
+PROGRAM_BYTES = 2**20
+"""Room that the cache must have, in bytes."""
 
 spent = 0.0
 """Seconds that this process has spent compiling."""
@@ -64,6 +68,7 @@ def program(
     if wanted is False or (wanted == "auto" and os.environ.get("DOPPEL_RAY_COMPILE") == "0"):
         return None
     try:
+        ensure_user_name()
         if not inputs[0].is_cuda and not has_compiler():
             raise RuntimeError("there is no C++ compiler (g++ or clang++) on this machine")
         return _cached(function, inputs, identity)
@@ -84,11 +89,11 @@ def _cached(function: Callable[..., Tensor], inputs: Sequence[Tensor], identity:
     shapes = [(tuple(x.shape), str(x.dtype), x.device.type) for x in inputs]
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("[!_]*.py"))]
     device = torch.cuda.get_device_name(inputs[0].device) if inputs[0].is_cuda else _processor()
-    described = repr((identity, shapes, torch.__version__, device, OPTIONS)).encode()
+    # Users who share a cache never run each other's programs.
+    described = repr((identity, shapes, torch.__version__, device, OPTIONS, os.getuid())).encode()
     key = hashlib.sha256(b"\0".join([described, *sources])).hexdigest()[:24]
 
-    folder = cache_folder()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = _usable(cache_folder())
     saved = folder / key
     with _locked(folder / f"{key}.lock"), _settings(inputs[0].device):
         if saved.is_dir():
@@ -105,6 +110,35 @@ def _cached(function: Callable[..., Tensor], inputs: Sequence[Tensor], identity:
         spent += time.monotonic() - started
         log.info("compiled in %.0f s", time.monotonic() - started)
         return result
+
+
+def _usable(folder: Path) -> Path:
+    """Return the cache folder, or a temporary one of this user if it cannot be written to or its disk is full.
+
+    Raises:
+        OSError: the temporary folder cannot be used either.
+    """
+    try:
+        return _checked(folder)
+    except OSError as error:
+        other = Path(tempfile.gettempdir(), f"doppel_ray-{os.getuid()}")
+        _warn_once(f"the cache {folder} cannot be used ({error.strerror}); programs are kept in {other} instead")
+    _checked(other)
+    if other.stat().st_uid != os.getuid():  # its owner could put a program there
+        raise PermissionError(f"{other} belongs to another user")
+    return other
+
+
+def _checked(folder: Path) -> Path:
+    """Make a folder for this user alone, and write the size of a program to it.
+
+    Raises:
+        OSError: it cannot be made, or takes no more.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(PROGRAM_BYTES))
+    return folder
 
 
 def _compile(function: Callable[..., Tensor], inputs: Sequence[Tensor], saved: Path) -> Program:
@@ -136,7 +170,11 @@ def _compile(function: Callable[..., Tensor], inputs: Sequence[Tensor], saved: P
             )
             artifact.save(path=str(scratch / "program"), format="unpacked")
         _load(scratch / "program")(*inputs)  # builds what loading needs, once
-        (scratch / "program").rename(saved)
+        try:
+            (scratch / "program").rename(saved)
+        except OSError:
+            if not saved.is_dir():  # else another process has saved the same program
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return _load(saved)
@@ -187,13 +225,18 @@ def _uncollected() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with path.open("w", encoding="utf-8") as file:
+        with contextlib.suppress(OSError):  # without locks two processes may compile
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield  # closing the file gives the lock back, as does the end of the process
 
 
 def _processor() -> str:
-    """Return the processor's model; a program is built for its instructions."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        return next((line for line in file if line.startswith(("model name", "Model"))), "").strip()
-    return torch.backends.cpu.get_cpu_capability()
+    """Return the processor's model and its vector instructions, for which a program is built.
+
+    Machines of one model may differ in them, for example virtual ones; `ATEN_CPU_CAPABILITY` limits them.
+    """
+    model = ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        model = next((line for line in file if line.startswith(("model name", "Model"))), "").strip()
+    return f"{model} {torch.backends.cpu.get_cpu_capability()}"

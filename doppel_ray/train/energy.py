@@ -75,7 +75,7 @@ def _processors(powercap: Path) -> list[_Counter]:
     found: list[_Counter] = []
     for domain in sorted(powercap.glob("intel-rapl:*")):
         try:
-            if (domain / "name").read_text().strip().startswith(("package", "dram")):
+            if (domain / "name").read_text(encoding="utf-8").strip().startswith(("package", "dram")):
                 span = _read_int(domain / "max_energy_range_uj")
                 found.append(_Counter(partial(_read_int, domain / "energy_uj"), 1e-6, span))
         except (OSError, ValueError):
@@ -84,7 +84,7 @@ def _processors(powercap: Path) -> list[_Counter]:
 
 
 def _read_int(file: Path) -> int:
-    return int(file.read_text())
+    return int(file.read_text(encoding="utf-8"))
 
 
 def _gpus() -> list[_Counter]:

@@ -33,7 +33,7 @@ def read(run: Path) -> dict[str, Any]:
     """
     file = run / SNAPSHOT
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         state = _rebuild(run)
     log.warning("%s was damaged; rebuilt from %d checkpoints", file, len(state["checkpoint_results"]))

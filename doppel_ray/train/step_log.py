@@ -77,7 +77,7 @@ class StepLog:
 
     def _write(self, point: dict[str, float]) -> None:
         if self.file is not None:
-            with self.file.open("a") as out:
+            with self.file.open("a", encoding="utf-8") as out:
                 out.write(json.dumps(point) + "\n")
 
 
@@ -141,5 +141,5 @@ class EpochMetrics:
 
 def memory_mb() -> float:
     """Return the resident memory of this process, in MB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * resource.getpagesize() / 2**20

@@ -56,7 +56,7 @@ class ProgressCallback(Callback):
             BarColumn(),
             TextColumn("{task.completed:g}/{task.total:g} epochs"),
             TimeElapsedColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=self.console,
         )
         past = reader.read(self.folder).trials
@@ -154,7 +154,7 @@ class ProgressCallback(Callback):
     def _log(self, text: str) -> None:
         """Print a line, and add it to sweep.log."""
         stamped = f"{time.strftime('%H:%M:%S')} {text}"
-        with (self.folder / "sweep.log").open("a") as file:
+        with (self.folder / "sweep.log").open("a", encoding="utf-8") as file:
             file.write(stamped + "\n")
         self.console.print(stamped, markup=False)
 

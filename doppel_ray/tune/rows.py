@@ -50,7 +50,7 @@ class ReportWriter(UserCallback):
             self._write({"event": event, "details": str(error)})
 
     def _write(self, report: dict[str, Any]) -> None:
-        with self.file.open("a") as out:
+        with self.file.open("a", encoding="utf-8") as out:
             out.write(json.dumps(report) + "\n")
 
 

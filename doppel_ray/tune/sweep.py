@@ -79,11 +79,13 @@ def _parser(module: str, description: str, default: Path | None) -> cli.Parser:
     parser = cli.Parser(module, description)
     parser.add_argument(
         "--resume",
+        type=cli.folder_or_url,
         metavar="RUN_DIR",
         help="resume an interrupted run; takes no other setting, but with s3://BUCKET/PREFIX/NAME --run.dir",
     )
     parser.add_argument(
         "--extend",
+        type=cli.folder_or_url,
         metavar="RUN_DIR",
         help="continue a run with more trials (larger --tune.samples, --tune.repeats or --search) or a larger budget",
     )
@@ -114,7 +116,7 @@ def _continue(args: argparse.Namespace, console: Console, default: Path | None) 
     """Resume a run (--resume), or add trials to it (--extend)."""
     extends = args.extend is not None
     given: str = args.extend if extends else args.resume
-    runs = Path(args.overrides.pop("run.dir", RunConfig().dir)) if is_s3(given) else None
+    runs = RunConfig(dir=args.overrides.pop("run.dir", RunConfig().dir)).dir if is_s3(given) else None
     if args.config != default or args.scale != "full" or (args.overrides and not extends):
         raise ConfigError(
             "--extend adds to the run as it was configured; leave out --config and --scale"
@@ -174,9 +176,10 @@ def run_sweep(experiment: Experiment, folder: Path, console: Console, plain: boo
     began = time.monotonic()
     past = reader.read(folder).trials
     budget = Budget(experiment, folder.resolve().name, past)
+    shown = cli.quoted(folder)
     if (spent := budget.spent()) is not None:
-        raise ConfigError(f"{folder} has used up its {spent}; allow more: --extend {folder} --tune.pairs N")
-    to_resume = f"resume with: python -m doppel_ray.tune --resume {folder}"
+        raise ConfigError(f"{shown} has used up its {spent}; allow more: --extend {shown} --tune.pairs N")
+    to_resume = f"resume with: python -m doppel_ray.tune --resume {shown}"
     outcome = Outcome.INTERRUPTED
     try:
         outcome = _run_on_cluster(experiment, folder, past, budget, console, plain)
@@ -185,15 +188,18 @@ def run_sweep(experiment: Experiment, folder: Path, console: Console, plain: boo
     except Exception as error:
         if not is_full(folder):
             raise
-        console.print(f"the disk of {folder} is full; every checkpoint so far is kept. Make room, then {to_resume}")
+        console.print(
+            f"the disk of {cli.quoted(folder)} is full; every checkpoint so far is kept. Make room, then {to_resume}"
+        )
         log.debug("the error that a full disk led to", exc_info=error)
         return 1
     minutes = (time.monotonic() - began) / 60
     writer.publish(folder, console)
     tensorboard.write_leaderboard(folder)
+    trials = cli.quoted(folder / "trials")
     messages = {
-        Outcome.FINISHED: f"done in {minutes:.1f} minutes; results are in {folder}",
-        Outcome.FAILED: f"some trials failed: see trial.log in their folders under {folder / 'trials'}. {to_resume}",
+        Outcome.FINISHED: f"done in {minutes:.1f} minutes; results are in {shown}",
+        Outcome.FAILED: f"some trials failed: see trial.log in their folders under {trials}. {to_resume}",
         Outcome.OUT_OF_BUDGET: f"the budget of {budget.spent()} is used up before all trials have ended. {to_resume}",
         Outcome.INTERRUPTED: f"interrupted after {minutes:.1f} minutes; every checkpoint so far is kept. {to_resume}",
     }

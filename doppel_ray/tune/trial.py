@@ -58,7 +58,7 @@ def run(
         DivergedError: training diverged (`train.on_divergence`).
     """
     if (folder / DIVERGED).exists():
-        raise DivergedError((folder / DIVERGED).read_text())
+        raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
     handler = log_to(folder / LOG)
@@ -117,7 +117,7 @@ def _diverged(folder: Path, reason: str) -> DivergedError:
         f"{reason}. The last good checkpoint is {good[-1]['checkpoint'] if good else 'none'}. "
         "Lower optim.lr, set train.clip, or let training roll back by itself: train.on_divergence return"
     )
-    (folder / DIVERGED).write_text(message)
+    (folder / DIVERGED).write_text(message, encoding="utf-8")
     return DivergedError(message)
 
 
@@ -194,7 +194,7 @@ def trainable(base: dict[str, Any], run_folder: Path, scaling: WorkerScaling) ->
                 return
             if (given := ray.tune.get_checkpoint()) is not None:
                 with given.as_directory() as pointer:
-                    source = Path((Path(pointer) / POINTER).read_text())
+                    source = Path((Path(pointer) / POINTER).read_text(encoding="utf-8"))
                 if folder not in source.parents:
                     lineage.fork(folder, source, config)
             # A population's values change while it trains: each row holds its own.
@@ -210,7 +210,7 @@ def _report_with_pointer(row: Row) -> None:
     Ray Tune copies its checkpoints about, and hands one to each trial that is to continue from another.
     """
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / POINTER).write_text(row["checkpoint"])
+        (Path(folder) / POINTER).write_text(row["checkpoint"], encoding="utf-8")
         ray.tune.report(row, checkpoint=ray.tune.Checkpoint.from_directory(folder))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from doppel_ray.cluster import ray_env
+from doppel_ray.core.errors import ConfigError
 
 NO_CONNECTION = """
 import sys
@@ -62,3 +63,29 @@ def test_stopped_cluster_is_not_joined(recorded_address: str) -> None:
 def test_ray_address_local_starts_a_ray_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert ray_env.variables() == ray_env.ALONE
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_temporary_folder_too_long_for_sockets(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm sets long ones. Refused by name, and nothing is made there."""
+    for other in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(other, raising=False)
+    folder = tmp_path / ("x" * 90)
+    monkeypatch.setenv(name, str(folder))
+    with pytest.raises(ConfigError, match=f"^{name} is .* set RAY_TMPDIR to a short folder"):
+        ray_env.check_temporary_folder()
+    assert not folder.exists()
+
+
+def test_temporary_folder_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_TMPDIR", "t")
+    with pytest.raises(ConfigError, match=r"^RAY_TMPDIR is 't', where Ray cannot write"):
+        ray_env.check_temporary_folder()
+
+
+def test_default_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    ray_env.check_temporary_folder()

@@ -1,6 +1,10 @@
 """Compiled rendering equals eager rendering; programs are kept, and a missing compiler is logged."""
 
 import logging
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,7 @@ import torch
 
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.synth import Synth, compiled
+from tests.conftest import REPOSITORY
 
 RATES = {"sample_rate": 8000, "duration": 0.25, "control_rate": 480}
 
@@ -59,3 +64,46 @@ def test_render_on_gpu() -> None:
     gpu = synth.render(theta.cuda(), indices=indices).cpu()
     assert torch.equal(synth.sample(0, indices.cuda()).cpu(), theta)
     assert (cpu - gpu).abs().max() < 1e-2
+
+
+KEY = """
+from doppel_ray.synth import compiled
+print(compiled._processor())
+"""
+
+
+def test_processor_names_vector_instructions() -> None:
+    """A cache shared with a machine of the same model name, but without AVX-512, holds a program for each."""
+    names = {
+        subprocess.run(
+            [sys.executable, "-c", KEY],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "ATEN_CPU_CAPABILITY": capability},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for capability in ("default", "avx2")
+    }
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("fault", ["a file", "below a file"])
+def test_cache_that_cannot_be_used(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs go to a temporary folder of the user's own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    cache = tmp_path / "cache"
+    cache.write_text("")
+    cache = cache / "below" if fault == "below a file" else cache
+    used = compiled._usable(cache)
+    assert used == tmp_path / "temporary" / f"doppel_ray-{os.getuid()}"
+    assert used.stat().st_mode & 0o777 == 0o700
+    assert compiled._usable(tmp_path / "good") == tmp_path / "good"
+
+
+def test_temporary_cache_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner could leave a program there that this user would run."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        compiled._usable(Path("/dev/null"))

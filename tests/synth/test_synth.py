@@ -121,4 +121,7 @@ def test_command_line_output(tmp_path: Path) -> None:
     assert set(json.loads((folder / "parameters.json").read_text())["pairs"][0]["a"]) >= {"keyboard.midi_f0"}
     assert (folder / "pairs.png").stat().st_size > 10_000
     assert "delta_0.1/1_b.wav" in (tmp_path / "index.html").read_text()
-    assert main(["--delta", "3", "--out", str(tmp_path)]) == 2
+    with pytest.raises(ConfigError, match="3"):
+        main(["--delta", "3", "--out", str(tmp_path)])
+    with pytest.raises(ConfigError, match="cannot be written"):
+        main(["--out", str(tmp_path / "index.html" / "below")])

@@ -266,7 +266,7 @@ def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalo
     for name, file in (("valid", root / "validation_list.txt"), ("test", root / "testing_list.txt")):
         if not file.is_file():
             raise ConfigError(f"{file} is missing; expected {expected}")
-        lines = file.read_text().split()
+        lines = file.read_text(encoding="utf-8").split()
         split |= dict.fromkeys((line for line in lines if subset is None or line.partition("/")[0] in words), name)
     items: list[Item] = []
     for word in words:
@@ -305,7 +305,7 @@ def nsynth(root: Path, label: Literal["family", "pitch"] = "family", splits: Ite
     for split in wanted:
         index = root / f"nsynth-{split}" / "examples.json"
         try:
-            notes = json.loads(index.read_text())
+            notes = json.loads(index.read_text(encoding="utf-8"))
             items += [(f"nsynth-{split}/audio/{name}.wav", str(note[key]), split) for name, note in notes.items()]
         except OSError as error:
             raise ConfigError(f"{index}: {error.strerror or error}; expected {expected}") from None

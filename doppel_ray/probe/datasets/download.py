@@ -289,7 +289,7 @@ def _memory(file: Path) -> Path:
 
 def _remembered(file: Path) -> dict[str, Any]:
     try:
-        memory = json.loads(_memory(file).read_text())
+        memory = json.loads(_memory(file).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return memory if isinstance(memory, dict) else {}

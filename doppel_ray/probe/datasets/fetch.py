@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="attempts in a row without progress [default: %(default)s]",
     )
     args = parser.parse(argv)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if args.task is None:
         _list(console)
         return 0
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = sum(partial(args.root / WORK / archive.name).is_file() for archive in archives)
         speaker(console)("stopped; " + ("partial downloads are kept; " if kept else "") + "the same command resumes")
         raise
-    speaker(console)(f"ready: --probes.tasks '[{args.task}]' --probes.root {args.root}")
+    speaker(console)(f"ready: --probes.tasks '[{args.task}]' --probes.root {cli.quoted(args.root)}")
     return 0
 
 
@@ -230,7 +230,7 @@ def _locked(work: Path) -> Iterator[None]:
     path = work / "lock"
     while True:
         work.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+")
+        lock = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -239,6 +239,12 @@ def _locked(work: Path) -> Iterator[None]:
             lock.close()
             raise ConfigError(
                 f"{work.parent}: {holder} is fetching into it; wait until it ends, or give another --root"
+            ) from None
+        except OSError as error:
+            lock.close()
+            raise ConfigError(
+                f"--root: the file system of {work.parent} has no file locks ({error.strerror}); "
+                "give a --root on another disk"
             ) from None
         # The previous holder may have removed the file after it was opened here.
         if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:

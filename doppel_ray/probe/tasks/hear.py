@@ -115,7 +115,7 @@ def _labels(value: Any) -> list[str]:
 
 def _json(file: Path, expected: type) -> Any:
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}; expected {EXPECTED}") from None
     except ValueError as error:
