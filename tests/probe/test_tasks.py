@@ -349,11 +349,11 @@ def test_manifest_of_values(manifest: Callable[..., Manifest]) -> None:
         ([{"file": "a.wav", "label": "x"}], {}, "no column path; it has file, label"),
         ([{"path": "a.wav"}], {}, "no column label; it has path"),
         (LABELS, {"fold_column": "part"}, "no column part; it has path, label"),
-        ([*LABELS, {"path": "", "label": "dog"}], {}, "row 21 () has no path"),
+        ([*LABELS, {"path": "", "label": "dog"}], {}, "row 21 (dog) has no path"),
         ([*LABELS, {"path": "x.wav", "label": ""}], {}, "row 21 (x.wav) has no label"),
         ([*LABELS, LABELS[0]], {}, "1 file listed more than once"),
         ([row | {"fold": 1} for row in LABELS], {}, "all 20 files are in fold 1; cross-validation needs at least 2"),
-        ([row | {"fold": k or ""} for k, row in enumerate(LABELS)], {}, "1 file in no split or fold"),
+        ([row | {"fold": k or ""} for k, row in enumerate(LABELS)], {}, "row 1 (0.wav) has no fold"),
         ([row | {"split": "train"} for row in LABELS], {}, "no file is in split test; found train"),
         (
             [row | {"split": "ab"[k % 2] if k else "train"} for k, row in enumerate(LABELS)],
@@ -466,7 +466,7 @@ def test_fold_or_class_that_is_not_a_number_is_refused(esc50_folder: Path, colum
     rows[5][column] = "x"
     table = write_table(esc50_folder / "meta" / "esc50.csv", rows)
     message = refusal(Native(kind="esc50", root=esc50_folder))
-    assert f"{table}: {column} of {rows[5]['filename']} is 'x'; expected a whole number" in message
+    assert f"{table}: row 6: {column} of {rows[5]['filename']} is 'x'; expected a whole number" in message
 
 
 def test_unreadable_files_are_refused_or_skipped(esc50_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
