@@ -128,7 +128,10 @@ def read_experiment(
             allowed.
     """
     plain, small = _read(file)
-    origins = dict.fromkeys(dotted_keys.flatten(plain), str(file))
+    try:
+        origins = dict.fromkeys(dotted_keys.flatten(plain), str(file))
+    except RecursionError:
+        raise ConfigError(f"--config {file}: a section contains itself, or is nested too deeply") from None
     if scale == "small":
         if not small:
             raise ConfigError(f"--scale small: {file} has no section `{SMALL}` with the settings to change")
@@ -156,7 +159,7 @@ def _read(file: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
         found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)  # YAML reads 1e-05 as text
     except OSError as error:
         raise ConfigError(f"--config {file}: {error.strerror or error}{_known_configs(file)}") from None
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
+    except dotted_keys.YAML_ERRORS as error:
         kind = "JSON" if file.suffix == ".json" else "YAML"
         raise ConfigError(f"--config {file} is not {kind}: {error}") from None
     if not isinstance(found, dict):

@@ -55,4 +55,4 @@ class ProbesConfig(Section):
             ConfigError: recordings are missing or unreadable; names the task, the folder or the files.
         """
         for task in self.build():
-            task.check(sample_rate)
+            task.check(sample_rate, self.cache)

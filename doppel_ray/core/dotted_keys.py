@@ -29,6 +29,11 @@ PHRASES = {
 """Part of a pydantic message -> the words of our own messages."""
 
 
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""What PyYAML raises on text that is not YAML: also the errors of Python's own conversions, for `!!bool x`, dates such
+as 2024-13-01, numbers of thousands of digits and deep nesting."""
+
+
 def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, FieldInfo]]:
     """Yield every dotted key of nested sections: (key, annotation, pydantic's FieldInfo)."""
     for name, field in model.model_fields.items():
@@ -82,7 +87,7 @@ def _enter(tree: Any, part: str, fresh: Any, key: str) -> Any:
     `pairs.delta.pitch` replaces a number at `pairs.delta`; `generators.0.num_cpus` reaches into a list.
     """
     if isinstance(tree, list):
-        if int(part) > len(tree):
+        if not part.isdecimal() or len(part) > 9 or int(part) > len(tree):
             raise ConfigError(f"{key}: the list has {len(tree)} entries; expected a position from 0 to {len(tree)}")
         if int(part) == len(tree):
             tree.append(fresh)
@@ -104,7 +109,7 @@ def parse_value(text: str) -> Any:
     """Read a command line's value as YAML, or as text if it is not YAML."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except YAML_ERRORS:
         return text
 
 

@@ -3,6 +3,9 @@
 VALID = "_valid"
 """Suffix of a validation score; the column without it is the test score."""
 
+SUFFIXES = (VALID, "_low", "_high", "_mel", "_untrained")
+"""Suffixes of the columns beside a score: its validation score, its interval, and its baselines."""
+
 
 def reported(metric: str) -> str:
     """Return the column to report for a choice by `metric`: the test score of a validation score."""

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,6 +31,9 @@ _LAYOUT = 1
 
 _ABANDONED = 3600.0
 """Seconds after which an unfinished file is taken for one of a process that has died."""
+
+Progress = Callable[[Iterable[Tensor | None]], Iterable[Tensor | None]]
+"""Wraps sounds to show how many are done, as `core.cli.with_progress` does."""
 
 
 class Rendered:
@@ -69,6 +72,17 @@ class Recorded:
     def read(self, item: int) -> Tensor:
         return audio_files.read(self.paths[item], self.sample_rate)
 
+    def unreadable(self, progress: Progress | None = None) -> dict[Path, str]:
+        """Decode every file, and return those that cannot be read, each with the reason.
+
+        Args:
+            progress: wraps the sounds as they are decoded, to show how many are done; None: show nothing.
+        """
+        sounds = stream(self, range(len(self)))
+        for _ in progress(sounds) if progress else sounds:
+            pass
+        return _reasons(self)
+
 
 class Cached(Recorded):
     """Sounds in files, all decoded at the first read and kept on disk for every process of a user.
@@ -90,13 +104,25 @@ class Cached(Recorded):
         self._kept: _Kept | None = None
 
     def read(self, item: int) -> Tensor:
-        with self._lock:
-            if not self._opened:
-                self._kept, self._opened = self._open(), True
-        sound = self._kept.sound(item) if self._kept else None
+        kept = self._opened_once()
+        sound = kept.sound(item) if kept else None
         return super().read(item) if sound is None else sound
 
-    def _open(self) -> "_Kept | None":
+    def unreadable(self, progress: Progress | None = None) -> dict[Path, str]:
+        kept = self._opened_once(progress)
+        if kept is None:
+            return super().unreadable(progress)
+        for _ in stream(self, np.flatnonzero(kept.lengths < 0).tolist()):  # only these are decoded again
+            pass
+        return _reasons(self)
+
+    def _opened_once(self, progress: Progress | None = None) -> "_Kept | None":
+        with self._lock:
+            if not self._opened:
+                self._kept, self._opened = self._open(progress), True
+        return self._kept
+
+    def _open(self, progress: Progress | None) -> "_Kept | None":
         file = cache_folder() / "sounds" / f"{self._key()}.f32"
         try:
             return _Kept(file, len(self))
@@ -114,7 +140,7 @@ class Cached(Recorded):
         try:
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_room(file.parent, self.limit - need)
-            self._write(file)
+            self._write(file, progress)
             return _Kept(file, len(self))
         except OSError as error:
             _warn_once(f"decoded recordings cannot be kept in {file.parent} ({error}); every probe decodes them again")
@@ -143,14 +169,15 @@ class Cached(Recorded):
         with ThreadPoolExecutor(THREADS) as pool:
             return round(4 * self.sample_rate * sum(pool.map(seconds, self.paths))) + 8 * (len(self) + 1)
 
-    def _write(self, file: Path) -> None:
+    def _write(self, file: Path, progress: Progress | None) -> None:
         """Decode everything into a file, renamed when it is complete; see `_Kept` for its layout."""
         header = np.full(len(self) + 1, len(self), dtype=np.int64)
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
             try:
                 partial.write(header.tobytes())
                 direct = Recorded(self.paths, self.sample_rate)
-                for item, sound in enumerate(stream(direct, range(len(self)))):
+                sounds = stream(direct, range(len(self)))
+                for item, sound in enumerate(progress(sounds) if progress else sounds):
                     header[item + 1] = -1 if sound is None else len(sound)
                     if sound is not None:
                         partial.write(sound.numpy().tobytes())
@@ -213,6 +240,12 @@ def stream(sounds: Sounds, items: Iterable[int]) -> Iterator[Tensor | None]:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+def _reasons(sounds: Recorded) -> dict[Path, str]:
+    """Return the files that could not be read, in their order, each with the reason."""
+    paths = sounds.paths
+    return {paths[item]: reason.removeprefix(f"{paths[item]}: ") for item, reason in sorted(sounds.failed.items())}
 
 
 def _make_room(folder: Path, room: int) -> None:

@@ -63,7 +63,7 @@ def test_manifest_column_names_and_absolute_paths(tmp_path: Path) -> None:
             [{"path": "a.wav", "label": "dgo"}],
             r"list\.csv: 1 label not among the 2 classes: 'dgo' \(1\); did you mean dog",
         ),
-        ([{"path": "", "label": "dog"}], "row 1 has no path"),
+        ([{"path": "", "label": "dog"}], r"row 1 \(dog\) has no path"),
     ],
 )
 def test_faulty_manifest_is_refused(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
@@ -139,7 +139,7 @@ def test_missing_parts_of_a_layout_are_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="gone: there is no such folder; expected"):
             getattr(catalogue, layout)(tmp_path / "gone")
     refused("folder", "no audio files in or below it")
-    refused("manifest", "expected a file that ends in .csv or .parquet")
+    refused("manifest", "expected a file that ends in .csv, .tsv or .parquet")
     refused("esc50", r"esc50\.csv: there is no such file")
     refused("urbansound8k", r"UrbanSound8K\.csv: there is no such file")
     refused("vivae", "no WAV files in it; expected VIVAE's layout")

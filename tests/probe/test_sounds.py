@@ -144,7 +144,7 @@ def test_unwritable_cache_warns_once(
         (tmp_path / "cache").write_text("a file stands in the way")
     else:
 
-        def full(self: Cached, file: Path) -> None:
+        def full(self: Cached, file: Path, progress: object) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(Cached, "_write", full)

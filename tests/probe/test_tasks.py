@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -16,8 +17,10 @@ import yaml
 from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.config.probes import ProbesConfig
 from doppel_ray.core.errors import ConfigError
+from doppel_ray.core.score_names import SUFFIXES
 from doppel_ray.data import audio_files
 from doppel_ray.probe.embed import by_mel_statistics, embed_sounds
+from doppel_ray.probe.evaluate import BASELINES
 from doppel_ray.probe.protocols import ProtocolConfig, score_embeddings
 from doppel_ray.probe.sounds import Recorded
 from doppel_ray.probe.task import TaskDataset
@@ -349,11 +352,11 @@ def test_manifest_of_values(manifest: Callable[..., Manifest]) -> None:
         ([{"file": "a.wav", "label": "x"}], {}, "no column path; it has file, label"),
         ([{"path": "a.wav"}], {}, "no column label; it has path"),
         (LABELS, {"fold_column": "part"}, "no column part; it has path, label"),
-        ([*LABELS, {"path": "", "label": "dog"}], {}, "row 21 () has no path"),
+        ([*LABELS, {"path": "", "label": "dog"}], {}, "row 21 (dog) has no path"),
         ([*LABELS, {"path": "x.wav", "label": ""}], {}, "row 21 (x.wav) has no label"),
         ([*LABELS, LABELS[0]], {}, "1 file listed more than once"),
         ([row | {"fold": 1} for row in LABELS], {}, "all 20 files are in fold 1; cross-validation needs at least 2"),
-        ([row | {"fold": k or ""} for k, row in enumerate(LABELS)], {}, "1 file in no split or fold"),
+        ([row | {"fold": k or ""} for k, row in enumerate(LABELS)], {}, "row 1 (0.wav) has no fold"),
         ([row | {"split": "train"} for row in LABELS], {}, "no file is in split test; found train"),
         (
             [row | {"split": "ab"[k % 2] if k else "train"} for k, row in enumerate(LABELS)],
@@ -376,6 +379,43 @@ def test_faults_of_a_manifest_are_named(
     manifest: Callable[..., Manifest], rows: list[dict[str, Any]], settings: dict[str, Any], message: str
 ) -> None:
     assert message in refusal(manifest(rows, **settings))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("score", "'score' is the name of a score"),
+        ("score_low", "ends in _low"),
+        ("x_low", "ends in _low"),
+        ("x_high", "ends in _high"),
+        ("score_valid", "ends in _valid"),
+        ("x_mel", "ends in _mel"),
+        ("x_untrained", "ends in _untrained"),
+        ("f0/hz", "has a slash"),
+        ("[red]", "a bracket"),
+    ],
+)
+def test_names_that_cannot_be_columns_of_scores(manifest: Callable[..., Manifest], name: str, message: str) -> None:
+    """A value or fold whose scores would be lost, or fail a probe, is refused with its name before audio is opened."""
+    rows = [{"path": f"gone/{k}.wav", name: k / 7} for k in range(20)]
+    told = refusal(manifest(rows, target="regression", label_columns=name))
+    assert repr(name) in told
+    assert message in told
+    folds = [row | {"fold": name if k % 2 else "b"} for k, row in enumerate(LABELS)]
+    if name != "score":  # fold_score is no score's name
+        assert message in refusal(manifest(folds))
+    manifest([row | {"label": name if k % 2 else "b"} for k, row in enumerate(LABELS)]).check()
+
+
+def test_suffixes_of_scores_cover_the_baselines() -> None:
+    assert {f"_{kind}" for kind in BASELINES} < set(SUFFIXES)
+
+
+def test_a_column_given_twice_is_refused(manifest: Callable[..., Manifest]) -> None:
+    rows = [{"path": f"{k}.wav", "x": k} for k in range(20)]
+    assert "label_columns has a column twice: x, x" in refusal(
+        manifest(rows, target="regression", label_columns=("x", "x"))
+    )
 
 
 def test_missing_or_empty_table_is_refused(tmp_path: Path) -> None:
@@ -466,7 +506,7 @@ def test_fold_or_class_that_is_not_a_number_is_refused(esc50_folder: Path, colum
     rows[5][column] = "x"
     table = write_table(esc50_folder / "meta" / "esc50.csv", rows)
     message = refusal(Native(kind="esc50", root=esc50_folder))
-    assert f"{table}: {column} of {rows[5]['filename']} is 'x'; expected a whole number" in message
+    assert f"{table}: row 6: {column} of {rows[5]['filename']} is 'x'; expected a whole number" in message
 
 
 def test_unreadable_files_are_refused_or_skipped(esc50_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -479,6 +519,42 @@ def test_unreadable_files_are_refused_or_skipped(esc50_folder: Path, caplog: pyt
     assert "--probes.unreadable skip" in message
     Native(kind="esc50", root=esc50_folder, unreadable="skip").check()
     assert "2 of 24 files are left out" in caplog.text
+
+
+@pytest.mark.parametrize("cache", [0.0, 1.0])
+def test_files_cut_or_damaged_inside_are_found_by_the_check(
+    manifest: Callable[..., Manifest],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    cache: float,
+) -> None:
+    """Headers of these are whole: only decoding finds them. What is decoded is kept for the probes."""
+    monkeypatch.setenv("DOPPEL_RAY_CACHE", str(tmp_path / "cache"))
+    task = manifest([row | {"path": row["path"].replace("wav", "flac")} for row in LABELS])
+    assert task.root is not None
+    for k in range(20):
+        write_noise(task.root.parent / f"{k}.flac", seconds=0.5, seed=k)
+    cut, damaged = task.root.parent / "3.flac", task.root.parent / "7.flac"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)
+    damaged.write_bytes(data)
+    assert not audio_files.scan([cut, damaged])
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="2 of 20 files cannot be read") as refused:
+            task.check(16000, cache)
+        assert "3.flac" in str(refused.value)
+        assert "7.flac" in str(refused.value)
+    task = task.model_copy(update={"unreadable": "skip"})
+    task.check(16000, cache)
+    assert "2 of 20 files are left out" in caplog.text
+    if cache:
+        for path in task.files(16000):  # with the same sizes and times
+            times = path.stat().st_mtime_ns
+            path.write_bytes(bytes(path.stat().st_size))
+            os.utime(path, ns=(times, times))
+        assert torch.isfinite(task.load(16000, cache).sounds.read(0)).all()
 
 
 def test_skipping_all_files_is_refused(esc50_folder: Path) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,9 +21,13 @@ from doppel_ray.data.recordings.tables import (
     count,
     first,
     in_order,
+    is_number,
     need_columns,
+    need_each_once,
     need_folder,
     need_known,
+    read_cell,
+    read_path,
     read_table,
     text,
 )
@@ -154,7 +158,7 @@ def manifest(
     fold_column: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> Catalogue:
-    """List the recordings of a CSV or Parquet file. An empty label is none.
+    """List the recordings of a CSV, TSV or Parquet file. An empty label is none.
 
     Args:
         file: the table; paths in it are absolute, or relative to its folder.
@@ -172,12 +176,14 @@ def manifest(
     need_columns(file, columns, [name for name in (path_column, label_column, fold_column) if name is not None])
     items: list[Item] = []
     for number, row in enumerate(rows, start=1):
-        path, label, fold = (text(row[name]) if name else "" for name in (path_column, label_column, fold_column))
-        if not path:
-            raise ConfigError(f"{file}: row {number} has no {path_column}")
+        path = read_path(file, number, row, path_column)
+        label, fold = (
+            read_cell(file, number, row, name, required=False) if name else "" for name in (label_column, fold_column)
+        )
         items.append((Path(path).as_posix(), label or None, fold))
     if not items:
         raise ConfigError(f"{file}: no rows")
+    need_each_once(file, (path for path, _, _ in items))
     if classes is None:
         classes = in_order(label for _, label, _ in items if label)
     return _catalogue(file.parent, items, classes, table=file)
@@ -197,7 +203,7 @@ def esc50(root: Path, subset: Literal["esc10"] | None = None) -> Catalogue:
         root,
         root / "meta" / "esc50.csv",
         ("filename", "target", "category"),
-        lambda row: f"audio/{text(row['filename'])}",
+        lambda row: f"audio/{row['filename']}",
         flag=subset,
     )
 
@@ -216,7 +222,7 @@ def urbansound8k(root: Path) -> Catalogue:
         root,
         root / "metadata" / "UrbanSound8K.csv",
         ("slice_file_name", "classID", "class"),
-        lambda row: f"audio/fold{text(row['fold'])}/{text(row['slice_file_name'])}",
+        lambda row: f"audio/fold{row['fold']}/{row['slice_file_name']}",
     )
 
 
@@ -322,7 +328,7 @@ def _listed_by_target(
     root: Path,
     table: Path,
     columns: tuple[str, str, str],
-    path: Callable[[dict[str, Any]], str],
+    path: Callable[[dict[str, str]], str],
     flag: str | None = None,
 ) -> Catalogue:
     """List a table of files in numbered folds, whose classes have a number and a name.
@@ -331,7 +337,7 @@ def _listed_by_target(
         root: folder that the paths are relative to.
         table: CSV with a column `fold`.
         columns: those of the file's name, of the class's number and of the class's name.
-        path: of a row's file.
+        path: of a row's file, from the row's cells as text.
         flag: column that is true for the rows to take; None: all.
     """
     file_column, number_column, class_column = columns
@@ -339,20 +345,25 @@ def _listed_by_target(
     need_columns(table, found, [*columns, "fold", *([flag] if flag else [])])
     items: list[Item] = []
     targets: dict[str, int] = {}
-    for row in rows:
+    for position, row in enumerate(rows, start=1):
         if flag and text(row[flag]).lower() != "true":
             continue
+        cells = {column: read_cell(table, position, row, column) for column in (*columns, "fold")}
         for column in ("fold", number_column):
-            if not text(row[column]).isdecimal():
+            if not is_number(cells[column]):
                 raise ConfigError(
-                    f"{table}: {column} of {row[file_column]} is {row[column]!r}; expected a whole number"
+                    f"{table}: row {position}: {column} of {cells[file_column]} is {cells[column]!r}; "
+                    "expected a whole number"
                 )
-        name, number = text(row[class_column]), int(row[number_column])
+        name, number = cells[class_column], int(cells[number_column])
         if targets.setdefault(name, number) != number:
-            raise ConfigError(f"{table}: {name!r} is {number_column} {targets[name]}, and {number} in another row")
-        items.append((path(row), name, text(row["fold"])))
+            raise ConfigError(
+                f"{table}: row {position}: {name!r} is {number_column} {number}, and {targets[name]} in another row"
+            )
+        items.append((path(cells), name, cells["fold"]))
     if not items:
         raise ConfigError(f"{table}: no row" + (f" for {flag}" if flag else "s"))
+    need_each_once(table, (path for path, _, _ in items))
     return _catalogue(root, items, sorted(targets, key=lambda name: (targets[name], name)))
 
 

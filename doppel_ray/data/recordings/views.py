@@ -32,9 +32,9 @@ class RecordingsConfig(Section):
     """Recordings as a source of pairs."""
 
     layout: Literal["folder", "manifest", Layout] = "folder"
-    """How the recordings are organised. folder: all audio files below root, without labels. manifest: a CSV or Parquet
-    table of files. Others: the published layout of that data set (ESC-50, UrbanSound8K, VIVAE, Speech Commands v2,
-    NSynth), with its labels and splits."""
+    """How the recordings are organised. folder: all audio files below root, without labels. manifest: a table of files
+    (CSV, TSV or Parquet). Others: the published layout of that data set (ESC-50, UrbanSound8K, VIVAE, Speech Commands
+    v2, NSynth), with its labels and splits."""
     root: Path | None = None
     """Folder of the recordings; for manifest, the table."""
     subset: Subset | None = None

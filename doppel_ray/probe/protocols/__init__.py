@@ -8,6 +8,6 @@ All standardise embeddings by the mean and deviation of the rows that they fit.
 """
 
 from doppel_ray.probe.protocols.config import NamedProtocol, ProtocolConfig
-from doppel_ray.probe.protocols.scores import choosing, columns, predict, score_embeddings
+from doppel_ray.probe.protocols.scores import check_names, choosing, columns, predict, score_embeddings
 
-__all__ = ["NamedProtocol", "ProtocolConfig", "choosing", "columns", "predict", "score_embeddings"]
+__all__ = ["NamedProtocol", "ProtocolConfig", "check_names", "choosing", "columns", "predict", "score_embeddings"]

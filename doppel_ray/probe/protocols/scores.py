@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.score_names import VALID
+from doppel_ray.core.score_names import SUFFIXES, VALID
 from doppel_ray.probe.metrics import METRICS, check, interval, r2
 from doppel_ray.probe.protocols import knn, linear, mlp
 from doppel_ray.probe.protocols.common import Predictions, measured, on_validation
@@ -93,6 +93,32 @@ def columns(spec: TaskSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
+def check_names(spec: TaskSpec) -> None:
+    """Refuse names of values and splits that cannot be columns `probe/<task>/<name>`.
+
+    Raises:
+        ConfigError: a name is empty or that of a score, occurs twice, ends as the columns beside a score do, or has a
+            slash, a bracket or a control character.
+    """
+    names = spec.labels if spec.kind == "regression" else tuple(split.name for split in spec.splits)
+    what, rename = ("value", "column") if spec.kind == "regression" else ("split", "fold")
+    taken = {"score", *spec.metrics}
+    for place, name in enumerate(names):
+        if name in taken:
+            reason = "is the name of a score"
+        elif name in names[:place]:
+            reason = "occurs twice"
+        elif suffix := next((suffix for suffix in SUFFIXES if name.endswith(suffix)), ""):
+            reason = f"ends in {suffix}, as the columns beside a score do"
+        elif not name or any(character in "/[]" or ord(character) < 32 for character in name):
+            reason = "is empty, or has a slash, a bracket or a control character"
+        else:
+            continue
+        raise ConfigError(
+            f"{name!r} {reason}; the {what} of that name cannot be a column of the scores: rename the {rename}"
+        )
+
+
 def choosing(spec: TaskSpec) -> tuple[str, ...]:
     """Return the names of the validation scores, by which trials and checkpoints may be chosen."""
     named = (*spec.metrics, *(["score"] if spec.kind == "regression" else []))
@@ -131,11 +157,7 @@ def _all_but_test(split: Split) -> np.ndarray:
 
 def _check(embeddings: np.ndarray, spec: TaskSpec) -> None:
     check(spec.metrics, spec.kind, spec.labels)
-    first = spec.metrics[0]
-    names = spec.labels if spec.kind == "regression" else tuple(split.name for split in spec.splits)
-    taken = {"score", *spec.metrics, f"{first}_low", f"{first}_high", *choosing(spec)}
-    if clash := taken & set(names):
-        raise ConfigError(f"{min(clash)!r} is the name of a score; rename the value or split of that name")
+    check_names(spec)
     if len(embeddings) != len(spec.targets):
         raise ValueError(f"there are {len(embeddings)} embeddings of {len(spec.targets)} examples")
     wild = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))

@@ -21,7 +21,7 @@ TASKS: dict[str, str] = {
     "factors": "parameters of unseen synthetic sounds; built in",
     **{kind: form.about for kind, form in DATA_SETS.items()},
     "hear": "a scene task in HEAR's format",
-    "manifest": "a CSV or Parquet table of paths and labels",
+    "manifest": "a CSV, TSV or Parquet table of paths and labels",
 }
 """Kind of task -> one line of help."""
 

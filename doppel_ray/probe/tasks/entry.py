@@ -3,13 +3,15 @@
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
+from torch import Tensor
 
+from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.schema import Names, Section
 from doppel_ray.data import audio_files
@@ -65,11 +67,14 @@ class Task(Section, ABC):
         return self
 
     @abstractmethod
-    def check(self, sample_rate: int = 16000) -> None:
+    def check(self, sample_rate: int = 16000, cache: float = 0.0) -> None:
         """Check the data before anything starts, and log what is odd about it.
+
+        Recordings are decoded whole, because a header does not tell that a file is cut short or damaged inside.
 
         Args:
             sample_rate: of the sounds that will be read, in Hz.
+            cache: GB of decoded recordings to keep on disk for the probes, as in `load`; 0: none.
 
         Raises:
             ConfigError: the data is missing, unreadable or incomplete.
@@ -126,10 +131,13 @@ class RecordedTask(Task):
         defaults = {"root": root, "unreadable": unreadable, "test_folds": test_folds}
         return self.model_copy(update={name: value for name, value in defaults.items() if getattr(self, name) is None})
 
-    def check(self, sample_rate: int = 16000) -> None:
+    def check(self, sample_rate: int = 16000, cache: float = 0.0) -> None:
         with naming(self.name):
             listing = self._listed(sample_rate)
-            broken = audio_files.scan(listing.paths)
+            listing.spec(self.test_folds, self.metrics)  # refuses what needs no audio
+            broken = audio_files.scan(listing.paths)  # what headers tell, which is quick
+            if not broken or self.unreadable == "skip":
+                broken |= self._undecodable(listing, sample_rate, cache)
             named = [f"{path}: {reason}" for path, reason in broken.items()]
             rest = listing.without(broken)
             if not len(rest):
@@ -156,9 +164,13 @@ class RecordedTask(Task):
         with naming(self.name):
             listing = self._listed(sample_rate)
             spec = listing.spec(self.test_folds, self.metrics)
-        paths = listing.paths
-        sounds = Cached(paths, sample_rate, round(cache * 1e9)) if cache else Recorded(paths, sample_rate)
-        return TaskDataset(sounds, spec)
+        return TaskDataset(_sounds(listing, sample_rate, cache), spec)
+
+    def _undecodable(self, listing: Listing, sample_rate: int, cache: float) -> dict[Path, str]:
+        def progress(sounds: Iterable[Tensor | None]) -> Iterable[Tensor | None]:
+            return cli.with_progress(sounds, len(listing), f"decoding {self.name}", "files")
+
+        return _sounds(listing, sample_rate, cache).unreadable(progress)
 
     def _listed(self, sample_rate: int) -> Listing:
         if self.root is None:
@@ -167,3 +179,8 @@ class RecordedTask(Task):
                 f"{{kind: {self.kind}, root: DIR}}"
             )
         return self.listing(self.root.expanduser(), sample_rate)
+
+
+def _sounds(listing: Listing, sample_rate: int, cache: float) -> Recorded:
+    paths = listing.paths
+    return Cached(paths, sample_rate, round(cache * 1e9)) if cache else Recorded(paths, sample_rate)

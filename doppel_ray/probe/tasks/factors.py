@@ -67,7 +67,7 @@ class Factors(Task):
     sounds: int = Field(default=1024, ge=128)
     """Number of sounds; ridge regression on hundreds of dimensions needs at least 128."""
 
-    def check(self, sample_rate: int = 16000) -> None:
+    def check(self, sample_rate: int = 16000, cache: float = 0.0) -> None:
         with naming(self.name):
             check(self.metrics or METRICS, "regression")
 

@@ -1,15 +1,27 @@
 """HEAR's task format: the preprocessed releases of the Holistic Evaluation of Audio Representations."""
 
 import json
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from doppel_ray.core import dotted_keys
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.data.recordings.tables import count, first, need_columns, need_folder, need_known, read_table, text
+from doppel_ray.data.recordings.tables import (
+    count,
+    first,
+    need_columns,
+    need_folder,
+    need_known,
+    on_disk,
+    read_cell,
+    read_table,
+    text,
+)
 from doppel_ray.probe.tasks.entry import RecordedTask
 from doppel_ray.probe.tasks.listing import SPLITS, Listing
 
@@ -24,7 +36,7 @@ class Metadata(BaseModel):
     split_mode: Literal["trainvaltest", "presplit_kfold", "new_split_kfold"]
     evaluation: tuple[str, ...]
     splits: tuple[str, ...] | None = None
-    nfolds: int | None = None
+    nfolds: int | None = Field(default=None, le=1000)
 
     def parts(self) -> tuple[str, ...]:
         """Return the names of the splits or folds, which the JSON files and the audio folders have too."""
@@ -65,7 +77,7 @@ class Hear(RecordedTask):
             several = [f"{name} ({', '.join(labels)})" for name, labels in found.items() if len(labels) != 1]
             if metadata.prediction_type == "multiclass" and several:
                 raise ConfigError(f"{file}: {count(several, 'file')} without exactly one label: {first(several)}")
-            paths += [audio / part / name for name in found]
+            paths += [audio / part / on_disk(audio / part, name) for name in found]
             parts += [part] * len(found)
             labels_of += found.values()
         number = {name: k for k, name in enumerate(names)}
@@ -94,10 +106,15 @@ def _vocabulary(file: Path) -> tuple[str, ...]:
     """Return the labels in the order of their numbers."""
     columns, rows = read_table(file)
     need_columns(file, columns, ("idx", "label"))
-    label = {text(row["idx"]): text(row["label"]) for row in rows}
+    label = {
+        read_cell(file, number, row, "idx"): read_cell(file, number, row, "label")
+        for number, row in enumerate(rows, start=1)
+    }
     wanted = [str(number) for number in range(len(rows))]
     if not rows or set(label) != set(wanted):
         raise ConfigError(f"{file}: expected idx from 0 on, each once; found {first(sorted(label)) or 'no rows'}")
+    if twice := [name for name, times in Counter(label.values()).items() if times > 1]:
+        raise ConfigError(f"{file}: {count(twice, 'label')} listed more than once: {first(twice)}")
     return tuple(label[number] for number in wanted)
 
 
@@ -110,15 +127,16 @@ def _rate(root: Path, wanted: int) -> int:
 
 def _labels(value: Any) -> list[str]:
     """Return a value's labels as text; HEAR has lists of labels, and single numbers for pitches."""
-    return [text(label) for label in value] if isinstance(value, list) else [text(value)]
+    labels = value if isinstance(value, list) else [value]
+    return [unicodedata.normalize("NFC", text(label)) for label in labels]
 
 
 def _json(file: Path, expected: type) -> Any:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}; expected {EXPECTED}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is not JSON: {error}") from None
     if not isinstance(found, expected):
         raise ConfigError(f"{file}: expected names with values, found {type(found).__name__}")

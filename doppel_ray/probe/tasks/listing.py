@@ -13,6 +13,7 @@ import numpy as np
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.data.recordings.tables import count, first, in_order
 from doppel_ray.probe.metrics import check
+from doppel_ray.probe.protocols import check_names
 from doppel_ray.probe.task import Kind, Split, TaskSpec
 from doppel_ray.probe.validation import FEWEST, measurable, parts
 
@@ -60,8 +61,8 @@ class Listing:
             metrics: that replace the data set's own.
 
         Raises:
-            ConfigError: a file is listed twice or in no split; a split has no files to fit or to test; or a metric does
-                not fit the kind of task.
+            ConfigError: a file is listed twice or in no split; a split has no files to fit or to test; a metric does
+                not fit the kind of task; or a value or split has a name that cannot be a column of the scores.
         """
         twice = [str(path) for path, times in Counter(self.paths).items() if times > 1]
         if twice:
@@ -69,6 +70,7 @@ class Listing:
         metrics = metrics or self.metrics
         check(metrics, self.kind, self.labels)
         found = TaskSpec(self.kind, self.targets, self.labels, self._splits(test_folds), metrics)
+        check_names(found)
         for split in found.splits:
             _check_split(found, split)
         return found

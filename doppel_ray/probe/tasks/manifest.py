@@ -9,7 +9,16 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.data.recordings.tables import count, first, in_order, need_columns, read_table, text
+from doppel_ray.data.recordings.tables import (
+    count,
+    first,
+    in_order,
+    need_columns,
+    need_each_once,
+    read_cell,
+    read_path,
+    read_table,
+)
 from doppel_ray.probe.task import Kind
 from doppel_ray.probe.tasks.entry import RecordedTask
 from doppel_ray.probe.tasks.listing import SPLITS, Listing, divided
@@ -27,7 +36,7 @@ METRICS: dict[Kind, tuple[str, ...]] = {
 
 
 class Manifest(RecordedTask):
-    """A CSV or Parquet table with a row for each file.
+    """A CSV, TSV or Parquet table with a row for each file.
 
     `root` is the table; paths in it are absolute or relative to its folder. A column has the splits (train, valid,
     test) or folds; without it, the files are divided into five folds by a hash of their paths, stratified by class (of
@@ -54,24 +63,26 @@ class Manifest(RecordedTask):
     def listing(self, root: Path, sample_rate: int) -> Listing:
         columns, rows = read_table(root)
         fold_column = self.fold_column or next((name for name in ("split", "fold") if name in columns), None)
+        if len(set(self.label_columns)) < len(self.label_columns):
+            raise ConfigError(f"label_columns has a column twice: {', '.join(self.label_columns)}")
         need_columns(root, columns, [self.path_column, *self.label_columns, *([fold_column] if fold_column else [])])
         if not rows:
             raise ConfigError(f"{root}: no rows")
         if self.target == "multiclass" and len(self.label_columns) > 1:
             raise ConfigError(f"label_columns has {len(self.label_columns)} columns; a multiclass target has one")
-        needed = [self.path_column]
-        if self.target != "multilabel" or len(self.label_columns) > 1:  # in one column, an empty cell means no labels
-            needed += self.label_columns
+        # In one column of labels, an empty cell means no labels.
+        required = self.target != "multilabel" or len(self.label_columns) > 1
+        files: list[tuple[str, list[str], str]] = []
         for number, row in enumerate(rows, start=1):
-            for column in needed:
-                if not text(row[column]):
-                    raise ConfigError(f"{root}: row {number} ({text(row[self.path_column])}) has no {column}")
-        rows = sorted(rows, key=lambda row: text(row[self.path_column]))
-        paths = [text(row[self.path_column]) for row in rows]
-        cells = [[text(row[column]) for column in self.label_columns] for row in rows]
-        labels, targets = self._targets(root, paths, cells)
+            path = read_path(root, number, row, self.path_column)
+            found = [read_cell(root, number, row, column, required) for column in self.label_columns]
+            files.append((path, found, read_cell(root, number, row, fold_column) if fold_column else ""))
+        need_each_once(root, (path for path, _, _ in files))
+        files.sort(key=lambda file: file[0])
+        paths = [path for path, _, _ in files]
+        labels, targets = self._targets(root, paths, [found for _, found, _ in files])
         if fold_column:
-            parts = tuple(_part(text(row[fold_column])) for row in rows)
+            parts = tuple(_part(fold) for _, _, fold in files)
         else:
             parts = divided(paths, _groups(self.target, targets))
         return Listing(
