@@ -6,7 +6,7 @@ A section is defined beside the code that reads it; `doppel_ray.config.experimen
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _as_text(value: Any) -> Any:
@@ -33,6 +33,16 @@ def _as_range(value: Any) -> Any:
 
 Range = Annotated[tuple[int, int], BeforeValidator(_as_range)]
 """Smallest and largest count: `4` means 4..4, `1..4` from 1 to 4."""
+
+
+def _fraction_or_whole(value: float) -> float:
+    if value > 1 and not value.is_integer():
+        raise ValueError(f"{value:g} GPUs; expected a fraction of one GPU, such as 0.5, or a whole number")
+    return value
+
+
+Gpus = Annotated[float, Field(ge=0.0), AfterValidator(_fraction_or_whole)]
+"""GPUs of one process, as Ray reserves them: a share of a single GPU, or whole ones."""
 
 
 class Section(BaseModel):
