@@ -1,9 +1,12 @@
 """Plan which resources a trial needs, and how many trials fit the cluster, before anything starts."""
 
+import itertools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from doppel_ray.config.search import label
 from doppel_ray.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -11,6 +14,20 @@ if TYPE_CHECKING:
 
 DRIVER_CPUS = 0.01
 """CPUs that a trial's own process reserves; it only waits."""
+RESOURCE_KEYS = (
+    "train.workers",
+    "train.batch_size",
+    "train.cpus_per_worker",
+    "train.gpus_per_worker",
+    "generators",
+    "probes.tasks",
+    "probes.actors",
+    "probes.cpus",
+    "probes.gpus",
+)
+"""Keys that decide what a trial needs; searched, they make trials of different sizes."""
+EPSILON = 1e-9
+"""Rounding error of sums of resources."""
 
 
 @dataclass(frozen=True)
@@ -127,20 +144,62 @@ def trial_requests(experiment: "Experiment", workers: int) -> tuple[ResourceRequ
 def plan_trial(experiment: "Experiment", nodes: tuple[Node, ...], trials: int = 1) -> Plan:
     """Plan a trial with the largest allowed number of train workers with which `trials` trials fit.
 
+    Where the search changes what a trial needs, returns the plan of those trials of which the fewest fit.
+
     Args:
-        experiment: one point of the search.
+        experiment: one point of the search, or all of it.
         nodes: the cluster's nodes, including those its autoscaler may add.
         trials: number of trials to fit side by side.
 
     Raises:
-        ConfigError: not even one trial fits; shows needed and available resources and the smallest change that fits.
+        ConfigError: a trial of the search does not fit even alone; shows needed and available resources and the
+            smallest change that fits.
+    """
+    plans = (_plan_point(point, values, nodes, trials) for values, point in _points(experiment))
+    return min(plans, key=lambda plan: (plan.concurrent, -plan.gpus, -plan.cpus))
+
+
+def _points(experiment: "Experiment") -> "Iterator[tuple[dict[str, Any], Experiment]]":
+    """Yield every combination of the searched values that decide what a trial needs, and its experiment.
+
+    Raises:
+        ConfigError: no combination is valid; the error of the first.
+    """
+    keys = [key for key in experiment.search if key.partition(".")[0] == "generators" or key in RESOURCE_KEYS]
+    if not keys:
+        yield {}, experiment
+        return
+    first, valid = None, 0
+    for combination in itertools.product(*(experiment.search[key].examples() for key in keys)):
+        values = dict(zip(keys, combination, strict=True))
+        try:
+            point = experiment.with_values(values)
+        except ConfigError as error:  # each trial reports its own
+            first = first or error
+            continue
+        valid += 1
+        yield values, point
+    if not valid and first is not None:
+        raise first
+
+
+def _plan_point(experiment: "Experiment", values: dict[str, Any], nodes: tuple[Node, ...], trials: int) -> Plan:
+    """Plan the trials of one point.
+
+    Args:
+        experiment: of the point.
+        values: those of the search that it has.
+        nodes, trials: as for `plan_trial`.
+
+    Raises:
+        ConfigError: not even one trial fits.
     """
     counts = experiment.train.worker_counts
     asked = trial_requests(experiment, most_workers(experiment, nodes, trials, counts) or counts[-1])
     limit = experiment.tune.concurrent or max(1, sum(math.ceil(node.cpus) for node in nodes) * 2)
     concurrent = count_that_fit(asked, nodes, limit)
     if concurrent == 0:
-        raise ConfigError(_refusal(asked, nodes))
+        raise ConfigError(_refusal(asked, nodes, values))
     return Plan(asked, nodes, concurrent)
 
 
@@ -153,23 +212,47 @@ def most_workers(experiment: "Experiment", nodes: tuple[Node, ...], trials: int,
 
 def count_that_fit(asked: tuple[ResourceRequest, ...], nodes: tuple[Node, ...], limit: int) -> int:
     """Return how many trials can be placed, at most `limit`: each process whole on one node, largest first."""
-    free = [[node.cpus, node.gpus] for node in nodes]
+    free = [_Free(node) for node in nodes]
     pieces = sorted(((request.gpus, request.cpus) for request in asked for _ in range(request.count)), reverse=True)
     for trial in range(limit):
         for gpus, cpus in pieces:
             # Best fit: the fullest node that still takes it, preferably one without GPUs.
-            room = [node for node in free if node[0] >= cpus - 1e-9 and node[1] >= gpus - 1e-9]
+            room = [node for node in free if node.takes(cpus, gpus)]
             if not room:
                 return trial
-            best = min(room, key=lambda node: (node[1], node[0]))
-            best[0] -= cpus
-            best[1] -= gpus
+            min(room, key=lambda node: (sum(node.gpus), node.cpus)).take(cpus, gpus)
     return limit
 
 
-def _refusal(asked: tuple[ResourceRequest, ...], nodes: tuple[Node, ...]) -> str:
+class _Free:
+    """Free resources of a node, with each GPU on its own: a process gets a share of one GPU, or whole ones."""
+
+    def __init__(self, node: Node) -> None:
+        self.cpus = node.cpus
+        whole = int(node.gpus + EPSILON)
+        self.gpus = [1.0] * whole + [part for part in (node.gpus - whole,) if part > EPSILON]
+
+    def takes(self, cpus: float, gpus: float) -> bool:
+        """Return whether there is room for a process."""
+        if self.cpus < cpus - EPSILON:
+            return False
+        if gpus > 1:
+            return sum(free >= 1 - EPSILON for free in self.gpus) >= gpus
+        return gpus == 0 or any(free >= gpus - EPSILON for free in self.gpus)
+
+    def take(self, cpus: float, gpus: float) -> None:
+        """Give a process its resources, the share of a GPU from the fullest that has it, as Ray does."""
+        self.cpus -= cpus
+        share = min(gpus, 1.0)
+        for _ in range(max(1, int(gpus)) if gpus else 0):
+            at = min((at for at, free in enumerate(self.gpus) if free >= share - EPSILON), key=self.gpus.__getitem__)
+            self.gpus[at] -= share
+
+
+def _refusal(asked: tuple[ResourceRequest, ...], nodes: tuple[Node, ...], values: dict[str, Any]) -> str:
     made = Plan(asked, nodes, 0)
-    lines = ["no trial fits this cluster", *(f"  {line}" for line in made.lines())]
+    point = f" with {', '.join(f'{key} {label(value)}' for key, value in values.items())} (search)" if values else ""
+    lines = [f"no trial{point} fits this cluster", *(f"  {line}" for line in made.lines())]
     largest_cpus = max((node.cpus for node in nodes), default=0.0)
     largest_gpus = max((node.gpus for node in nodes), default=0.0)
     for request in asked:
@@ -189,9 +272,7 @@ def _smallest_change(asked: tuple[ResourceRequest, ...], nodes: tuple[Node, ...]
         for cpus in halves:
             if cpus >= request.cpus:
                 continue
-            smaller = ResourceRequest(
-                request.name, request.cpu_key, request.gpu_key, request.count, cpus, request.gpus, request.more
-            )
+            smaller = replace(request, cpus=cpus)
             if count_that_fit((*asked[:k], smaller, *asked[k + 1 :]), nodes, 1):
                 return f"the smallest change that fits: --{request.cpu_key} {cpus:g}"
     missing_cpus = sum(request.count * request.cpus for request in asked) - sum(node.cpus for node in nodes)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from doppel_ray.core.schema import Range, Section
+from doppel_ray.core.schema import Gpus, Range, Section
 
 
 class DataConfig(Section):
@@ -28,7 +28,7 @@ class GeneratorConfig(Section):
     """Number of generators: fixed, or a range such as 1..4 in which the pool grows and shrinks with demand."""
     num_cpus: float = Field(default=1.0, gt=0.0)
     """CPUs reserved for each generator; rounded up, also its number of threads."""
-    num_gpus: float = Field(default=0.0, ge=0.0)
+    num_gpus: Gpus = 0.0
     """Fraction of a GPU reserved for each generator; 0 for cpu."""
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from doppel_ray.core.schema import Names, Section
+from doppel_ray.core.schema import Gpus, Names, Section
 from doppel_ray.probe.protocols import NamedProtocol, ProtocolConfig
 from doppel_ray.probe.tasks import TASKS, Factors, Task, TaskConfigs, Unreadable
 
@@ -37,7 +37,7 @@ class ProbesConfig(Section):
     """Number of processes that embed a task's sounds in parallel, each with `cpus` and `gpus`; 1: the probe itself."""
     cpus: float = Field(default=1.0, gt=0.0)
     """CPUs reserved for a probe, in addition to the trial's."""
-    gpus: float = Field(default=0.0, ge=0.0)
+    gpus: Gpus = 0.0
     """GPUs reserved for a probe; 0: run on the CPU."""
     projector: int = Field(default=1000, ge=0)
     """Number of sounds of the first task whose newest embeddings TensorBoard's projector shows; 0: none."""

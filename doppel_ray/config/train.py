@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from doppel_ray.core.schema import Range, Section
+from doppel_ray.core.schema import Gpus, Range, Section
 
 START_ATTEMPTS = 5
 """Attempts to start a worker group; each waits RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S for resources."""
@@ -51,7 +51,7 @@ class TrainConfig(Section):
     are added."""
     cpus_per_worker: float = Field(default=1.0, gt=0.0)
     """CPUs reserved for each train worker; rounded, also its number of threads."""
-    gpus_per_worker: float = Field(default=0.0, ge=0.0)
+    gpus_per_worker: Gpus = 0.0
     """GPUs reserved for each train worker; 0: train on the CPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Numeric precision. bf16: autocast to bfloat16. auto: bf16 if every train worker's GPU or CPU supports it in
@@ -86,6 +86,11 @@ class TrainConfig(Section):
         low, high = self.workers
         if not 1 <= low <= high:
             raise ValueError(f"workers is {low}..{high}; expected at least 1, and the first not above the second")
+        if 0.0 < self.gpus_per_worker <= 0.5 and high > 1:
+            raise ValueError(
+                f"gpus_per_worker is {self.gpus_per_worker:g} and workers up to {high}, so that two could share a GPU, "
+                "which NCCL refuses; set gpus_per_worker above 0.5, or workers to 1"
+            )
         for workers in (high, low):
             if self.batch_size % workers:
                 near = self.batch_size - self.batch_size % workers

@@ -215,8 +215,10 @@ def device(name: str | None) -> "torch.device":
 
 
 def stop_on_sigterm() -> None:
-    """Treat SIGTERM, which schedulers and closing shells send, as ctrl-C."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    """Treat SIGTERM, which schedulers send, and SIGHUP, of a terminal that closes, as ctrl-C; `nohup` still holds."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def parse_section(name: str, model: type[S], overrides: dict[str, str]) -> S:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 
 def _as_text(value: Any) -> Any:
@@ -48,6 +48,16 @@ def expand_home(value: Any) -> Any:
         return value.expanduser()
     except RuntimeError:
         raise ValueError(f"{value.parts[0]} has no home folder; expected a path without ~") from None
+
+
+def _fraction_or_whole(value: float) -> float:
+    if value > 1 and not value.is_integer():
+        raise ValueError(f"{value:g} GPUs; expected a fraction of one GPU, such as 0.5, or a whole number")
+    return value
+
+
+Gpus = Annotated[float, Field(ge=0.0), AfterValidator(_fraction_or_whole)]
+"""GPUs of one process, as Ray reserves them: a share of a single GPU, or whole ones."""
 
 
 class Section(BaseModel):

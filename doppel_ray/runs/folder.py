@@ -1,6 +1,7 @@
 """A run's folder: create it, and resume or extend it from its own run.json."""
 
 import json
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -49,7 +50,7 @@ def create(
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
         about = {"experiment": experiment.plain(), "shrunk": dict(shrunk), "warnings": list(warnings)}
-        _write(folder, provenance.gather() | about)
+        _write(folder, {"id": f"{name}-{secrets.token_hex(4)}"} | provenance.gather() | about)
     except FileExistsError:
         raise _exists(name, str(folder)) from None
     except OSError as error:
@@ -57,6 +58,11 @@ def create(
             f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be created: {error.strerror}"
         ) from None
     return folder
+
+
+def identity(folder: Path) -> str:
+    """Return a run's identifier, unlike that of any other run of its name; of runs of older versions, the name."""
+    return reader.read_about(folder).get("id", folder.resolve().name)
 
 
 def _exists(name: str, place: str) -> ConfigError:

@@ -42,26 +42,36 @@ def read_rows(folder: Path) -> list[Row]:
 def valid_rows(folder: Path) -> tuple[list[Row], int]:
     """Return a trial's rows, oldest first, and the number of damaged lines left out."""
     file = folder / ROWS
-    rows, damaged = [], 0
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
+    return parse_lines(file.read_bytes()) if file.exists() else ([], 0)
+
+
+def parse_lines(text: bytes) -> tuple[list[dict[str, Any]], int]:
+    """Return the mappings in lines of JSON, and the number of lines that hold none."""
+    found, damaged = [], 0
+    for line in text.splitlines():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
+            values = json.loads(line)
+        except ValueError:
+            values = None
+        if isinstance(values, dict):
+            found.append(values)
         else:
             damaged += 1
-    return rows, damaged
+    return found, damaged
 
 
 def append_row(folder: Path, row: Row) -> None:
-    """Append a row on a new line, also where a crash cut the last line short."""
-    with (folder / ROWS).open("ab+") as file:
-        end = file.seek(0, 2)
-        file.seek(max(0, end - 1))
-        cut = b"" if file.read() in (b"", b"\n") else b"\n"
-        file.write(cut + json.dumps(row).encode() + b"\n")
+    """Append a row to a trial's rows."""
+    append_line(folder / ROWS, row)
+
+
+def append_line(file: Path, values: Mapping[str, Any]) -> None:
+    """Append values as JSON on a new line, also where a crash cut the last line short."""
+    with file.open("ab+") as out:
+        end = out.seek(0, 2)
+        out.seek(max(0, end - 1))
+        cut = b"" if out.read() in (b"", b"\n") else b"\n"
+        out.write(cut + json.dumps(values).encode() + b"\n")
 
 
 def number(value: Any) -> float | None:
@@ -119,14 +129,17 @@ class JsonlFollower:
         """Bytes read so far."""
 
     def take(self) -> list[dict[str, Any]]:
-        """Return the new, complete lines."""
+        """Return the new, complete lines, without those that a crash cut short; log how many these are."""
         if not self.file.exists():
             return []
         with self.file.open("rb") as lines:
             lines.seek(self.offset)
             fresh, newline, _ = lines.read().rpartition(b"\n")
         self.offset += len(fresh) + len(newline)
-        return [json.loads(line) for line in fresh.splitlines()]
+        found, damaged = parse_lines(fresh)
+        if damaged:
+            log.warning("%s: %d damaged %s left out", self.file, damaged, "line" if damaged == 1 else "lines")
+        return found
 
 
 def bottleneck(row: Row) -> str:

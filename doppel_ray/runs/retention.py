@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from doppel_ray.config.train import KeepConfig
-from doppel_ray.models.checkpoint import WITHIN
+from doppel_ray.models.checkpoint import EPOCH, WITHIN
 from doppel_ray.runs.metrics_log import Row, checkpoint_of, number
 
 
@@ -37,5 +37,13 @@ def delete(checkpoints: Iterable[Path]) -> None:
     """Delete checkpoints; no reader ever sees a part of one."""
     for path in checkpoints:
         hidden = path.with_name(f".{path.name}")
+        shutil.rmtree(hidden, ignore_errors=True)  # of a crash
         path.rename(hidden)
         shutil.rmtree(hidden)
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete what a crash left of checkpoints of a trial that were being deleted."""
+    for kind in (EPOCH, WITHIN):
+        for path in folder.glob(f"checkpoints*/.{kind}*"):
+            shutil.rmtree(path)

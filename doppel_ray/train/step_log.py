@@ -93,7 +93,7 @@ class EpochMetrics:
         self.steps, self.batch_size = steps, batch_size
         self.means, self.energy = Means(), EnergyMeter()
         self.restarted: set[int] = set()
-        """Processes of generators that replaced others, since the worker started."""
+        """Generators that replaced others, since the worker started."""
         self.start(0)
 
     def start(self, index: int) -> None:
@@ -111,7 +111,7 @@ class EpochMetrics:
             step: steps done.
         """
         columns = batch.telemetry
-        self.restarted |= set(columns["generator"][columns["restarted"]].tolist())
+        self.restarted |= set(columns["restarted"].tolist()) - {0}
         for line in "\n".join(filter(None, columns["skipped"])).splitlines():
             self.skipped += 1
             log.warning("recording skipped, %s", line)

@@ -25,7 +25,7 @@ class Budget(Stopper):
 
     Args:
         experiment: the sweep's.
-        run: the sweep's name.
+        run: the sweep's identifier.
         past: trials of the sweep before it resumed; their pairs count, their time does not.
     """
 

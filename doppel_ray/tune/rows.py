@@ -4,7 +4,6 @@ Ray Train's controller passes every report to `ReportWriter`. `RowAssembler`, in
 reports, starts the probes, and sends the rows in order.
 """
 
-import json
 import logging
 import math
 import tempfile
@@ -19,7 +18,7 @@ from typing import Any
 from ray.train import Checkpoint, UserCallback
 
 from doppel_ray.config.probes import ProbesConfig
-from doppel_ray.runs.metrics_log import EARLY, RESIZE, JsonlFollower, Row, append_row, read_rows
+from doppel_ray.runs.metrics_log import EARLY, RESIZE, JsonlFollower, Row, append_line, append_row, read_rows
 from doppel_ray.tune.probing import Probe, ProbeError, last_line
 
 log = logging.getLogger(__name__)
@@ -50,8 +49,7 @@ class ReportWriter(UserCallback):
             self._write({"event": event, "details": str(error)})
 
     def _write(self, report: dict[str, Any]) -> None:
-        with self.file.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(report) + "\n")
+        append_line(self.file, report)
 
 
 def events_of(row: Row) -> list[str]:

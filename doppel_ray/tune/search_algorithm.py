@@ -46,7 +46,7 @@ class TrialQueue(SearchAlgorithm):
     """Gives Ray Tune one trial after another.
 
     Args:
-        run: the sweep's name, with which the trials' identifiers begin.
+        run: the sweep's identifier, with which the trials' identifiers begin.
         past: trials from before the sweep resumed; those that have not ended come first, under their own names.
         rest: the points that come then, or the searcher that chooses them.
         total: trials of the whole sweep, with those of the past.
@@ -146,7 +146,7 @@ def trial_queue(
 
     Args:
         experiment: the sweep's.
-        run: the sweep's name.
+        run: the sweep's identifier.
         past: trials from before the sweep resumed.
         concurrent: trials side by side, at most.
         scheduler: gets the rows of the past.

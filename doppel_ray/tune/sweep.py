@@ -175,7 +175,7 @@ def run_sweep(experiment: Experiment, folder: Path, console: Console, plain: boo
     """
     began = time.monotonic()
     past = reader.read(folder).trials
-    budget = Budget(experiment, folder.resolve().name, past)
+    budget = Budget(experiment, run_folder.identity(folder), past)
     shown = cli.quoted(folder)
     if (spent := budget.spent()) is not None:
         raise ConfigError(f"{shown} has used up its {spent}; allow more: --extend {shown} --tune.pairs N")
@@ -231,7 +231,7 @@ def _run_on_cluster(
         preflight.check_tune(experiment, plan.concurrent)
         run_folder.update(folder, plan=plan.lines(), nodes=[str(node) for node in nodes])
         scheduler = schedulers.build_scheduler(experiment)
-        name = folder.resolve().name
+        name = run_folder.identity(folder)
         queue = search_algorithm.trial_queue(experiment, name, past, plan.concurrent, scheduler, budget)
         for line in (f"{trial_counts(queue.total, past)} into {folder}", where, *plan.lines()):
             console.print(line)

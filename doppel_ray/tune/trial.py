@@ -19,7 +19,7 @@ from doppel_ray.report import tensorboard
 from doppel_ray.runs import lineage
 from doppel_ray.runs.lock import ORPHANS, lock_folder
 from doppel_ray.runs.metrics_log import POPULATION, RESIZE, Row, best, read_rows
-from doppel_ray.runs.retention import delete, drop, dropped, within_epochs
+from doppel_ray.runs.retention import delete, delete_leftovers, drop, dropped, within_epochs
 from doppel_ray.train import ray_snapshot
 from doppel_ray.train.elastic import WorkerScaling
 from doppel_ray.train.trainer import build_trainer, next_index, snapshot
@@ -61,6 +61,7 @@ def run(
         raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
+    delete_leftovers(folder)
     handler = log_to(folder / LOG)
     board = tensorboard.TrialWriter(folder)
     rows_sent = read_rows(folder)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from doppel_ray.cluster.plan import Node, Plan, plan_trial
 from doppel_ray.config.experiment import Experiment, read_experiment
+from doppel_ray.config.search import Space
 from doppel_ray.core.errors import ConfigError
 
 TWO_CORES = (Node("this machine", 2.0, 0.0),)
@@ -76,6 +77,58 @@ def test_without_probes_none_is_planned() -> None:
     )
 
 
+def test_fractions_of_gpus_are_planned_on_single_devices() -> None:
+    """0.75 + 0.75 + 0.5 is the sum of two GPUs, and needs three: no process spans two."""
+    wanted = experiment(
+        train__gpus_per_worker="0.75",
+        generators="[{device: cuda, num_gpus: 0.75, num_cpus: 0.5}]",
+        probes__gpus="0.5",
+    )
+    assert "no trial fits" in refusal(wanted, (Node("a", 8.0, 2.0),))
+    assert plan_trial(wanted, (Node("a", 8.0, 3.0),)).concurrent == 1
+
+
+@pytest.mark.parametrize("key", ["train.gpus_per_worker", "probes.gpus", "generators.0.num_gpus"])
+def test_gpus_above_one_are_whole(key: str) -> None:
+    device = {"generators.0.device": "cuda"} if key.startswith("generators") else {}
+    with pytest.raises(ConfigError, match=r"1\.5.*whole number"):
+        read_experiment(None, device | {key: "1.5"})
+    read_experiment(None, device | {key: "2"})
+
+
+def test_two_train_workers_on_one_gpu_are_refused() -> None:
+    """NCCL, which they talk through, takes one process per GPU."""
+    with pytest.raises(ConfigError, match=r"train.*share a GPU"):
+        experiment(train__gpus_per_worker="0.5", train__workers="1..2")
+    experiment(train__gpus_per_worker="0.75", train__workers="1..2")
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "fault"),
+    [
+        ("train.workers", [1, 3], "train.workers 3"),
+        ("train.cpus_per_worker", [0.5, 8.0], "train.cpus_per_worker 8"),
+        ("probes.cpus", [0.1, 8.0], "probes.cpus 8"),
+        ("generators.0.num_cpus", [0.5, 4.0], "generators.0.num_cpus 4"),
+        ("generators", [[{"actors": 1, "num_cpus": 0.5}], [{"actors": 8, "num_cpus": 0.5}]], "generators"),
+    ],
+)
+def test_plan_covers_searched_resources(key: str, values: list[object], fault: str) -> None:
+    base = experiment(train__cpus_per_worker="0.5", generators__0__num_cpus="0.5", probes__cpus="0.1")
+    fits = base.model_copy(update={"search": {key: Space(grid=tuple(values[:1]))}})
+    assert plan_trial(fits, TWO_CORES).concurrent == 1
+    message = refusal(base.model_copy(update={"search": {key: Space(grid=tuple(values))}}))
+    assert f"no trial with {fault}" in message
+
+
+def test_plan_counts_the_heaviest_trials_side_by_side() -> None:
+    base = experiment(train__cpus_per_worker="0.5", generators__0__num_cpus="0.5", probes__cpus="0.1")
+    searched = base.model_copy(update={"search": {"train.cpus_per_worker": Space(choice=(0.5, 2.0))}})
+    nodes = (Node("large", 4.4, 0.0),)
+    assert plan_trial(base, nodes).concurrent == 3
+    assert plan_trial(searched, nodes).concurrent == 1
+
+
 quarters = st.integers(1, 12).map(lambda n: n / 4)
 clusters = st.lists(
     st.builds(Node, st.just("node"), quarters.map(lambda c: 2 * c), st.sampled_from([0.0, 1.0, 2.0])),
@@ -86,8 +139,8 @@ clusters = st.lists(
 
 @st.composite
 def experiments(draw: st.DrawFn) -> Experiment:
-    gpus = draw(st.sampled_from(["0", "0", "0.5", "1"]))
     workers = draw(st.integers(1, 3))
+    gpus = draw(st.sampled_from(["0", "0", "0.5" if workers == 1 else "0.75", "1"]))
     return read_experiment(
         None,
         {
@@ -108,18 +161,19 @@ def placeable(made: Plan, nodes: tuple[Node, ...]) -> bool:
     pieces = sorted([(s.cpus, s.gpus) for s in made.requests for _ in range(s.count)] * made.concurrent, reverse=True)
 
     @functools.cache
-    def place(k: int, free: tuple[tuple[float, float], ...]) -> bool:
+    def place(k: int, free: tuple[tuple[float, tuple[float, ...]], ...]) -> bool:
         if k == len(pieces):
             return True
         cpus, gpus = pieces[k]
-        for n, (c, g) in enumerate(free):
-            if c >= cpus - 1e-6 and g >= gpus - 1e-6:
-                left = (*free[:n], (round(c - cpus, 6), round(g - gpus, 6)), *free[n + 1 :])
-                if place(k + 1, tuple(sorted(left))):
-                    return True
+        for n, (c, devices) in enumerate(free):
+            for device in range(len(devices)) if gpus else (-1,):
+                if c >= cpus - 1e-6 and (not gpus or devices[device] >= gpus - 1e-6):
+                    less = tuple(sorted(g - gpus * (d == device) for d, g in enumerate(devices)))
+                    if place(k + 1, tuple(sorted((*free[:n], (round(c - cpus, 6), less), *free[n + 1 :])))):
+                        return True
         return False
 
-    return place(0, tuple(sorted((node.cpus, node.gpus) for node in nodes)))
+    return place(0, tuple(sorted((node.cpus, (1.0,) * int(node.gpus)) for node in nodes)))
 
 
 @given(experiments(), clusters)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from doppel_ray.config.experiment import Experiment
-from doppel_ray.core import dotted_keys
+from doppel_ray.core import cli, dotted_keys
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.models import checkpoint
 from doppel_ray.models.checkpoint import ModelSpec, Position
@@ -214,3 +215,20 @@ def test_probe_refuses_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
 
 def test_report_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
     assert_refused(python("report", tmp_path), f"{tmp_path} holds no run: run.json is missing")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_end_a_run_as_ctrl_c_does(number: int) -> None:
+    known = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(number, signal.SIG_DFL)
+        cli.stop_on_sigterm()
+        assert signal.getsignal(number) is not signal.SIG_DFL
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        cli.stop_on_sigterm()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, "as `nohup` sets it"
+    finally:
+        for each, handler in known.items():
+            signal.signal(each, handler)

@@ -13,7 +13,7 @@ from doppel_ray.config.experiment import Experiment, read_experiment
 from doppel_ray.config.train import KeepConfig
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.runs.metrics_log import Row, checkpoint_of
-from doppel_ray.runs.retention import drop, dropped, within_epochs
+from doppel_ray.runs.retention import delete, delete_leftovers, drop, dropped, within_epochs
 from doppel_ray.train import ray_snapshot
 from doppel_ray.train.trainer import snapshot
 
@@ -126,3 +126,14 @@ def test_population_keeps_every_checkpoint() -> None:
     wanted = Experiment.model_validate({"tune": {"scheduler": "pbt"}, "train": {"keep": 3}, "search": search})
     with pytest.raises(ConfigError, match=r"train\.keep .*pbt.*null"):
         preflight.check_tune(wanted, None)
+
+
+def test_leftovers_of_a_crash_while_deleting(tmp_path: Path) -> None:
+    """They are deleted at the next start, and do not stop the deletion of the same epoch, trained again."""
+    run = tmp_path / "checkpoints"
+    for name in (".epoch_0001", "epoch_0001", ".step_00000003", "epoch_0002"):
+        (run / name).mkdir(parents=True)
+        (run / name / "weights").write_text("")
+    delete([run / "epoch_0001"])
+    delete_leftovers(tmp_path)
+    assert [path.name for path in run.iterdir()] == ["epoch_0002"]

@@ -17,7 +17,7 @@ BATCH = 4
 
 
 def stream(count: int, delay: float = 0.0) -> Iterator[dict[str, np.ndarray]]:
-    """Yield batches as the generators make them; generator 1 has restarted and skips a recording in each batch."""
+    """Yield batches as generators make them; two of one process id, in two pods, restarted; each batch skips two."""
     for number in range(count):
         time.sleep(delay)
         index = np.arange(BATCH * number, BATCH * (number + 1))
@@ -27,8 +27,8 @@ def stream(count: int, delay: float = 0.0) -> Iterator[dict[str, np.ndarray]]:
             "label": np.zeros(BATCH, np.int64),
             "id": index.copy(),
             "seconds": np.full(BATCH, 0.5, np.float32),
-            "generator": np.array([1, 1, 2, 2], np.int32),
-            "restarted": np.array([True, True, False, False]),
+            "generator": np.array([1, 1, 1, 1], np.int32),
+            "restarted": np.array([7, 8, 0, 0]),
             "skipped": np.array(["a.wav: truncated\nb.wav: empty", "", "", ""], dtype=object),
         }
 
@@ -78,7 +78,7 @@ def test_metrics_of_an_epoch_and_points_by_step(tmp_path: Path, caplog: pytest.L
     row = metrics.take(56)
     assert (row["loss"], row["generator_seconds_per_pair"]) == (3.0, 0.5)
     assert (row["pairs"], row["pairs_from"]) == (56, 40)
-    assert (row["generator_restarts"], row["recordings_skipped"]) == (1, 8)
+    assert (row["generator_restarts"], row["recordings_skipped"]) == (2, 8)
     assert row["pairs_per_second"] == pytest.approx(16 / row["train_seconds"])
     assert 0.0 <= row["wait_share"] <= 1.0
     assert caplog.text.count("recording skipped, a.wav: truncated") == 4

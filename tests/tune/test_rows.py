@@ -63,6 +63,16 @@ def test_reports_become_rows_in_order(tmp_path: Path) -> None:
     assert [row["epoch"] for row in again] == [3]
 
 
+def test_torn_report_does_not_end_the_trial(tmp_path: Path) -> None:
+    """The controller died while it wrote; the next one's reports arrive."""
+    sent: list[dict[str, Any]] = []
+    rows = assembler(tmp_path, sent)
+    rows.reports.write_text('{"metrics": {"epo')
+    ReportWriter(rows.reports).after_report(None, [{"epoch": 1, "loss": 2.0}], None)
+    rows.pump(lambda: False, lambda: None)
+    assert [row["epoch"] for row in sent] == [1]
+
+
 def test_divergence_is_kept_and_makes_no_row(tmp_path: Path) -> None:
     sent: list[dict[str, Any]] = []
     rows = assembler(tmp_path, sent)

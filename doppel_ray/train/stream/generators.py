@@ -5,6 +5,7 @@ seconds to import, are imported in `Generator` only.
 """
 
 import os
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -90,7 +91,7 @@ class Generator:
             # and when these are too short, training waits for pairs and so pauses.
             os.nice(20)
         self.maker = PairMaker.of(experiment, device)
-        self.restarted = context.was_current_actor_reconstructed
+        self.restarted = secrets.randbits(62) + 1 if context.was_current_actor_reconstructed else 0
         self.reported: set[str] = set()
         """Recordings whose fault has been reported."""
         self.process = os.getpid()
@@ -103,7 +104,8 @@ class Generator:
 
         Returns:
             "index" (count,) int64; "features" float16, "label" and "id" int64, as `PairMaker.labelled` returns them.
-            For telemetry: "seconds" per pair, "generator" (its process) and "restarted" on each row, and on the first
+            For telemetry: "seconds" per pair, "generator" (its process) and "restarted" on each row, 0 or, of a
+            generator that replaced a lost one, a number of its own: nodes and pods may repeat process ids. On the first
             row the recordings "skipped" since the last block, with reasons.
         """
         began = time.perf_counter()
@@ -122,5 +124,5 @@ class Generator:
             "skipped": np.array(["\n".join(news)] + [""] * (count - 1), dtype=object),
             "seconds": np.full(count, seconds, np.float32),
             "generator": np.full(count, self.process, np.int32),
-            "restarted": np.full(count, self.restarted, np.bool_),
+            "restarted": np.full(count, self.restarted, np.int64),
         }
