@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from doppel_ray.cluster import ray_env
-from doppel_ray.cluster.nodes import living_nodes, possible_nodes
+from doppel_ray.cluster.growth import possible_nodes
+from doppel_ray.cluster.nodes import living_nodes
 from doppel_ray.cluster.plan import Node, plan_trial
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.config.train import START_ATTEMPTS
@@ -41,7 +42,7 @@ class CapacityMonitor:
         self.checked = now
         living = living_nodes()
         self.had |= Counter(node.name for node in living)
-        shortage = self._shortage((*living, *possible_nodes(living)), running)
+        shortage = self._shortage((*living, *possible_nodes(living, self.experiment)), running)
         if shortage is None:
             over, self.short, self.reported = self.reported, False, False
             return "the cluster has room for the running trials again; they continue" if over else None

@@ -1,6 +1,7 @@
 """A run's folder: create it, and resume or extend it from its own run.json."""
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -54,6 +55,22 @@ def create(
             f"run.dir is {str(experiment.run.dir)!r}: {folder} cannot be created: {error.strerror}"
         ) from None
     return folder
+
+
+def check_visible(file: Path) -> None:
+    """Refuse to work in a folder of a run that this machine does not share with the one that made it.
+
+    Args:
+        file: of the folder; what made the folder wrote it.
+
+    Raises:
+        ConfigError: names the machine and a remedy.
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"run.dir: {platform.node()} does not see {file}; "
+            "choose a --run.dir on a file system that all nodes share, at the same path, or mount it there"
+        )
 
 
 def _exists(name: str, place: str, resume: str) -> ConfigError:

@@ -218,7 +218,7 @@ def _run_on_cluster(
         stack.callback(disconnect)
         if ray_env.address() is None:
             threading.Thread(target=_compile_ahead, args=(experiment, console), daemon=True).start()
-        nodes, where = connect()
+        nodes, where = connect(experiment)
         cli.stop_on_sigterm()
         check_visible(folder.resolve() / reader.RUN)
         plan = plan_trial(experiment, nodes)

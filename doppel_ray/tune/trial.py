@@ -17,8 +17,10 @@ from doppel_ray.core.logs import log_to
 from doppel_ray.models.learner import DivergedError
 from doppel_ray.report import tensorboard
 from doppel_ray.runs import lineage
+from doppel_ray.runs.folder import check_visible
 from doppel_ray.runs.lock import ORPHANS, lock_folder
 from doppel_ray.runs.metrics_log import POPULATION, RESIZE, Row, best, read_rows
+from doppel_ray.runs.reader import EXPERIMENT, RUN
 from doppel_ray.runs.retention import delete, drop, dropped, within_epochs
 from doppel_ray.train import ray_snapshot
 from doppel_ray.train.elastic import WorkerScaling
@@ -60,7 +62,7 @@ def run(
     if (folder / DIVERGED).exists():
         raise DivergedError((folder / DIVERGED).read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
+    (folder / EXPERIMENT).write_text(json.dumps(experiment.plain(), indent=1))
     handler = log_to(folder / LOG)
     board = tensorboard.TrialWriter(folder)
     rows_sent = read_rows(folder)
@@ -186,6 +188,7 @@ def trainable(base: dict[str, Any], run_folder: Path, scaling: WorkerScaling) ->
 
     def trial(config: dict[str, Any]) -> None:
         experiment = Experiment.model_validate(base).with_values(config)
+        check_visible(run_folder / RUN)
         folder = run_folder / "trials" / ray.tune.get_context().get_trial_name()
         folder.mkdir(parents=True, exist_ok=True)
         with lock_folder(folder, patience=ORPHANS):

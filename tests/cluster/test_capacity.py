@@ -15,7 +15,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """A trial that needs both nodes."""
     monkeypatch.setattr(capacity, "CHECK_SECONDS", 0.0)
     monkeypatch.setattr(capacity, "GRACE_SECONDS", 0.0)
-    monkeypatch.setattr(capacity, "possible_nodes", lambda living: ())
+    monkeypatch.setattr(capacity, "possible_nodes", lambda living, experiment: ())
     return read_experiment(
         None,
         {"train.cpus_per_worker": "0.7", "generators.0.num_cpus": "0.7", "probes.cpus": "0.1", "probes.every": "1"},

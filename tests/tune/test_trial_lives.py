@@ -12,6 +12,7 @@ from ray.train.v2.api.preemption import PreemptionInfo
 
 from doppel_ray.cluster.plan import Node
 from doppel_ray.config.experiment import Experiment
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.train import elastic
 from doppel_ray.train.elastic import WorkerScaling
 from doppel_ray.tune import trial
@@ -131,3 +132,14 @@ def test_fixed_number_of_workers(train: Train) -> None:
     assert counts == [4, 4]
     assert error is None
     assert "Ray Train's controller died; training restarts from the last checkpoint" in events
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_trial_refuses_a_run_folder_without_its_run_json(tmp_path: Path) -> None:
+    """A node that joined later, and does not share the folder, would make one on its own disk."""
+    run = tmp_path / "runs" / "mine"
+    with pytest.raises(ConfigError, match=rf"does not see {run / 'run.json'}.*file system that all nodes share"):
+        trial.trainable(Experiment().plain(), run, WorkerScaling())({})
+    assert not list(tmp_path.iterdir())
