@@ -130,6 +130,11 @@ def living_nodes() -> tuple[Node, ...]:
     return tuple(_as_node(node, node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
+def dead_nodes() -> frozenset[str]:
+    """Return the identifiers of the nodes that the connected cluster has lost."""
+    return frozenset(node["NodeID"] for node in ray.nodes() if not node["Alive"])
+
+
 def answering_nodes() -> tuple[Node, ...]:
     """Return the nodes that accept a connection now; Ray takes about 30 s to mark a lost node dead."""
     return tuple(

@@ -36,6 +36,9 @@ from doppel_ray.tune.search_algorithm import TrialQueue
 
 log = logging.getLogger(__name__)
 
+HEAD_SHARE = 0.0001
+"""Part of the head's resource of its own that a trial's process reserves: Ray's smallest."""
+
 
 class Outcome(Enum):
     """How a sweep ended."""
@@ -246,7 +249,7 @@ def _fit(
     """Run Ray Tune. Its own state is of no use to a resumed sweep, and is removed at each start."""
     from ray import tune
 
-    from doppel_ray.cluster.plan import DRIVER_CPUS
+    from doppel_ray.cluster.nodes import HEAD
     from doppel_ray.tune import trial
 
     callbacks: list[tune.Callback] = [display.ProgressCallback(folder, experiment.plain(), queue.total, budget, plain)]
@@ -255,8 +258,11 @@ def _fit(
 
         callbacks += trackers.callbacks(experiment, folder)
     shutil.rmtree(folder / TUNE_STATE, ignore_errors=True)
+    # Ray Train's controller and Ray Data's coordinators run where the trial's process does. On the head, which lives as
+    # long as the cluster, no spot node takes them along. They only wait, and the head may have no CPUs to reserve.
+    on_head = tune.PlacementGroupFactory([{HEAD: HEAD_SHARE}])
     tuner = tune.Tuner(
-        tune.with_resources(trial.trainable(experiment.plain(), folder, scaling), {"cpu": DRIVER_CPUS}),
+        tune.with_resources(trial.trainable(experiment.plain(), folder, scaling), on_head),
         tune_config=tune.TuneConfig(scheduler=scheduler, search_alg=queue),
         run_config=tune.RunConfig(
             name=TUNE_STATE,

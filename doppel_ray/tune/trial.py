@@ -11,6 +11,7 @@ from typing import Any
 
 import ray.tune
 
+from doppel_ray.cluster.nodes import dead_nodes
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.config.search import label
 from doppel_ray.core.logs import log_to
@@ -150,12 +151,13 @@ class Training(threading.Thread):
             if workers != before:
                 self.rows.add_event(f"training continues with {workers} train workers, of at most {most}")
             before = workers
+            dead = dead_nodes()
             try:
                 if not self._fit(workers):
                     return
                 self.policy.below = None
             except Exception as error:
-                restart = self.policy.after(error, workers)
+                restart = self.policy.after(error, workers, bool(dead_nodes() - dead))
                 if restart is None:
                     log.exception("training failed")
                     self.error = error

@@ -82,7 +82,7 @@ def launch(config: dict[str, Any], kind: str) -> None:
 
 def test_each_kind_of_node_is_the_machine_that_it_is_meant_to_be(cloud: Cloud) -> None:
     assert {kind: instance["InstanceType"] for kind, instance in cloud.instances.items()} == {
-        "head": "m6i.large",
+        "head": "m6i.xlarge",
         "cpu": "c7i.4xlarge",
         "gpu": "g6.2xlarge",
     }

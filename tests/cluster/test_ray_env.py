@@ -62,3 +62,12 @@ def test_stopped_cluster_is_not_joined(recorded_address: str) -> None:
 def test_ray_address_local_starts_a_ray_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert ray_env.variables() == ray_env.ALONE
+
+
+def test_start_timeout_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And decides how many attempts `train.start_timeout` is."""
+    attempts = "from doppel_ray.cluster import ray_env; print(ray_env.start_attempts(1800.0))"
+    for given, expected in ({}, "15"), ({"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600"}, "3"):
+        monkeypatch.delenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", raising=False)
+        done = subprocess.run([sys.executable, "-c", attempts], env={**os.environ, **given}, capture_output=True)
+        assert done.stdout.decode().strip() == expected, done.stderr

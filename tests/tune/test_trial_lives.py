@@ -30,6 +30,14 @@ def lost() -> Exception:
     return WorkerGroupError("a worker was lost", {1: RuntimeError("lost")})
 
 
+class LostWithNodeError(WorkerGroupError):
+    """A worker was lost because its node was, without a warning."""
+
+
+def lost_with_node() -> Exception:
+    return LostWithNodeError("a node was lost", {1: ActorDiedError()})
+
+
 def preempted() -> Exception:
     return PreemptionError(PreemptionInfo(None, {"node": [1]}))
 
@@ -60,8 +68,9 @@ def test_policy(allowed: str, workers: int, error: Exception, restart: Restart |
 
 @pytest.mark.parametrize("error", [lost(), ActorDiedError()])
 def test_policy_allows_max_failures(error: Exception) -> None:
-    """Lack of room and announced preemptions do not count."""
+    """Lack of room and losses of nodes do not count."""
     policy = RestartPolicy(experiment(ELASTIC, **{"train.max_failures": "2"}).train)
+    assert all(policy.after(error, 4, lost_nodes=True) for _ in range(5))
     assert [policy.after(each, 4) for each in (no_room(), preempted(), error, no_room(), error)].count(None) == 0
     assert policy.after(error, 4) is None
 
@@ -75,6 +84,8 @@ Train = Callable[[str, list[Exception | None]], tuple[list[int], Exception | Non
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
     """Train with runs that end as given; return the workers of each, the final error, and the events."""
     monkeypatch.setattr(elastic, "answering_nodes", lambda: (Node("here", 8.0, 0.0),))
+    dead: set[str] = set()
+    monkeypatch.setattr(trial, "dead_nodes", lambda: frozenset(dead))
 
     def run(allowed: str, ends: list[Exception | None]) -> tuple[list[int], Exception | None, str]:
         counts: list[int] = []
@@ -87,6 +98,8 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
             end = ends[len(counts) - 1]
 
             def fit() -> None:
+                if isinstance(end, LostWithNodeError):
+                    dead.add(f"node {len(counts)}")
                 if end is not None:
                     raise end
 
@@ -115,6 +128,14 @@ def test_losses_are_limited(train: Train) -> None:
     counts, error, _ = train(ELASTIC, [lost(), lost(), lost(), None])
     assert len(counts) == 3
     assert isinstance(error, WorkerGroupError)
+
+
+@pytest.mark.parametrize("allowed", [ELASTIC, FIXED])
+def test_losses_of_nodes_are_not_limited(train: Train, allowed: str) -> None:
+    """More than train.max_failures: on spot nodes they are the rule."""
+    counts, error, _ = train(allowed, [lost_with_node()] * 5 + [None])
+    assert counts == [4] * 6
+    assert error is None
 
 
 def test_no_room_for_the_fewest_workers(train: Train) -> None:
