@@ -126,6 +126,31 @@ def extended_experiment(folder: Path, overrides: Mapping[str, str]) -> Experimen
     return validate_experiment(plain, {key: f"--{key}" for key in overrides})
 
 
+def check_same(folder: Path, experiment: Experiment) -> None:
+    """Refuse to resume a run with other settings than it was started with, but for what --extend may have changed.
+
+    Raises:
+        ConfigError: names the settings.
+    """
+    known, given = _settings(recorded_experiment(folder)), _settings(experiment)
+    keys = [key for key in {**known, **given} if known.get(key) != given.get(key)]
+    if changed := [key for key in keys if not key.startswith(("run.", *EXTENDABLE))]:
+        raise ConfigError(
+            f"--resume-if-exists: {folder} was started with another {', '.join(changed)}; "
+            "give the settings of its start, or choose another --run.name"
+        )
+
+
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    """Return section.key -> value."""
+    sections = experiment.plain().items()
+    return {
+        f"{section}.{key}": value
+        for section, values in sections
+        for key, value in (values.items() if isinstance(values, dict) else enumerate(values))
+    }
+
+
 def record_extension(folder: Path, experiment: Experiment) -> None:
     """Record an extended experiment in run.json, with the time, command and commit of the extension."""
     about = reader.read_about(folder)

@@ -71,6 +71,10 @@ def run_command(module: str, description: str, default: Path | None, argv: Seque
     """
     args = _parser(module, description, default).parse(argv)
     console = cli.console(args.plain, sys.__stdout__)
+    if args.resume_if_exists and (started := _to_resume(args, is_sweep=module == "tune")) is not None:
+        args = argparse.Namespace(
+            **vars(args) | {"resume": str(started), "config": default, "scale": "full", "overrides": {}}
+        )
     if args.resume is None and args.extend is None:
         return _start(args, console, is_sweep=module == "tune")
     if args.resume is not None and args.extend is not None:
@@ -84,6 +88,11 @@ def _parser(module: str, description: str, default: Path | None) -> cli.Parser:
         "--resume",
         metavar="RUN_DIR",
         help="resume an interrupted run; takes no other setting, but with s3://BUCKET/PREFIX/NAME --run.dir",
+    )
+    parser.add_argument(
+        "--resume-if-exists",
+        action="store_true",
+        help="start --run.name, or resume it if it has been started: one command for cron, Slurm's requeue, Kubernetes",
     )
     parser.add_argument(
         "--extend",
@@ -111,6 +120,26 @@ def _start(args: argparse.Namespace, console: Console, is_sweep: bool) -> int:
     folder = run_folder.create(experiment, args.config, small, warnings)
     with lock_folder(folder):
         return run_mirrored(experiment, folder, console, args.plain)
+
+
+def _to_resume(args: argparse.Namespace, is_sweep: bool) -> Path | None:
+    """Return the folder of the run that --resume-if-exists names; None if the run has not been started.
+
+    Raises:
+        ConfigError: the run has no name, or was started with other settings.
+    """
+    if args.resume is not None or args.extend is not None:
+        raise ConfigError("--resume-if-exists takes the run from --run.name; leave out --resume and --extend")
+    experiment = read_experiment(args.config, args.overrides, args.scale).with_absolute_paths()
+    if experiment.run.name is None:
+        raise ConfigError("--resume-if-exists needs the run's name: --run.name NAME")
+    folder = experiment.run.dir / experiment.run.name
+    if not (folder / reader.RUN).exists():
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # empty: the run was killed as it began
+        return None
+    run_folder.check_same(folder, experiment if is_sweep else one_trial(experiment))
+    return folder
 
 
 def _continue(args: argparse.Namespace, console: Console, default: Path | None) -> int:
