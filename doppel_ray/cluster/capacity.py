@@ -1,22 +1,20 @@
 """Report when the cluster has become too small for the running trials: what is missing, and which nodes are gone."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
 
-from doppel_ray.cluster import ray_env
-from doppel_ray.cluster.nodes import living_nodes, possible_nodes
+from doppel_ray.cluster.growth import possible_nodes
+from doppel_ray.cluster.nodes import living_nodes
 from doppel_ray.cluster.plan import Node, plan_trial
 from doppel_ray.config.experiment import Experiment
-from doppel_ray.config.train import START_ATTEMPTS
 from doppel_ray.core.errors import ConfigError
 
 CHECK_SECONDS = 10.0
 """Seconds between two checks of the cluster."""
 GRACE_SECONDS = 60.0
 """Seconds that a shortage lasts before it is reported: enough for a node to restart."""
-WAIT_SECONDS = START_ATTEMPTS * float(ray_env.SETTINGS["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"])
-"""Seconds that a trial waits for resources for its train workers before it fails."""
 
 
 class CapacityMonitor:
@@ -41,7 +39,7 @@ class CapacityMonitor:
         self.checked = now
         living = living_nodes()
         self.had |= Counter(node.name for node in living)
-        shortage = self._shortage((*living, *possible_nodes(living)), running)
+        shortage = self._shortage((*living, *possible_nodes(living, self.experiment)), running)
         if shortage is None:
             over, self.short, self.reported = self.reported, False, False
             return "the cluster has room for the running trials again; they continue" if over else None
@@ -51,7 +49,7 @@ class CapacityMonitor:
             return None
         self.reported = True
         gone = self.had - Counter(node.name for node in living)
-        return explain(shortage, gone, running)
+        return explain(shortage, gone, running, self.experiment.train.start_timeout)
 
     def _shortage(self, nodes: tuple[Node, ...], running: Sequence[str]) -> str | None:
         """Return why the running trials do not fit the nodes; None if they fit."""
@@ -66,18 +64,20 @@ class CapacityMonitor:
         return "\n".join([f"{plan.concurrent} of {len(running)} running trials fit this cluster", *plan.lines()])
 
 
-def explain(shortage: str, gone: Counter[str], running: Sequence[str]) -> str:
+def explain(shortage: str, gone: Counter[str], running: Sequence[str], patience: float) -> str:
     """Return the message about a shortage.
 
     Args:
         shortage: why the trials do not fit.
         gone: address -> number of nodes lost there.
         running: names of the trials that are affected.
+        patience: seconds that they wait for train workers (train.start_timeout).
     """
     lost = ", ".join(f"{address} ({count} nodes)" if count > 1 else address for address, count in sorted(gone.items()))
     return (
         f"{shortage}\n  lost nodes: {lost or 'none, but nodes have fewer resources'}\n"
         f"  waiting trials: {', '.join(running)}\n"
         "  restart Ray on the node (`ray up`, or there `ray start --address HEAD:6379`), or add a node: within "
-        f"{WAIT_SECONDS / 60:.0f} minutes the trials continue from their last checkpoints, after that use --resume"
+        f"{math.ceil(patience / 60)} minutes (train.start_timeout) the trials "
+        "continue from their last checkpoints, after that use --resume"
     )

@@ -8,9 +8,11 @@ from typing import Any
 
 import ray
 
-from doppel_ray.cluster.nodes import check_versions, living_nodes, local_node, possible_nodes
+from doppel_ray.cluster.growth import possible_nodes
+from doppel_ray.cluster.nodes import check_versions, living_nodes, local_node
 from doppel_ray.cluster.plan import Node
 from doppel_ray.cluster.ray_env import address
+from doppel_ray.config.experiment import Experiment
 from doppel_ray.core.errors import ConfigError
 
 
@@ -30,8 +32,11 @@ def redirect_ray_output(file: Path) -> Iterator[None]:
             handler.close()
 
 
-def connect() -> tuple[tuple[Node, ...], str]:
+def connect(experiment: Experiment) -> tuple[tuple[Node, ...], str]:
     """Join a running cluster if there is one, else start Ray on this machine, listening on loopback only.
+
+    Args:
+        experiment: what is to run.
 
     Returns:
         The cluster's nodes, including those its autoscaler may add, and a sentence that names the cluster.
@@ -62,7 +67,7 @@ def connect() -> tuple[tuple[Node, ...], str]:
             ) from None
         check_versions()
         living = living_nodes()
-        possible = possible_nodes(living)
+        possible = possible_nodes(living, experiment)
         grows = f", which may grow by {len(possible)} node{'s'[: len(possible) != 1]}" if possible else ""
         return (*living, *possible), f"joined the Ray cluster at {joined}{grows}"
     node = local_node()[0]

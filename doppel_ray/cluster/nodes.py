@@ -1,7 +1,5 @@
 """The nodes of the cluster: their resources, the free part of them, and function calls on each node."""
 
-import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,13 +11,13 @@ from doppel_ray.cluster.plan import Node
 from doppel_ray.cluster.ray_compat import available_resources_per_node
 from doppel_ray.cluster.ray_env import is_listening
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.core.process import available_cpus, home
+from doppel_ray.core.process import available_cpus
 
 T = TypeVar("T")
 ANSWER_SECONDS = 300
 """Seconds that a call on a node may take; a few where a Ray process is idle."""
-BOOTSTRAP = "ray_bootstrap_config.yaml"
-"""File in the user's home on the head node in which `ray up` stores the cluster's configuration, as JSON."""
+HEAD = "node:__internal_head__"
+"""Resource that Ray gives to the head node of every cluster, and to no other: 1."""
 
 
 def local_node() -> tuple[Node, ...]:
@@ -29,7 +27,7 @@ def local_node() -> tuple[Node, ...]:
     return (Node("this machine", float(available_cpus()), float(torch.cuda.device_count())),)
 
 
-def _installed() -> Callable[[], dict[str, str]]:
+def installed_here() -> Callable[[], dict[str, str]]:
     """Return a function that lists what a machine has installed.
 
     Ray sends a nested function by value, so that it runs on nodes with another version of this module.
@@ -60,20 +58,22 @@ def _installed() -> Callable[[], dict[str, str]]:
     return installed
 
 
+def versions_that_differ(found: dict[str, str]) -> list[str]:
+    """Return what another machine has installed differently, each beside what is installed here."""
+    return [f"{name} {found[name]} (here: {here})" for name, here in installed_here()().items() if found[name] != here]
+
+
 def check_versions() -> None:
     """Check that every living node runs the same versions and code as this machine.
 
     Raises:
         ConfigError: a node has other versions or does not answer; the message names it.
     """
-    installed = _installed()
-    here, faults = installed(), []
+    installed, faults = installed_here(), []
     for node, found in call_on_nodes(installed):
         if isinstance(found, Exception):
             faults.append(f"{node} does not answer: {str(found).splitlines()[0]}")
-        elif wrong := [
-            f"{name} {found[name]} (here: {version})" for name, version in here.items() if found[name] != version
-        ]:
+        elif wrong := versions_that_differ(found):
             faults.append(f"{node} has {', '.join(wrong)}")
     if faults:
         raise ConfigError(
@@ -87,7 +87,7 @@ def check_versions() -> None:
 def check_visible(file: Path) -> None:
     """Check that every node of the connected cluster can read a file of this machine.
 
-    Skips nodes that do not answer or join later.
+    Skips nodes that do not answer; `JoinedNodes` asks those that join later.
 
     Raises:
         ConfigError: names the nodes that cannot.
@@ -104,17 +104,16 @@ def check_visible(file: Path) -> None:
 
 def call_on_nodes(function: Callable[..., T], *args: Any) -> list[tuple[str, T | Exception]]:
     """Call a function on every living node; return each node's address and its result, or the error."""
-    living, remote = [node for node in ray.nodes() if node["Alive"]], ray.remote(function)
-    results = [
-        remote.options(
-            num_cpus=0,
-            max_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(*args)
-        for node in living
-    ]
+    living = [node for node in ray.nodes() if node["Alive"]]
+    results = [call_on_node(node["NodeID"], function, *args) for node in living]
     ray.wait(results, num_returns=len(results), timeout=ANSWER_SECONDS)
     return [(node["NodeManagerAddress"], _result(reference)) for node, reference in zip(living, results, strict=True)]
+
+
+def call_on_node(node: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function on a node; return the reference to its result."""
+    where = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(*args)
 
 
 def _result(reference: Any) -> Any:
@@ -129,6 +128,11 @@ def _result(reference: Any) -> Any:
 def living_nodes() -> tuple[Node, ...]:
     """Return the living nodes of the connected cluster with their total resources."""
     return tuple(_as_node(node, node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def dead_nodes() -> frozenset[str]:
+    """Return the identifiers of the nodes that the connected cluster has lost."""
+    return frozenset(node["NodeID"] for node in ray.nodes() if not node["Alive"])
 
 
 def answering_nodes() -> tuple[Node, ...]:
@@ -152,25 +156,3 @@ def free_nodes() -> tuple[Node, ...]:
 
 def _as_node(node: dict[str, Any], resources: dict[str, float]) -> Node:
     return Node(node["NodeManagerAddress"], resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-
-
-def possible_nodes(living: tuple[Node, ...]) -> tuple[Node, ...]:
-    """Return the nodes that the connected cluster's autoscaler may still add; none without an autoscaler."""
-    file = home() / BOOTSTRAP
-    return autoscaler_nodes(json.loads(file.read_text(encoding="utf-8")), living) if file.exists() else ()
-
-
-def autoscaler_nodes(config: dict[str, Any], living: tuple[Node, ...]) -> tuple[Node, ...]:
-    """Return the nodes that an autoscaler may still add to the living ones.
-
-    Args:
-        config: the cluster's configuration: resources and largest number of each node type.
-        living: nodes that are up; each counts against the type with the same CPUs and GPUs.
-    """
-    up = Counter((node.cpus, node.gpus) for node in living)
-    found: list[Node] = []
-    for kind, node_type in config["available_node_types"].items():
-        cpus, gpus = (float(node_type["resources"].get(name, 0)) for name in ("CPU", "GPU"))
-        if cpus:  # on-premises node types list no CPUs, and all their nodes are up
-            found += [Node(kind, cpus, gpus)] * (node_type.get("max_workers", 0) - up[cpus, gpus])
-    return tuple(found[: max(0, config["max_workers"] - (len(living) - 1))])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from doppel_ray.config.experiment import Experiment
 
 DRIVER_CPUS = 0.01
-"""CPUs that a trial's own process reserves; it only waits."""
+"""CPUs that the plan allows for a trial's own process; it only waits, on the head, and reserves none."""
 RESOURCE_KEYS = (
     "train.workers",
     "train.batch_size",

@@ -35,6 +35,10 @@ PRIVATE = {
         "ray._private.state",
         "Free resources of each node: `ray.available_resources` gives only the cluster's sum.",
     ),
+    "AutoscalingConfigProducer": Private(
+        "ray.autoscaler._private.kuberay.autoscaling_config",
+        "Groups of a RayCluster on Kubernetes with their largest numbers: Ray publishes its present nodes only.",
+    ),
     "ExecutionCallback": Private("ray.data._internal.execution.execution_callback", _SCALING),
     "BackpressurePolicy": Private("ray.data._internal.execution.backpressure_policy", _SCALING),
     "ENABLED_BACKPRESSURE_POLICIES": Private("ray.data._internal.execution.backpressure_policy", _SCALING),

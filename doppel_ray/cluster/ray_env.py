@@ -1,8 +1,10 @@
 """Environment variables that Ray reads when it is imported or started.
 
-Importing this module sets `SETTINGS`. Command lines also set `variables()` before they import Ray.
+Importing this module sets `SETTINGS`, and `DEFAULTS` where they are not set. Command lines
+also set `variables()` before they import Ray.
 """
 
+import math
 import os
 import socket
 import tempfile
@@ -67,6 +69,11 @@ def check_temporary_folder() -> None:
         ) from None
 
 
+def start_attempts(seconds: float) -> int:
+    """Return how many attempts to start train workers take this many seconds together; at least one."""
+    return max(1, math.ceil(seconds / float(os.environ[START_TIMEOUT])))
+
+
 def has_token() -> bool:
     """Return whether Ray will find a token to authenticate with."""
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -87,11 +94,15 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "3",  # seconds of Ray Tune's own state that a kill -9 may lose
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",  # Ray's default of 60 is too short on a busy machine
     "RAY_DEDUP_LOGS": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 """Variables for every process, on a cluster and on one machine."""
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+"""Variable: seconds that one attempt to start the train workers waits for resources; Ray's default of 60 is too short
+on a busy machine. `train.start_timeout` decides how many attempts there are."""
+DEFAULTS = {START_TIMEOUT: "120"}
+"""Variables that a user may set otherwise."""
 ALONE = {
     # Bind every server of a local Ray to 127.0.0.1. Linux has no other switch: Ray replaces a `_node_ip_address` of
     # 127.0.0.1 by the machine's outward address.
@@ -117,3 +128,5 @@ SOCKET_LIMIT = 107
 """Bytes that Linux allows for the path of a socket."""
 
 os.environ.update(SETTINGS)
+for name, value in DEFAULTS.items():
+    os.environ.setdefault(name, value)

@@ -8,9 +8,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from doppel_ray.core.schema import Gpus, Range, Section
 
-START_ATTEMPTS = 5
-"""Attempts to start a worker group; each waits RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S for resources."""
-
 
 class KeepConfig(Section):
     """Which checkpoints of a trial to keep; the others are deleted once their metrics are logged."""
@@ -60,8 +57,12 @@ class TrainConfig(Section):
     """Clip the gradient to this norm; null: no clipping."""
     max_failures: int = Field(default=3, ge=0)
     """Number of restarts from the last checkpoint after train workers fail or are lost."""
-    data_timeout: float = Field(default=300.0, gt=0.0)
-    """Seconds that a train worker waits for one batch before it fails with an explanation."""
+    start_timeout: float = Field(default=1800.0, gt=0.0)
+    """Seconds that a trial waits for resources for its train workers before it fails; rounded up to whole attempts of
+    RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S (120) seconds. Longer where spot nodes may be out of stock for longer."""
+    data_timeout: float = Field(default=1800.0, gt=0.0)
+    """Seconds that a train worker waits for one batch before it fails with an explanation; its log tells earlier that
+    it waits. As long as nodes for generators may be out of stock."""
     checkpoint_minutes: float | None = Field(default=None, gt=0.0)
     """Minutes between checkpoints within an epoch; null: checkpoints only after each epoch."""
     spot: Literal["none", "aws"] = "none"

@@ -1,6 +1,7 @@
 """A run's folder: create it, and resume or extend it from its own run.json."""
 
 import json
+import platform
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,22 @@ def identity(folder: Path) -> str:
     return reader.read_about(folder).get("id", folder.resolve().name)
 
 
+def check_visible(file: Path) -> None:
+    """Refuse to work in a folder of a run that this machine does not share with the one that made it.
+
+    Args:
+        file: of the folder; what made the folder wrote it.
+
+    Raises:
+        ConfigError: names the machine and a remedy.
+    """
+    if not file.is_file():
+        raise ConfigError(
+            f"run.dir: {platform.node()} does not see {file}; "
+            "choose a --run.dir on a file system that all nodes share, at the same path, or mount it there"
+        )
+
+
 def _exists(name: str, place: str) -> ConfigError:
     return ConfigError(
         f"run.name is {name!r}: {place} already holds a run; choose another --run.name, or resume it: "
@@ -117,6 +134,31 @@ def extended_experiment(folder: Path, overrides: Mapping[str, str]) -> Experimen
             )
         dotted_keys.assign(plain, key, dotted_keys.parse_value(text))
     return validate_experiment(plain, {key: f"--{key}" for key in overrides})
+
+
+def check_same(folder: Path, experiment: Experiment) -> None:
+    """Refuse to resume a run with other settings than it was started with, but for what --extend may have changed.
+
+    Raises:
+        ConfigError: names the settings.
+    """
+    known, given = _settings(recorded_experiment(folder)), _settings(experiment)
+    keys = [key for key in {**known, **given} if known.get(key) != given.get(key)]
+    if changed := [key for key in keys if not key.startswith(("run.", *EXTENDABLE))]:
+        raise ConfigError(
+            f"--resume-if-exists: {folder} was started with another {', '.join(changed)}; "
+            "give the settings of its start, or choose another --run.name"
+        )
+
+
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    """Return section.key -> value."""
+    sections = experiment.plain().items()
+    return {
+        f"{section}.{key}": value
+        for section, values in sections
+        for key, value in (values.items() if isinstance(values, dict) else enumerate(values))
+    }
 
 
 def record_extension(folder: Path, experiment: Experiment) -> None:

@@ -20,8 +20,10 @@ from doppel_ray.config.experiment import Experiment
 from doppel_ray.core.logs import log_to
 from doppel_ray.models.checkpoint import Position
 from doppel_ray.models.learner import DivergedError, Learner
+from doppel_ray.runs.folder import check_visible
 from doppel_ray.runs.lock import ORPHANS, WORKER_LOCK, lock_folder
 from doppel_ray.runs.metrics_log import EARLY, RESIZE, format_speed
+from doppel_ray.runs.reader import EXPERIMENT
 from doppel_ray.train.elastic import WorkerScaling, broadcast_count
 from doppel_ray.train.preemption import CheckpointTrigger, Ec2SpotNotices
 from doppel_ray.train.prefetch import Batch, Prefetcher
@@ -42,6 +44,9 @@ def train_loop(config: dict[str, Any]) -> None:
             fields of `WorkerScaling`.
     """
     experiment, folder = Experiment.model_validate(config["experiment"]), Path(config["folder"])
+    check_visible(
+        folder / EXPERIMENT
+    )  # else this node's own disk would take the checkpoints, and may be gone with them
     rank = ray.train.get_context().get_world_rank()
     log_to(folder / f"worker_{rank}.log")
     alone = lock_folder(folder, WORKER_LOCK, ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()

@@ -10,7 +10,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from doppel_ray.cluster import ray_env
 from doppel_ray.config.experiment import Experiment
-from doppel_ray.config.train import START_ATTEMPTS
 from doppel_ray.models import checkpoint
 from doppel_ray.runs import lineage
 from doppel_ray.train import ray_snapshot
@@ -66,9 +65,10 @@ def build_trainer(
         scaling: the part of the cluster that the trial may use.
     """
     train = experiment.train
+    attempts = ray_env.start_attempts(train.start_timeout)
     failures = FailureConfig(  # type: ignore[call-arg]  # annotated as the older one, is Train V2's
         max_failures=0 if train.elastic else train.max_failures,
-        controller_failure_limit=0 if train.elastic and workers > train.worker_counts[-1] else START_ATTEMPTS,
+        controller_failure_limit=0 if train.elastic and workers > train.worker_counts[-1] else attempts - 1,
         max_preemption_failures=0 if train.elastic else -1,
     )
     stream = Stream(

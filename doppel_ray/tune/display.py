@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from doppel_ray.cluster.capacity import CapacityMonitor
+from doppel_ray.cluster.joined import JoinedNodes
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.core import cli, files
 from doppel_ray.report import leaderboard, tensorboard
@@ -46,7 +47,15 @@ class ProgressCallback(Callback):
         self.live: Live | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "live": None, "console": None, "bar": None, "board": None, "capacity": None}
+        return {
+            **self.__dict__,
+            "live": None,
+            "console": None,
+            "bar": None,
+            "board": None,
+            "capacity": None,
+            "joined": None,
+        }
 
     # --- events of Ray Tune ---
 
@@ -66,6 +75,7 @@ class ProgressCallback(Callback):
         self._advance()
         experiment = Experiment.model_validate(self.experiment)
         self.board, self.capacity = tensorboard.SweepWriter(self.folder, experiment), CapacityMonitor(experiment)
+        self.joined = JoinedNodes(self.folder / reader.RUN)
         if self.console.is_terminal:
             self.live = Live(self._render(), console=self.console, refresh_per_second=2, get_renderable=self._render)
             self.live.start()
@@ -78,6 +88,8 @@ class ProgressCallback(Callback):
         waiting = [str(trial) for trial in trials if trial.status == "PENDING"]
         running = [str(trial) for trial in trials if trial.status == "RUNNING"]
         if news := self.capacity.notice(running or waiting[:1]):
+            self._log(news)
+        if news := self.joined.notice():
             self._log(news)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

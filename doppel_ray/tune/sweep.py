@@ -36,6 +36,9 @@ from doppel_ray.tune.search_algorithm import TrialQueue
 
 log = logging.getLogger(__name__)
 
+HEAD_SHARE = 0.0001
+"""Part of the head's resource of its own that a trial's process reserves: Ray's smallest."""
+
 
 class Outcome(Enum):
     """How a sweep ended."""
@@ -68,6 +71,10 @@ def run_command(module: str, description: str, default: Path | None, argv: Seque
     """
     args = _parser(module, description, default).parse(argv)
     console = cli.console(args.plain, sys.__stdout__)
+    if args.resume_if_exists and (started := _to_resume(args, is_sweep=module == "tune")) is not None:
+        args = argparse.Namespace(
+            **vars(args) | {"resume": str(started), "config": default, "scale": "full", "overrides": {}}
+        )
     if args.resume is None and args.extend is None:
         return _start(args, console, is_sweep=module == "tune")
     if args.resume is not None and args.extend is not None:
@@ -82,6 +89,11 @@ def _parser(module: str, description: str, default: Path | None) -> cli.Parser:
         type=cli.folder_or_url,
         metavar="RUN_DIR",
         help="resume an interrupted run; takes no other setting, but with s3://BUCKET/PREFIX/NAME --run.dir",
+    )
+    parser.add_argument(
+        "--resume-if-exists",
+        action="store_true",
+        help="start --run.name, or resume it if it has been started: one command for cron, Slurm's requeue, Kubernetes",
     )
     parser.add_argument(
         "--extend",
@@ -110,6 +122,26 @@ def _start(args: argparse.Namespace, console: Console, is_sweep: bool) -> int:
     folder = run_folder.create(experiment, args.config, small, warnings)
     with lock_folder(folder):
         return run_mirrored(experiment, folder, console, args.plain)
+
+
+def _to_resume(args: argparse.Namespace, is_sweep: bool) -> Path | None:
+    """Return the folder of the run that --resume-if-exists names; None if the run has not been started.
+
+    Raises:
+        ConfigError: the run has no name, or was started with other settings.
+    """
+    if args.resume is not None or args.extend is not None:
+        raise ConfigError("--resume-if-exists takes the run from --run.name; leave out --resume and --extend")
+    experiment = read_experiment(args.config, args.overrides, args.scale).with_absolute_paths()
+    if experiment.run.name is None:
+        raise ConfigError("--resume-if-exists needs the run's name: --run.name NAME")
+    folder = experiment.run.dir / experiment.run.name
+    if not (folder / reader.RUN).exists():
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # empty: the run was killed as it began
+        return None
+    run_folder.check_same(folder, experiment if is_sweep else one_trial(experiment))
+    return folder
 
 
 def _continue(args: argparse.Namespace, console: Console, default: Path | None) -> int:
@@ -224,7 +256,7 @@ def _run_on_cluster(
         stack.callback(disconnect)
         if ray_env.address() is None:
             threading.Thread(target=_compile_ahead, args=(experiment, console), daemon=True).start()
-        nodes, where = connect()
+        nodes, where = connect(experiment)
         cli.stop_on_sigterm()
         check_visible(folder.resolve() / reader.RUN)
         plan = plan_trial(experiment, nodes)
@@ -252,7 +284,7 @@ def _fit(
     """Run Ray Tune. Its own state is of no use to a resumed sweep, and is removed at each start."""
     from ray import tune
 
-    from doppel_ray.cluster.plan import DRIVER_CPUS
+    from doppel_ray.cluster.nodes import HEAD
     from doppel_ray.tune import trial
 
     callbacks: list[tune.Callback] = [display.ProgressCallback(folder, experiment.plain(), queue.total, budget, plain)]
@@ -261,8 +293,11 @@ def _fit(
 
         callbacks += trackers.callbacks(experiment, folder)
     shutil.rmtree(folder / TUNE_STATE, ignore_errors=True)
+    # Ray Train's controller and Ray Data's coordinators run where the trial's process does. On the head, which lives as
+    # long as the cluster, no spot node takes them along. They only wait, and the head may have no CPUs to reserve.
+    on_head = tune.PlacementGroupFactory([{HEAD: HEAD_SHARE}])
     tuner = tune.Tuner(
-        tune.with_resources(trial.trainable(experiment.plain(), folder, scaling), {"cpu": DRIVER_CPUS}),
+        tune.with_resources(trial.trainable(experiment.plain(), folder, scaling), on_head),
         tune_config=tune.TuneConfig(scheduler=scheduler, search_alg=queue),
         run_config=tune.RunConfig(
             name=TUNE_STATE,

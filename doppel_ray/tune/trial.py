@@ -11,14 +11,17 @@ from typing import Any
 
 import ray.tune
 
+from doppel_ray.cluster.nodes import dead_nodes
 from doppel_ray.config.experiment import Experiment
 from doppel_ray.config.search import label
 from doppel_ray.core.logs import log_to
 from doppel_ray.models.learner import DivergedError
 from doppel_ray.report import tensorboard
 from doppel_ray.runs import lineage
+from doppel_ray.runs.folder import check_visible
 from doppel_ray.runs.lock import ORPHANS, lock_folder
 from doppel_ray.runs.metrics_log import POPULATION, RESIZE, Row, best, read_rows
+from doppel_ray.runs.reader import EXPERIMENT, RUN
 from doppel_ray.runs.retention import delete, delete_leftovers, drop, dropped, within_epochs
 from doppel_ray.train import ray_snapshot
 from doppel_ray.train.elastic import WorkerScaling
@@ -60,7 +63,7 @@ def run(
     if (folder / DIVERGED).exists():
         raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "experiment.json").write_text(json.dumps(experiment.plain(), indent=1))
+    (folder / EXPERIMENT).write_text(json.dumps(experiment.plain(), indent=1))
     delete_leftovers(folder)
     handler = log_to(folder / LOG)
     board = tensorboard.TrialWriter(folder)
@@ -149,12 +152,13 @@ class Training(threading.Thread):
             if workers != before:
                 self.rows.add_event(f"training continues with {workers} train workers, of at most {most}")
             before = workers
+            dead = dead_nodes()
             try:
                 if not self._fit(workers):
                     return
                 self.policy.below = None
             except Exception as error:
-                restart = self.policy.after(error, workers)
+                restart = self.policy.after(error, workers, bool(dead_nodes() - dead))
                 if restart is None:
                     log.exception("training failed")
                     self.error = error
@@ -187,6 +191,7 @@ def trainable(base: dict[str, Any], run_folder: Path, scaling: WorkerScaling) ->
 
     def trial(config: dict[str, Any]) -> None:
         experiment = Experiment.model_validate(base).with_values(config)
+        check_visible(run_folder / RUN)
         folder = run_folder / "trials" / ray.tune.get_context().get_trial_name()
         folder.mkdir(parents=True, exist_ok=True)
         with lock_folder(folder, patience=ORPHANS):

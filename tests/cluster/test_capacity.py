@@ -15,10 +15,16 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """A trial that needs both nodes."""
     monkeypatch.setattr(capacity, "CHECK_SECONDS", 0.0)
     monkeypatch.setattr(capacity, "GRACE_SECONDS", 0.0)
-    monkeypatch.setattr(capacity, "possible_nodes", lambda living: ())
+    monkeypatch.setattr(capacity, "possible_nodes", lambda living, experiment: ())
     return read_experiment(
         None,
-        {"train.cpus_per_worker": "0.7", "generators.0.num_cpus": "0.7", "probes.cpus": "0.1", "probes.every": "1"},
+        {
+            "train.cpus_per_worker": "0.7",
+            "generators.0.num_cpus": "0.7",
+            "probes.cpus": "0.1",
+            "probes.every": "1",
+            "train.start_timeout": "600",
+        },
     )
 
 
@@ -36,6 +42,7 @@ def test_lost_node_is_reported_once(experiment: Experiment, monkeypatch: pytest.
         "lost nodes: 10.9.0.3",
         "waiting trials: 000_delta=0.05",
         "ray start --address HEAD:6379",
+        "within 10 minutes (train.start_timeout) the trials continue",
     ):
         assert part in told
     assert found.notice(["000_delta=0.05"]) is None, "once"

@@ -14,13 +14,15 @@ import yaml
 from ray.autoscaler._private import commands, providers, util
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_NODE_NAME, TAG_RAY_NODE_STATUS, TAG_RAY_USER_NODE_TYPE
 
-from doppel_ray.cluster.nodes import autoscaler_nodes
+from doppel_ray.cluster.growth import autoscaler_nodes
 from doppel_ray.cluster.plan import Node
+from doppel_ray.config.experiment import Experiment
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow  # seconds for each test
 
 FILE = REPOSITORY / "cluster.yaml"
+TRIAL = Experiment()
 TOKEN = "token-of-this-test-0123456789abcdef"
 
 
@@ -80,7 +82,7 @@ def launch(config: dict[str, Any], kind: str) -> None:
 
 def test_each_kind_of_node_is_the_machine_that_it_is_meant_to_be(cloud: Cloud) -> None:
     assert {kind: instance["InstanceType"] for kind, instance in cloud.instances.items()} == {
-        "head": "m6i.large",
+        "head": "m6i.xlarge",
         "cpu": "c7i.4xlarge",
         "gpu": "g6.2xlarge",
     }
@@ -117,9 +119,9 @@ def test_no_secret_is_in_what_aws_is_told_or_in_any_command(cloud: Cloud) -> Non
 
 def test_a_cluster_of_a_head_alone_counts_as_what_it_may_grow_to(cloud: Cloud) -> None:
     head, worker = Node("head", 0.0, 0.0), Node("cpu", 16.0, 0.0)
-    assert Counter(node.name for node in autoscaler_nodes(cloud.config, (head,))) == {"cpu": 16, "gpu": 4}
-    assert Counter(node.name for node in autoscaler_nodes(cloud.config, (head, worker))) == {"cpu": 15, "gpu": 4}
-    assert autoscaler_nodes({**cloud.config, "max_workers": 1}, (head, worker)) == ()
+    assert Counter(node.name for node in autoscaler_nodes(cloud.config, (head,), TRIAL)) == {"cpu": 16, "gpu": 4}
+    assert Counter(node.name for node in autoscaler_nodes(cloud.config, (head, worker), TRIAL)) == {"cpu": 15, "gpu": 4}
+    assert autoscaler_nodes({**cloud.config, "max_workers": 1}, (head, worker), TRIAL) == ()
 
 
 def test_the_manifest_for_kubernetes_asks_for_this_ray_with_a_token() -> None:

@@ -89,3 +89,12 @@ def test_default_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TMPDIR", "RAY_TMPDIR"):
         monkeypatch.delenv(name, raising=False)
     ray_env.check_temporary_folder()
+
+
+def test_start_timeout_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And decides how many attempts `train.start_timeout` is."""
+    attempts = "from doppel_ray.cluster import ray_env; print(ray_env.start_attempts(1800.0))"
+    for given, expected in ({}, "15"), ({"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600"}, "3"):
+        monkeypatch.delenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", raising=False)
+        done = subprocess.run([sys.executable, "-c", attempts], env={**os.environ, **given}, capture_output=True)
+        assert done.stdout.decode().strip() == expected, done.stderr

@@ -12,6 +12,7 @@ from ray.train.v2.api.preemption import PreemptionInfo
 
 from doppel_ray.cluster.plan import Node
 from doppel_ray.config.experiment import Experiment
+from doppel_ray.core.errors import ConfigError
 from doppel_ray.train import elastic
 from doppel_ray.train.elastic import WorkerScaling
 from doppel_ray.tune import trial
@@ -27,6 +28,14 @@ def no_room() -> Exception:
 
 def lost() -> Exception:
     return WorkerGroupError("a worker was lost", {1: RuntimeError("lost")})
+
+
+class LostWithNodeError(WorkerGroupError):
+    """A worker was lost because its node was, without a warning."""
+
+
+def lost_with_node() -> Exception:
+    return LostWithNodeError("a node was lost", {1: ActorDiedError()})
 
 
 def preempted() -> Exception:
@@ -59,8 +68,9 @@ def test_policy(allowed: str, workers: int, error: Exception, restart: Restart |
 
 @pytest.mark.parametrize("error", [lost(), ActorDiedError()])
 def test_policy_allows_max_failures(error: Exception) -> None:
-    """Lack of room and announced preemptions do not count."""
+    """Lack of room and losses of nodes do not count."""
     policy = RestartPolicy(experiment(ELASTIC, **{"train.max_failures": "2"}).train)
+    assert all(policy.after(error, 4, lost_nodes=True) for _ in range(5))
     assert [policy.after(each, 4) for each in (no_room(), preempted(), error, no_room(), error)].count(None) == 0
     assert policy.after(error, 4) is None
 
@@ -74,6 +84,8 @@ Train = Callable[[str, list[Exception | None]], tuple[list[int], Exception | Non
 def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
     """Train with runs that end as given; return the workers of each, the final error, and the events."""
     monkeypatch.setattr(elastic, "answering_nodes", lambda: (Node("here", 8.0, 0.0),))
+    dead: set[str] = set()
+    monkeypatch.setattr(trial, "dead_nodes", lambda: frozenset(dead))
 
     def run(allowed: str, ends: list[Exception | None]) -> tuple[list[int], Exception | None, str]:
         counts: list[int] = []
@@ -86,6 +98,8 @@ def train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Train:
             end = ends[len(counts) - 1]
 
             def fit() -> None:
+                if isinstance(end, LostWithNodeError):
+                    dead.add(f"node {len(counts)}")
                 if end is not None:
                     raise end
 
@@ -116,6 +130,14 @@ def test_losses_are_limited(train: Train) -> None:
     assert isinstance(error, WorkerGroupError)
 
 
+@pytest.mark.parametrize("allowed", [ELASTIC, FIXED])
+def test_losses_of_nodes_are_not_limited(train: Train, allowed: str) -> None:
+    """More than train.max_failures: on spot nodes they are the rule."""
+    counts, error, _ = train(allowed, [lost_with_node()] * 5 + [None])
+    assert counts == [4] * 6
+    assert error is None
+
+
 def test_no_room_for_the_fewest_workers(train: Train) -> None:
     counts, error, _ = train(ELASTIC, [no_room()] * 4)
     assert counts == [4, 3, 2, 1]
@@ -131,3 +153,14 @@ def test_fixed_number_of_workers(train: Train) -> None:
     assert counts == [4, 4]
     assert error is None
     assert "Ray Train's controller died; training restarts from the last checkpoint" in events
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_trial_refuses_a_run_folder_without_its_run_json(tmp_path: Path) -> None:
+    """A node that joined later, and does not share the folder, would make one on its own disk."""
+    run = tmp_path / "runs" / "mine"
+    with pytest.raises(ConfigError, match=rf"does not see {run / 'run.json'}.*file system that all nodes share"):
+        trial.trainable(Experiment().plain(), run, WorkerScaling())({})
+    assert not list(tmp_path.iterdir())
