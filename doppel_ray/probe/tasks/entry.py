@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.schema import Names, Section
 from doppel_ray.data import audio_files
+from doppel_ray.data.audio_folders import printable
 from doppel_ray.probe.protocols import NamedProtocol
 from doppel_ray.probe.sounds import Cached, Recorded
 from doppel_ray.probe.task import TaskDataset, TaskSpec
@@ -130,7 +131,7 @@ class RecordedTask(Task):
         with naming(self.name):
             listing = self._listed(sample_rate)
             broken = audio_files.scan(listing.paths)
-            named = [f"{path}: {reason}" for path, reason in broken.items()]
+            named = [f"{printable(path)}: {reason}" for path, reason in broken.items()]
             rest = listing.without(broken)
             if not len(rest):
                 raise ConfigError(f"none of the {len(listing)} files can be read, first {named[0]}")
@@ -141,6 +142,7 @@ class RecordedTask(Task):
                     "mend them, or leave them out with --probes.unreadable skip"
                 )
             warnings = [f"{len(broken)} of {len(listing)} files are left out, first {named[0]}"] if broken else []
+            warnings += [listing.skipped] if listing.skipped else []
             for line in warnings + gaps(rest.spec(self.test_folds, self.metrics)):
                 log.warning("probes.tasks, %s: %s", self.name, line)
 
