@@ -9,9 +9,10 @@ import csv
 import itertools
 import json
 import math
+import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,8 +27,9 @@ from torch import Tensor
 from doppel_ray.core import cli, provenance
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.files import new_output
-from doppel_ray.data import audio_files
+from doppel_ray.data import audio_files, audio_folders
 from doppel_ray.data.audio_files import UnreadableAudioError
+from doppel_ray.data.audio_folders import Found, printable
 from doppel_ray.data.windows import centred
 from doppel_ray.hear import HOP, describe, load_model
 from doppel_ray.models.clips import WaveformEncoder, embed_windows
@@ -72,25 +74,27 @@ class FileEmbeddings:
     fault: str | None
 
 
-def find(paths: Sequence[Path]) -> list[Path]:
-    """Return the given files, and the audio files in and below the given folders, without duplicates.
+def find(paths: Sequence[Path]) -> Found:
+    """Find the given files, and the audio files in and below the given folders, without duplicates.
 
     Raises:
         ConfigError: a path does not exist, or a folder holds no audio.
     """
     found: dict[Path, None] = {}
+    skipped: Counter[str] = Counter()
     for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in audio_files.SUFFIXES)
-            if not inside:
-                endings = ", ".join(sorted(audio_files.SUFFIXES))
-                raise ConfigError(f"{path} holds no audio: expected files that end in {endings}")
-            found.update(dict.fromkeys(inside))
-        elif path.exists():
+        if os.path.isdir(path):
+            inside = audio_folders.find(path)
+            if not inside.paths:
+                expected = f"holds no audio: expected files that end in {', '.join(sorted(audio_folders.SUFFIXES))}"
+                raise ConfigError("; ".join(filter(None, [f"{printable(path)} {expected}", inside.note])))
+            found.update(dict.fromkeys(inside.paths))
+            skipped += inside.skipped
+        elif os.path.exists(path):
             found[path] = None
         else:
-            raise ConfigError(f"{path}: no such file or folder")
-    return list(found)
+            raise ConfigError(f"{printable(path)}: no such file or folder")
+    return Found(list(found), skipped)
 
 
 def embed_files(
@@ -243,7 +247,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.threads < 1 or not 0.0 < args.hop < math.inf:
         raise ConfigError(f"--threads is {args.threads} and --hop is {args.hop}: both must be more than 0")
     model = load_model(args.checkpoint).to(cli.device(args.device))
-    paths = find(args.files)
+    found = find(args.files)
+    paths = found.paths
+    if found.note:
+        print(found.note, file=sys.stderr)
     if args.unreadable == "refuse" and (unreadable := _scan(paths)):
         raise ConfigError(_unreadable(unreadable, len(paths)) + "\n--unreadable skip leaves them out")
     metadata = {
@@ -279,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _unreadable(unreadable: dict[Path, str], total: int) -> str:
-    named = "".join(f"\n  {_shown(path)}: {reason}" for path, reason in unreadable.items())
+    named = "".join(f"\n  {printable(path)}: {reason}" for path, reason in unreadable.items())
     return f"{len(unreadable)} of {total} files cannot be read:{named}"
 
 
@@ -292,10 +299,6 @@ def _scan(paths: Sequence[Path]) -> dict[Path, str]:
 def _is_utf8(path: Path) -> bool:
     """Return whether a path can be written to a table; Python keeps other bytes of a name as lone surrogates."""
     return not any("\ud800" <= letter <= "\udfff" for letter in str(path))
-
-
-def _shown(path: Path) -> str:
-    return str(path).encode(errors="backslashreplace").decode()
 
 
 def _parser() -> cli.Parser:

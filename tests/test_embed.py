@@ -238,3 +238,32 @@ def test_long_file_read_whole_is_decoded_a_minute_at_a_time(sounds: Path, tmp_pa
     model = load_model(write_checkpoint(tmp_path / "checkpoint", settings))
     found = list(embed.pieces(sounds / "e.flac", model, hop=None))
     assert [piece.windows.shape for piece in found] == [(1, 60 * 16000)] * 2
+
+
+def test_folder_from_a_real_disk(
+    folder: Path, sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every good file has its row, every bad one its reason, and what is skipped is counted."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16000)
+    soundfile.write(sounds / "phone.wav", noise, 8000, subtype="GSM610")
+    soundfile.write(sounds / "opposite.wav", np.stack([noise, -noise], axis=1), 16000)
+    soundfile.write(sounds / "rate.wav", noise, 16000)
+    content = bytearray((sounds / "rate.wav").read_bytes())
+    (sounds / "cut.wav").write_bytes(content[:9000])
+    content[24:28] = (1_600_000_016).to_bytes(4, "little")
+    (sounds / "rate.wav").write_bytes(content)
+    (sounds / "._a.wav").write_bytes(b"\x00\x05\x16\x07")
+    (sounds / "loop").symlink_to(sounds)
+    assert run("--checkpoint", folder, sounds, "--out", tmp_path / "out.parquet") == 1
+    errors = capsys.readouterr().err
+    for part in (
+        "3 of 10 files cannot be read:",
+        "cut.wav: cut short",
+        "opposite.wav: its channels cancel",
+        "rate.wav: its sample rate is 1600000016 Hz",
+        "1 files ending in .txt",
+        "1 linked folders",
+        "1 macOS metadata files",
+    ):
+        assert part in errors, errors
+    assert len(rows(tmp_path / "out.parquet")) == 7

@@ -1,7 +1,6 @@
 """Read recordings, whole or in parts."""
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,22 +9,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-SUFFIXES = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
+from doppel_ray.data.audio_decoding import (
+    BLOCK,
+    SILENCE,
+    Frames,
+    UnreadableAudioError,
+    checked_length,
+    open_file,
+    open_frames,
 )
-"""Suffixes of audio files in a folder; libsndfile reads all of these."""
 
-VERSION = 2
+VERSION = 3
 """Version of what `read` returns: raise it with every change that alters a sample, so that caches decode again."""
 
-SILENCE = 1e-4
-"""Peak below which a sound counts as silent, -80 dB of full scale."""
-
-_EXACT_SEEK = frozenset(("WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "W64", "RF64"))
-"""Formats in which a seek lands on the very sample. The others are decoded from their start."""
+_LARGEST_FILTER = 4_000_000
+"""Weights of the largest resampling filter: 16 MB."""
 
 _LARGEST_RATIO = 1000
 """Largest denominator of the ratio by which rates are converted: exact between all usual rates, and within 1e-4 for any
@@ -35,17 +35,6 @@ _ZERO_CROSSINGS, _ROLLOFF, _BETA = 96, 0.971, 9.0
 """The resampling filter, a sinc under a Kaiser window: its zero crossings on either side, its cutoff as a share of the
 lower Nyquist frequency, and the window's shape. From 44.1 to 16 kHz it is flat to 0.1 dB up to 7.6 kHz, and what lies
 above 8.05 kHz aliases at -90 dB or less. torchaudio's defaults lose 1.8 dB at 7 kHz and let 9 kHz alias at -17 dB."""
-
-
-class UnreadableAudioError(ValueError):
-    """A file that is missing, empty or not audio. The message names it; `reason` is the rest of the message."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path, self.reason = path, reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.path, self.reason)  # so that it can be pickled
 
 
 class Clip(Protocol):
@@ -76,42 +65,21 @@ class Decoded:
 class _OpenFile:
     """A clip in a file; only the parts that are read are decoded, where the format allows it."""
 
-    def __init__(self, path: Path, file: Any, sample_rate: int) -> None:
-        self.path, self.file = path, file
-        ratio = Fraction(file.samplerate, sample_rate).limit_denominator(_LARGEST_RATIO)
-        self.old, self.step = ratio.numerator, ratio.denominator
-        if self.old == 0:
-            raise UnreadableAudioError(path, f"its sample rate is {file.samplerate} Hz, which is not one of audio")
-        self.frames = _checked_length(path, file.frames)
-        self.data: Tensor | None = None
-        if file.format not in _EXACT_SEEK:
-            self.data = _mono(file.read(dtype="float32", always_2d=True))
-            self.frames = _checked_length(path, len(self.data))
-        self.samples = math.ceil(self.frames * self.step / self.old)
+    def __init__(self, path: Path, frames: Frames, sample_rate: int) -> None:
+        self.frames = frames
+        self.old, self.step = _ratio(frames.samplerate, sample_rate)
+        checked_length(path, frames.count)
+        self.samples = math.ceil(frames.count * self.step / self.old)
 
     def read(self, start: int, count: int) -> Tensor:
         # The filter reads a margin on both sides, so that a part equals the same part of the whole. It begins at a
         # multiple of `old` frames, which falls on a sample of the new rate.
         margin = math.ceil(_filter_width(self.old, self.step) / self.old) * self.old
         first = max(0, start // self.step * self.old - margin)
-        last = min(self.frames, math.ceil((start + count) * self.old / self.step) + margin)
-        sound = _resample(self._frames(first, last), self.old, self.step)
+        last = min(self.frames.count, math.ceil((start + count) * self.old / self.step) + margin)
+        sound = _resample(self.frames.read(first, last), self.old, self.step)
         begin = start - first // self.old * self.step
         return sound[begin : begin + count]
-
-    def _frames(self, first: int, last: int) -> Tensor:
-        if self.data is not None:
-            sound = self.data[first:last]
-        else:
-            with _naming(self.path, "damaged or cut short: "):
-                self.file.seek(first)
-                sound = _mono(self.file.read(last - first, dtype="float32", always_2d=True))
-        if len(sound) < last - first:
-            there = first + len(sound)
-            raise UnreadableAudioError(self.path, f"cut short: {there} of the {self.frames} samples it promises")
-        if not torch.isfinite(sound).all():
-            raise UnreadableAudioError(self.path, "holds samples that are NaN or infinite")
-        return sound
 
 
 @contextmanager
@@ -119,20 +87,18 @@ def opened(path: Path, sample_rate: int) -> Iterator[Clip]:
     """Open a file to read parts from, mono (the mean of its channels) at `sample_rate` Hz.
 
     Parts are decoded alone where the format seeks exactly (WAV, FLAC, AIFF, ...), and then differ from the same part of
-    the whole by rounding alone.
+    the whole by rounding alone. Of other formats, parts in ascending order are read in one pass. Memory does not grow
+    with the length of the file.
 
     Raises:
         UnreadableAudioError: the file cannot be opened or holds no sound; or, as it is read, it is cut short, damaged,
-            or holds samples that are not finite.
+            holds samples that are not finite, or its channels cancel each other.
     """
-    import soundfile
-
-    with _naming(path):
-        file = soundfile.SoundFile(path)
-    with file:
-        with _naming(path):
-            clip = _OpenFile(path, file, sample_rate)
-        yield clip
+    frames = open_frames(path)
+    try:
+        yield _OpenFile(path, frames, sample_rate)
+    finally:
+        frames.close()
 
 
 def read(path: Path, sample_rate: int) -> Tensor:
@@ -151,21 +117,9 @@ def duration(path: Path) -> float:
     Raises:
         UnreadableAudioError: the header cannot be read, or says that there is no sound.
     """
-    import soundfile
-
-    with _naming(path):
-        info = soundfile.info(path)
-    return _checked_length(path, info.frames) / info.samplerate
-
-
-def below(folder: Path) -> list[Path]:
-    """List the audio files in or below a folder, sorted by path, without hidden files and linked folders."""
-    return sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-    )
+    file, _ = open_file(path)
+    with file:
+        return checked_length(path, file.frames) / file.samplerate
 
 
 def scan(paths: Iterable[Path], decode: bool = False, threads: int = 8) -> dict[Path, str]:
@@ -173,16 +127,16 @@ def scan(paths: Iterable[Path], decode: bool = False, threads: int = 8) -> dict[
 
     Args:
         paths: the files.
-        decode: read all of each file, which also finds damage and silence; otherwise only headers are read.
+        decode: read all of each file, which also finds damage and silence; otherwise only its header and its last frame
+            are read.
         threads: files read at once; more than there are cores helps where storage is slow to answer.
     """
 
     def fault(path: Path) -> str | None:
         try:
-            if not decode:
-                duration(path)
-            elif read(path, sample_rate=16000).abs().amax() < SILENCE:
-                return "silent"
+            if decode:
+                return None if _is_audible(path) else "silent"
+            _check_end(path)
         except UnreadableAudioError as error:
             return error.reason
         return None
@@ -192,9 +146,37 @@ def scan(paths: Iterable[Path], decode: bool = False, threads: int = 8) -> dict[
         return {path: reason for path, reason in zip(paths, pool.map(fault, paths), strict=True) if reason}
 
 
-def _mono(data: Any) -> Tensor:
-    sound = torch.from_numpy(data)
-    return sound.mean(dim=1) if sound.shape[1] > 1 else sound.squeeze(1)
+def _is_audible(path: Path) -> bool:
+    """Decode all of a file, a part at a time, and return whether it reaches a level above silence."""
+    frames = open_frames(path)
+    try:
+        checked_length(path, frames.count)
+        starts = range(0, frames.count, BLOCK)
+        return max(float(frames.read(at, min(at + BLOCK, frames.count)).abs().amax()) for at in starts) >= SILENCE
+    finally:
+        frames.close()
+
+
+def _check_end(path: Path) -> None:
+    """Check a file's header and, where a seek finds it, its last frame."""
+    file, _ = open_file(path)
+    with file:
+        frames = checked_length(path, file.frames)
+        if file.seekable():
+            try:
+                file.seek(frames - 1)
+                whole = len(file.read(1)) == 1
+            except Exception:  # of a decoder
+                whole = False
+            if not whole:
+                raise UnreadableAudioError(path, f"cut short: the last of {frames} promised samples is not there")
+
+
+def _ratio(rate: int, sample_rate: int) -> tuple[int, int]:
+    """Return the ratio of two rates, whose resampling filter has at most about `_LARGEST_FILTER` weights."""
+    largest = min(_LARGEST_RATIO, math.isqrt(max(1, _LARGEST_FILTER * sample_rate // rate)))
+    ratio = Fraction(rate, sample_rate).limit_denominator(largest)
+    return ratio.numerator, ratio.denominator
 
 
 def _resample(sound: Tensor, old: int, new: int) -> Tensor:
@@ -212,30 +194,3 @@ def _resampler(old: int, new: int) -> Any:
 def _filter_width(old: int, new: int) -> int:
     """Return the frames on either side that the filter reads."""
     return 0 if old == new else math.ceil(_ZERO_CROSSINGS * old / (min(old, new) * _ROLLOFF))
-
-
-def _checked_length(path: Path, frames: int) -> int:
-    if frames == 0:
-        raise UnreadableAudioError(path, "zero-length audio")
-    if frames >= 1 << 62:  # libsndfile's "unknown", for FLAC written to a pipe
-        raise UnreadableAudioError(path, "its header does not say how long it is; write the file again")
-    return frames
-
-
-@contextmanager
-def _naming(path: Path, what: str = "") -> Iterator[None]:
-    """Raise libsndfile's errors as `UnreadableAudioError` with the file's name."""
-    import soundfile
-
-    try:
-        yield
-    except (OSError, soundfile.SoundFileError) as error:
-        raise UnreadableAudioError(path, what + _reason(path, error)) from None
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if not path.is_file():
-        return "no such file"
-    if path.stat().st_size == 0:
-        return "an empty file"
-    return str(error).rpartition(": ")[2].rstrip(".") or type(error).__name__

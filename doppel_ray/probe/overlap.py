@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from doppel_ray.data import audio_files
+from doppel_ray.data.audio_decoding import blocks, decoding, open_file
 from doppel_ray.probe.sounds import Recorded
 from doppel_ray.probe.tasks import RecordedTask, Task
 
@@ -74,38 +75,36 @@ def _inode(path: Path) -> Hashable:
 
 def _form(path: Path) -> Hashable:
     """Return sample rate and frames; None if the file cannot be read."""
-    import soundfile
-
     try:
-        info = soundfile.info(path)
-    except (OSError, soundfile.SoundFileError):
+        file, _ = open_file(path)
+    except audio_files.UnreadableAudioError:
         return None
-    return info.samplerate, info.frames
+    with file:
+        return file.samplerate, file.frames
 
 
 def _middle(path: Path) -> Hashable:
     """Return a hash of the middle of a file; None if it cannot be read."""
-    import soundfile
-
     try:
-        with soundfile.SoundFile(path) as file:
+        file, _ = open_file(path)
+        with file, decoding(path):
+            if not file.seekable():
+                return b""  # the same of all such files, which are then compared whole
             file.seek(max(0, (file.frames - PART) // 2))
             return hashlib.sha256(_mono(file.read(PART, dtype="float32", always_2d=True)).tobytes()).digest()
-    except (OSError, soundfile.SoundFileError):
+    except audio_files.UnreadableAudioError:
         return None
 
 
 def _content(path: Path) -> Hashable:
     """Return a hash of all samples; None if the file cannot be read or is silent."""
-    import soundfile
-
     digest, peak = hashlib.sha256(), 0.0
     try:
-        for block in soundfile.blocks(path, blocksize=1 << 20, dtype="float32", always_2d=True):
+        for block in blocks(path):
             sound = _mono(block)
             peak = max(peak, float(np.abs(sound).max(initial=0.0)))
             digest.update(sound.tobytes())
-    except (OSError, soundfile.SoundFileError):
+    except audio_files.UnreadableAudioError:
         return None
     return digest.digest() if peak >= audio_files.SILENCE else None
 

@@ -228,10 +228,10 @@ def test_broken_recording_is_named(damaged: Path) -> None:
     """A broken recording ends the run with its name, unless `on_error` is skip."""
     with pytest.raises(audio_files.UnreadableAudioError, match=r"(silent|nothing|text|cut)\.\w+: \w"):
         recordings(damaged).views(torch.arange(8))
-    with pytest.raises(ConfigError, match="2 of 8 recordings cannot be used") as caught:
+    with pytest.raises(ConfigError, match="3 of 8 recordings cannot be used") as caught:
         recordings(damaged).check()
     assert "on_error skip" in str(caught.value)
-    assert len(recordings(damaged, on_error="skip").check()) == 2
+    assert len(recordings(damaged, on_error="skip").check()) == 3
     assert len(recordings(damaged, on_error="skip").check(decode=True)) == 4
 
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from doppel_ray.data import audio_files
+from doppel_ray.data import audio_files, audio_folders
 from doppel_ray.data.augment.augmentation import Augmentation, Draws, ascending
 
 WHITE_SHARE = 0.25
@@ -92,7 +92,7 @@ def _listed(folder: Path) -> tuple[Path, ...]:
     Raises:
         ValueError: there is none, or one cannot be read.
     """
-    paths = audio_files.below(folder)
+    paths = audio_folders.find(folder).paths
     if not paths:
         raise ValueError(f"recordings is {folder}; expected a folder with audio files in or below it")
     if broken := audio_files.scan(paths):

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from doppel_ray.data import audio_files
+from doppel_ray.data import audio_files, audio_folders
 from doppel_ray.data.augment.augmentation import Augmentation, Draws, ascending
 from doppel_ray.data.augment.vocoder import fast, vocode
 
@@ -294,7 +294,7 @@ def _read_responses(folder: Path, sample_rate: int) -> Tensor:
     Raises:
         ValueError: there is none, or one is silent or cannot be read.
     """
-    paths = audio_files.below(folder)
+    paths = audio_folders.find(folder).paths
     if not paths:
         raise ValueError(f"responses is {folder}; expected a folder with audio files in or below it")
     sounds = [audio_files.read(path, sample_rate) for path in paths]

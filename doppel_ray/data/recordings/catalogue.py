@@ -6,6 +6,7 @@ machine with the same files.
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from doppel_ray.core import rng
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.data import audio_files
+from doppel_ray.data import audio_folders
 from doppel_ray.data.recordings.tables import (
     count,
     first,
@@ -77,6 +78,7 @@ class Catalogue:
         labels: class number of each item, or `UNLABELLED`.
         classes: the name of each class number; empty where nothing is labelled.
         folds: fold or split of each item, as its source names it ("1", "train"); "" where it has none.
+        skipped: a line about what else is in the folders that were searched; "" if nothing was.
     """
 
     root: Path
@@ -84,6 +86,7 @@ class Catalogue:
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     folds: tuple[str, ...]
+    skipped: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -139,16 +142,15 @@ class Catalogue:
 
 
 def folder(root: Path) -> Catalogue:
-    """List every audio file below a folder, unlabelled, without hidden files and linked folders.
+    """List every audio file that `audio_folders.find` finds below a folder, unlabelled.
 
     Raises:
         ConfigError: there is no such folder, or no audio in it.
     """
     need_folder(root, "a folder of audio files")
-    paths = [path.relative_to(root).as_posix() for path in audio_files.below(root)]
-    if not paths:
-        raise ConfigError(f"{root}: no audio files in or below it; expected {', '.join(sorted(audio_files.SUFFIXES))}")
-    return _catalogue(root, [(path, None, "") for path in paths], classes=())
+    found = _found(root, f"no audio files in or below it; expected {', '.join(sorted(audio_folders.SUFFIXES))}")
+    items: list[Item] = [(path.relative_to(root).as_posix(), None, "") for path in found.paths]
+    return _catalogue(root, items, classes=(), skipped=found.note)
 
 
 def manifest(
@@ -238,7 +240,8 @@ def vivae(root: Path) -> Catalogue:
     expected = "VIVAE's layout: full_set/ with files such as S01_anger_low_01.wav"
     need_folder(root, expected)
     below = "full_set/" if (root / "full_set").is_dir() else ""
-    names = sorted(path.name for path in (root / below).iterdir() if path.suffix.lower() == ".wav")
+    found = _found(root / below, f"no WAV files in it; expected {expected}")
+    names = sorted(path.name for path in found.paths if path.parent == root / below and path.suffix.lower() == ".wav")
     if not names:
         raise ConfigError(f"{root / below}: no WAV files in it; expected {expected}")
     parts = {name: name[:-4].split("_") for name in names}
@@ -248,7 +251,7 @@ def vivae(root: Path) -> Catalogue:
             f"{first(strange)}"
         )
     items: list[Item] = [(f"{below}{name}", emotion, speaker) for name, (speaker, emotion, _, _) in parts.items()]
-    return _catalogue(root, items, EMOTIONS)
+    return _catalogue(root, items, EMOTIONS, skipped=found.note)
 
 
 def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalogue:
@@ -275,8 +278,11 @@ def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalo
         lines = file.read_text(encoding="utf-8").split()
         split |= dict.fromkeys((line for line in lines if subset is None or line.partition("/")[0] in words), name)
     items: list[Item] = []
+    skipped: Counter[str] = Counter()
     for word in words:
-        for path in audio_files.below(root / word):
+        found = audio_folders.find(root / word)
+        skipped += found.skipped
+        for path in found.paths:
             relative = path.relative_to(root).as_posix()
             items.append((relative, word, split.pop(relative, "train")))
     if split:
@@ -284,7 +290,7 @@ def speech_commands(root: Path, subset: Literal["sc09"] | None = None) -> Catalo
         raise ConfigError(f"{file}: {count(list(split), 'file')} listed, but not there: {first(list(split))}")
     if not items:
         raise ConfigError(f"{root}: no audio in the folders of the words {', '.join(words)}")
-    return _catalogue(root, items, words)
+    return _catalogue(root, items, words, skipped=audio_folders.skipped_note(skipped))
 
 
 def nsynth(root: Path, label: Literal["family", "pitch"] = "family", splits: Iterable[str] | None = None) -> Catalogue:
@@ -367,10 +373,20 @@ def _listed_by_target(
     return _catalogue(root, items, sorted(targets, key=lambda name: (targets[name], name)))
 
 
-def _catalogue(root: Path, items: list[Item], classes: Sequence[str], table: Path | None = None) -> Catalogue:
+def _found(folder: Path, none: str) -> audio_folders.Found:
+    """Search a folder for audio; refuse one that has none, with what is there instead."""
+    found = audio_folders.find(folder)
+    if not found.paths:
+        raise ConfigError("; ".join(filter(None, [f"{folder}: {none}", found.note])))
+    return found
+
+
+def _catalogue(
+    root: Path, items: list[Item], classes: Sequence[str], table: Path | None = None, skipped: str = ""
+) -> Catalogue:
     """Sort items into a catalogue; refuse labels that are not among the classes."""
     need_known((label for _, label, _ in items if label is not None), classes, table or root)
     number: dict[str | None, int] = {name: k for k, name in enumerate(classes)} | {None: UNLABELLED}
     items = sorted(items, key=lambda item: (item[0], item[1] or "", item[2]))
     paths, labels, folds = zip(*items, strict=True)
-    return Catalogue(root, paths, tuple(number[label] for label in labels), tuple(classes), folds)
+    return Catalogue(root, paths, tuple(number[label] for label in labels), tuple(classes), folds, skipped)

@@ -1,5 +1,6 @@
 """Two views of a recording for each index, which decides the recording and the segments."""
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,14 @@ from doppel_ray.core import rng
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.schema import Names, Section
 from doppel_ray.data import audio_files
+from doppel_ray.data.audio_folders import printable
 from doppel_ray.data.recordings import catalogue
 from doppel_ray.data.recordings.catalogue import Catalogue
 from doppel_ray.data.recordings.datasets import DATA_SETS, Layout, Subset, of_layout
 from doppel_ray.data.recordings.order import permuted
 from doppel_ray.synth.timing import length
+
+log = logging.getLogger(__name__)
 
 SEGMENT_STREAM = 2**20 + 3
 """Stream of the draws of where segments begin: a column for each view and layer."""
@@ -168,7 +172,7 @@ class Recordings:
         return self.catalogue.classes
 
     def check(self, decode: bool = False) -> dict[str, str]:
-        """Check every file before training.
+        """Check every file before training, and log what else is in the folder.
 
         Args:
             decode: decode the files, which also finds damage inside and silence; otherwise read headers alone.
@@ -179,8 +183,10 @@ class Recordings:
         Raises:
             ConfigError: a file cannot be used and `on_error` is fail, or none can be used.
         """
+        if self.catalogue.skipped:
+            log.warning("%s: %s", printable(self.catalogue.root), self.catalogue.skipped)
         paths = [self.catalogue.path(item) for item in range(len(self))]
-        faults = {str(path): reason for path, reason in audio_files.scan(paths, decode).items()}
+        faults = {printable(path): reason for path, reason in audio_files.scan(paths, decode).items()}
         if faults and (self.config.on_error == "fail" or len(faults) == len(self)):
             named = [f"{path}: {reason}" for path, reason in faults.items()]
             more = f"\n  and {len(named) - 10} more" if len(named) > 10 else ""
@@ -223,7 +229,7 @@ class Recordings:
                 except audio_files.UnreadableAudioError as error:
                     if self.config.on_error == "fail":
                         raise
-                    self.broken[str(error.path)] = error.reason
+                    self.broken[printable(error.path)] = error.reason
                 item = int(permuted(len(self), self.seed, turn, (position + step) % len(self)))
             raise audio_files.UnreadableAudioError(
                 self.catalogue.root, f"none of the {len(self)} recordings can be used"

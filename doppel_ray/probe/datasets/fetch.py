@@ -18,7 +18,7 @@ from rich.table import Table
 
 from doppel_ray.core import cli, dotted_keys
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.data import audio_files
+from doppel_ray.data.audio_folders import SUFFIXES
 from doppel_ray.probe.datasets.archives import DATASETS, PARTS, Archive, Dataset
 from doppel_ray.probe.datasets.download import (
     PATIENCE,
@@ -184,7 +184,7 @@ def _fetch_one(
                 f"it and you trust it, move it back to {file} and add --checksum none"
             ) from None
     found = sum(
-        os.path.splitext(name)[1].lower() in audio_files.SUFFIXES and not name.startswith(".")
+        os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
         for _, _, names in os.walk(ready)
         for name in names
     )

@@ -15,6 +15,7 @@ from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.schema import Names, Section
 from doppel_ray.data import audio_files
+from doppel_ray.data.audio_folders import printable
 from doppel_ray.probe.protocols import NamedProtocol
 from doppel_ray.probe.sounds import Cached, Recorded
 from doppel_ray.probe.task import TaskDataset, TaskSpec
@@ -138,7 +139,7 @@ class RecordedTask(Task):
             broken = audio_files.scan(listing.paths)  # what headers tell, which is quick
             if not broken or self.unreadable == "skip":
                 broken |= self._undecodable(listing, sample_rate, cache)
-            named = [f"{path}: {reason}" for path, reason in broken.items()]
+            named = [f"{printable(path)}: {reason}" for path, reason in broken.items()]
             rest = listing.without(broken)
             if not len(rest):
                 raise ConfigError(f"none of the {len(listing)} files can be read, first {named[0]}")
@@ -149,6 +150,7 @@ class RecordedTask(Task):
                     "mend them, or leave them out with --probes.unreadable skip"
                 )
             warnings = [f"{len(broken)} of {len(listing)} files are left out, first {named[0]}"] if broken else []
+            warnings += [listing.skipped] if listing.skipped else []
             for line in warnings + gaps(rest.spec(self.test_folds, self.metrics)):
                 log.warning("probes.tasks, %s: %s", self.name, line)
 

@@ -31,6 +31,7 @@ class Listing:
         labels: names of the classes, or of the values.
         parts: for each file "train", "valid" or "test", or the name of its fold.
         metrics: of the data set; the first is the score of the task.
+        skipped: a line about what else is in the folders that were searched; "" if nothing was.
     """
 
     paths: tuple[Path, ...]
@@ -39,6 +40,7 @@ class Listing:
     labels: tuple[str, ...]
     parts: tuple[str, ...]
     metrics: tuple[str, ...]
+    skipped: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)

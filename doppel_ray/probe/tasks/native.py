@@ -22,4 +22,4 @@ class Native(RecordedTask):
             notes, targets = np.unique(targets, return_inverse=True)
             labels = tuple(found.classes[note] for note in notes)
         paths = tuple(found.path(item) for item in range(len(found)))
-        return Listing(paths, "multiclass", targets, labels, found.folds, data_set.metrics)
+        return Listing(paths, "multiclass", targets, labels, found.folds, data_set.metrics, found.skipped)
