@@ -27,7 +27,7 @@ def role(process: int) -> str:
     """Return a process's name of itself: `ray::RayTrainWorker`, or the program's file."""
     words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
     named = words[0] if words[0].startswith("ray::") else " ".join(Path(word).name for word in words[:3])
-    return named.partition(".")[0].partition("(")[0].strip()
+    return named.partition(".")[0].partition("(")[0].partition(" --")[0].strip()
 
 
 class Watch:
@@ -47,7 +47,7 @@ class Watch:
         for process in list(tree(self.root)):
             try:
                 self.cpu[process] = cpu_seconds([process])
-                self.roles[process] = role(process)
+                self.roles[process] = role(process) or self.roles.get(process, "?")  # a zombie has no name
             except (OSError, IndexError):
                 continue  # it has just ended
 
