@@ -21,7 +21,6 @@ ROLES = {
     "ray::RayTrainWorker": "train worker",
     "ray::MapWorker": "generators",
     "ray::SplitCoordinator": "stream",
-    "ray::TrainController": "controller",
     "ray::ImplicitFunc": "trial",
     "ray::_probe": "probe",
 }

@@ -44,7 +44,6 @@ KINDS = {
     "node": NODE,
     "drained node": NODE,
     "stream": "ray::SplitCoordinator",
-    "controller": "ray::TrainController",
     "trial": "ray::ImplicitFunc",
 }
 """What can be killed -> how its process calls itself."""

@@ -29,6 +29,10 @@ _TRIALS = (
     "Gives trials to Ray Tune one by one under our names and identifiers: public search algorithms invent both, so "
     "that a resumed sweep would not recognise its trials."
 )
+_START = (
+    "Starts a trial with fewer processes, each of which takes seconds to import Ray: publicly Ray Train always has a "
+    "process of its own for the controller, and one that only passes the data iterators on."
+)
 
 PRIVATE = {
     "available_resources_per_node": Private(
@@ -50,6 +54,8 @@ PRIVATE = {
     "LogicalPlan": Private("ray.data._internal.logical.interfaces", _ROWS),
     "InputData": Private("ray.data._internal.logical.operators", _ROWS),
     "DatasetStats": Private("ray.data._internal.stats", _ROWS),
+    "TrainController": Private("ray.train.v2._internal.execution.controller", _START),
+    "DatasetsCallback": Private("ray.train.v2._internal.callbacks.datasets", _START),
     "_create_trial_from_spec": Private("ray.tune.experiment.config_parser", _TRIALS),
     "_make_parser": Private("ray.tune.experiment.config_parser", _TRIALS),
     "_WandbLoggingActor": Private(

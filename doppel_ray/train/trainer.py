@@ -6,7 +6,7 @@ from typing import Any
 
 import ray.train
 from ray.train import FailureConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
 from doppel_ray.cluster import ray_env
 from doppel_ray.config.experiment import Experiment
@@ -14,6 +14,7 @@ from doppel_ray.models import checkpoint
 from doppel_ray.runs import lineage
 from doppel_ray.train import ray_snapshot
 from doppel_ray.train.elastic import WorkerScaling
+from doppel_ray.train.lean_trainer import LeanTrainer
 from doppel_ray.train.loop import train_loop
 from doppel_ray.train.stream.dataset import Stream
 
@@ -53,7 +54,7 @@ def next_index(folder: Path) -> int:
 
 def build_trainer(
     experiment: Experiment, folder: Path, callbacks: list[ray.train.UserCallback], workers: int, scaling: WorkerScaling
-) -> TorchTrainer:
+) -> LeanTrainer:
     """Return Ray Train's trainer for one trial.
 
     Args:
@@ -89,7 +90,7 @@ def build_trainer(
     resources = {"CPU": train.cpus_per_worker}
     if train.gpus_per_worker:
         resources["GPU"] = train.gpus_per_worker
-    return TorchTrainer(
+    return LeanTrainer(
         train_loop,
         train_loop_config=config,
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT),

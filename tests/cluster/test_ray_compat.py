@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+from ray.train.torch import TorchTrainer
 
 from doppel_ray.cluster import ray_compat
 from doppel_ray.cluster.ray_compat import PRIVATE
@@ -23,6 +24,7 @@ def test_a_private_part_is_where_it_was(name: str) -> None:
         ("InputData", ["input_data"]),
         ("DatasetStats", ["metadata", "parent"]),
         ("_create_trial_from_spec", ["spec", "parser"]),
+        ("DatasetsCallback", ["train_run_context", "datasets"]),
     ],
 )
 def test_a_private_part_takes_what_it_is_given(name: str, parameters: list[str]) -> None:
@@ -39,6 +41,14 @@ def test_pools_can_be_scaled_up_and_down() -> None:
 def test_a_backpressure_policy_and_a_callback_have_the_hooks_that_are_overridden() -> None:
     assert callable(ray_compat.BackpressurePolicy.can_add_input)
     assert callable(ray_compat.ExecutionCallback.on_execution_step)
+
+
+def test_a_trainer_and_a_callback_have_the_hooks_that_are_overridden() -> None:
+    assert callable(TorchTrainer._initialize_and_run_controller)
+    assert callable(TorchTrainer._create_default_callbacks)
+    assert callable(ray_compat.DatasetsCallback.before_init_train_context)
+    assert inspect.iscoroutinefunction(ray_compat.TrainController.run)
+    assert callable(ray_compat.TrainController.get_result)
 
 
 def test_there_is_nothing_else() -> None:

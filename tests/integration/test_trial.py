@@ -124,6 +124,27 @@ def test_resume_after_kill(killed: str, event: str, tmp_path: Path, undisturbed:
     assert event in events(rows)
 
 
+@ray.remote(num_cpus=0)
+class TrialProcess:
+    """A trial in an actor, as in a sweep."""
+
+    def run(self, of: dict[str, Any], folder: Path) -> list[Row]:
+        return run(Experiment.model_validate(of), folder)
+
+
+def test_trial_in_an_actor_controls_its_workers_itself(tmp_path: Path, undisturbed: list[Row]) -> None:
+    """As in a sweep: no process for the controller; after a killed worker the rows are the same."""
+    folder = tmp_path / "trials" / "actor"
+    rows = TrialProcess.remote().run.remote(experiment().plain(), folder)
+    assert eventually(lambda: len(read_rows(folder)) >= 1, 600)
+    assert not descendants("TrainController")
+    for worker in descendants("TrainWorker"):
+        os.kill(worker, signal.SIGKILL)
+    found = ray.get(rows)
+    assert_same_training(found, undisturbed)
+    assert "train worker 0 failed" in events(found)
+
+
 def test_resume_within_an_epoch_after_a_spot_notice(tmp_path: Path, undisturbed: list[Row]) -> None:
     """Two workers, all steps in one epoch; both are killed once the notice has led to a checkpoint."""
     folder = tmp_path / "trials" / "spot"
