@@ -221,7 +221,8 @@ def test_ctrl_c_leaves_no_partial_file(folder: Path, tmp_path: Path) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    # Python itself ends by the signal, which shells show as 130 too, if ctrl-C came while it was importing a module.
+    assert process.returncode in (130, -signal.SIGINT), errors
     assert "Traceback" not in errors
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -522,25 +522,25 @@ def test_unreadable_files_are_refused_or_skipped(esc50_folder: Path, caplog: pyt
 
 
 @pytest.mark.parametrize("cache", [0.0, 1.0])
-def test_files_cut_or_damaged_inside_are_found_by_the_check(
+def test_files_damaged_inside_are_found_by_the_check(
     manifest: Callable[..., Manifest],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     cache: float,
 ) -> None:
-    """Headers of these are whole: only decoding finds them. What is decoded is kept for the probes."""
+    """Headers and last frames of these are whole: only decoding finds them. What is decoded is kept for the probes."""
     monkeypatch.setenv("DOPPEL_RAY_CACHE", str(tmp_path / "cache"))
     task = manifest([row | {"path": row["path"].replace("wav", "flac")} for row in LABELS])
     assert task.root is not None
     for k in range(20):
-        write_noise(task.root.parent / f"{k}.flac", seconds=0.5, seed=k)
-    cut, damaged = task.root.parent / "3.flac", task.root.parent / "7.flac"
-    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    data = bytearray(damaged.read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)
-    damaged.write_bytes(data)
-    assert not audio_files.scan([cut, damaged])
+        write_noise(task.root.parent / f"{k}.flac", seconds=2.0, seed=k)
+    damaged = [task.root.parent / "3.flac", task.root.parent / "7.flac"]
+    for file in damaged:
+        data = bytearray(file.read_bytes())
+        data[len(data) // 4 : len(data) // 4 + 2000] = bytes(2000)
+        file.write_bytes(data)
+    assert not audio_files.scan(damaged)
     for _ in range(2):
         with pytest.raises(ConfigError, match="2 of 20 files cannot be read") as refused:
             task.check(16000, cache)
