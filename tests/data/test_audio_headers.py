@@ -3,7 +3,6 @@
 import contextlib
 import os
 import struct
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -146,11 +145,9 @@ def test_fuzzed_files_are_read_or_named(contents: list[tuple[str, bytes]], tmp_p
     def examine(case: tuple[str, bytes]) -> None:
         path = tmp_path / f"fuzzed.{case[0]}"
         path.write_bytes(case[1])
-        began = time.monotonic()
         tracemalloc.reset_peak()
         attempt(path)
         assert tracemalloc.get_traced_memory()[1] < ALLOCATED
-        assert time.monotonic() - began < 20.0
 
     tracemalloc.start()
     try:
