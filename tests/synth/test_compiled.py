@@ -72,6 +72,7 @@ print(compiled._processor())
 """
 
 
+@pytest.mark.slow
 def test_processor_names_vector_instructions() -> None:
     """A cache shared with a machine of the same model name, but without AVX-512, holds a program for each."""
     names = {
