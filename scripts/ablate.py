@@ -160,16 +160,22 @@ def train(experiment: Experiment, steps: int) -> tuple[Learner, float]:
     Without steps the encoder has the batch-norm statistics of the first pairs, as a trained one has those of its own.
     """
     maker, learner = PairMaker.of(experiment.plain()), Learner(experiment)
-    batch, began = experiment.train.batch_size, time.process_time()
+    began = time.process_time()
     if steps == 0:
         baselines.set_pair_statistics(learner.model, maker)
     for step in range(steps):
-        indices = np.arange(step * batch, (step + 1) * batch)
-        # What is made in inference mode autograd refuses; its copies it takes.
-        features, labels, ids = (part.clone() for part in maker.labelled(indices))
-        learner.step(features, labels, ids, indices, step)
+        take_step(maker, learner, step)
     learner.settle()
     return learner, time.process_time() - began
+
+
+def take_step(maker: PairMaker, learner: Learner, step: int) -> None:
+    """Make the pairs of a step, and train on them."""
+    batch = learner.experiment.train.batch_size
+    indices = np.arange(step * batch, (step + 1) * batch)
+    # What is made in inference mode autograd refuses; its copies it takes.
+    features, labels, ids = (part.clone() for part in maker.labelled(indices))
+    learner.step(features, labels, ids, indices, step)
 
 
 def row(
@@ -212,10 +218,14 @@ def summary(path: Path) -> str:
     return "\n".join(table)
 
 
-def main() -> None:
+def become_train_worker() -> None:
+    """Start again with a train worker's memory settings, read when a process starts, unless they are set."""
     if any(os.environ.get(name) != value for name, value in TRAIN_WORKER.items()):
-        # Memory as in a train worker: read when the process starts, and worth a third of a step.
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | TRAIN_WORKER)
+
+
+def main() -> None:
+    become_train_worker()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--esc10", type=Path, help="folder of ESC-10 in ESC-50's layout")

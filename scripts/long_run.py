@@ -8,17 +8,13 @@ from FOLDER, with the same pairs and in the end the same weights up to the last 
 
 import argparse
 import json
-import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from ablate import Judges
+from ablate import Judges, become_train_worker, take_step
 
-from doppel_ray.cluster.ray_env import TRAIN_WORKER
 from doppel_ray.config.experiment import read_experiment
 from doppel_ray.data.pairs import PairMaker
 from doppel_ray.models import checkpoint
@@ -30,8 +26,7 @@ SAVED_EVERY = 300.0
 
 
 def main() -> None:
-    if any(os.environ.get(name) != value for name, value in TRAIN_WORKER.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | TRAIN_WORKER)
+    become_train_worker()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--esc10", type=Path, required=True, help="folder of ESC-10 in ESC-50's layout")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and scores.jsonl")
@@ -60,9 +55,7 @@ def main() -> None:
     due = {-(-options.first * 2**k // batch) for k in range(40)} | {steps}
     saved = time.monotonic()
     for step in range(start, steps):
-        indices = np.arange(step * batch, (step + 1) * batch)
-        features, labels, ids = (part.clone() for part in maker.labelled(indices))
-        learner.step(features, labels, ids, indices, step)
+        take_step(maker, learner, step)
         if step + 1 in due:
             learner.settle()
             found = dict(zip(judges.columns, judges.scores(learner, experiment), strict=True))

@@ -40,7 +40,7 @@ class JoinedNodes:
         except ray.exceptions.RayError:
             return None  # it has left again
         faults = [] if sees else [f"does not see {self.file.parent}"]
-        if wrong := versions_that_differ(installed):
+        if wrong := versions_that_differ(installed, installed_here()()):
             faults.append(f"has {', '.join(wrong)}")
         if not faults:
             return None

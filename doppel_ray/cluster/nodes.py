@@ -58,9 +58,9 @@ def installed_here() -> Callable[[], dict[str, str]]:
     return installed
 
 
-def versions_that_differ(found: dict[str, str]) -> list[str]:
+def versions_that_differ(found: dict[str, str], here: dict[str, str]) -> list[str]:
     """Return what another machine has installed differently, each beside what is installed here."""
-    return [f"{name} {found[name]} (here: {here})" for name, here in installed_here()().items() if found[name] != here]
+    return [f"{name} {found[name]} (here: {version})" for name, version in here.items() if found[name] != version]
 
 
 def check_versions() -> None:
@@ -69,11 +69,12 @@ def check_versions() -> None:
     Raises:
         ConfigError: a node has other versions or does not answer; the message names it.
     """
-    installed, faults = installed_here(), []
+    installed = installed_here()
+    here, faults = installed(), []
     for node, found in call_on_nodes(installed):
         if isinstance(found, Exception):
             faults.append(f"{node} does not answer: {str(found).splitlines()[0]}")
-        elif wrong := versions_that_differ(found):
+        elif wrong := versions_that_differ(found, here):
             faults.append(f"{node} has {', '.join(wrong)}")
     if faults:
         raise ConfigError(
@@ -104,16 +105,20 @@ def check_visible(file: Path) -> None:
 
 def call_on_nodes(function: Callable[..., T], *args: Any) -> list[tuple[str, T | Exception]]:
     """Call a function on every living node; return each node's address and its result, or the error."""
-    living = [node for node in ray.nodes() if node["Alive"]]
-    results = [call_on_node(node["NodeID"], function, *args) for node in living]
+    living, remote = [node for node in ray.nodes() if node["Alive"]], ray.remote(function)
+    results = [_start(remote, node["NodeID"], *args) for node in living]
     ray.wait(results, num_returns=len(results), timeout=ANSWER_SECONDS)
     return [(node["NodeManagerAddress"], _result(reference)) for node, reference in zip(living, results, strict=True)]
 
 
 def call_on_node(node: str, function: Callable[..., Any], *args: Any) -> Any:
     """Call a function on a node; return the reference to its result."""
+    return _start(ray.remote(function), node, *args)
+
+
+def _start(remote: Any, node: str, *args: Any) -> Any:
     where = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(*args)
+    return remote.options(num_cpus=0, max_retries=0, scheduling_strategy=where).remote(*args)
 
 
 def _result(reference: Any) -> Any:

@@ -185,12 +185,14 @@ def open_frames(path: Path) -> Frames:
     """Open a file for reading parts.
 
     Raises:
-        UnreadableAudioError: it cannot be opened.
+        UnreadableAudioError: it cannot be opened, or holds no sound.
     """
     file, exact = open_file(path)
     try:
         checked_length(path, file.frames)
-        return (Seekable if file.seekable() else Forward)(path, file, exact)
+        frames = (Seekable if file.seekable() else Forward)(path, file, exact)
+        checked_length(path, frames.count)  # decoding may have found another
+        return frames
     except BaseException:
         file.close()
         raise

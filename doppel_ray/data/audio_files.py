@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -65,10 +65,9 @@ class Decoded:
 class _OpenFile:
     """A clip in a file; only the parts that are read are decoded, where the format allows it."""
 
-    def __init__(self, path: Path, frames: Frames, sample_rate: int) -> None:
+    def __init__(self, frames: Frames, sample_rate: int) -> None:
         self.frames = frames
         self.old, self.step = _ratio(frames.samplerate, sample_rate)
-        checked_length(path, frames.count)
         self.samples = math.ceil(frames.count * self.step / self.old)
 
     def read(self, start: int, count: int) -> Tensor:
@@ -94,11 +93,8 @@ def opened(path: Path, sample_rate: int) -> Iterator[Clip]:
         UnreadableAudioError: the file cannot be opened or holds no sound; or, as it is read, it is cut short, damaged,
             holds samples that are not finite, or its channels cancel each other.
     """
-    frames = open_frames(path)
-    try:
-        yield _OpenFile(path, frames, sample_rate)
-    finally:
-        frames.close()
+    with closing(open_frames(path)) as frames:
+        yield _OpenFile(frames, sample_rate)
 
 
 def read(path: Path, sample_rate: int) -> Tensor:
@@ -148,13 +144,9 @@ def scan(paths: Iterable[Path], decode: bool = False, threads: int = 8) -> dict[
 
 def _is_audible(path: Path) -> bool:
     """Decode all of a file, a part at a time, and return whether it reaches a level above silence."""
-    frames = open_frames(path)
-    try:
-        checked_length(path, frames.count)
+    with closing(open_frames(path)) as frames:
         starts = range(0, frames.count, BLOCK)
         return max(float(frames.read(at, min(at + BLOCK, frames.count)).abs().amax()) for at in starts) >= SILENCE
-    finally:
-        frames.close()
 
 
 def _check_end(path: Path) -> None:

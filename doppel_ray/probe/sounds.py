@@ -19,6 +19,7 @@ from torch import Tensor
 
 from doppel_ray.core.files import cache_folder
 from doppel_ray.data import audio_files
+from doppel_ray.data.audio_folders import printable
 from doppel_ray.probe.task import Sounds
 
 log = logging.getLogger(__name__)
@@ -244,8 +245,8 @@ def stream(sounds: Sounds, items: Iterable[int]) -> Iterator[Tensor | None]:
 
 def _reasons(sounds: Recorded) -> dict[Path, str]:
     """Return the files that could not be read, in their order, each with the reason."""
-    paths = sounds.paths
-    return {paths[item]: reason.removeprefix(f"{paths[item]}: ") for item, reason in sorted(sounds.failed.items())}
+    named = ((sounds.paths[item], reason) for item, reason in sorted(sounds.failed.items()))
+    return {path: reason.removeprefix(f"{printable(path)}: ") for path, reason in named}
 
 
 def _make_room(folder: Path, room: int) -> None:

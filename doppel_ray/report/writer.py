@@ -1,6 +1,5 @@
 """Write a report: the page, its figures, and the tables as CSV."""
 
-import shlex
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from doppel_ray.config.search import label
+from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.files import new_output
 from doppel_ray.report.leaderboard import rows_table, settings_table, show, table, trials_table, write_csv
@@ -86,7 +86,7 @@ def publish(folder: Path, console: Console) -> None:
     """Write and print the report of a run's folder."""
     run = read(folder)
     make([run], place([run], None), console)
-    console.print(f"watch: tensorboard --logdir {shlex.quote(str(folder / 'trials'))}", markup=False)
+    console.print(f"watch: tensorboard --logdir {cli.quoted(folder / 'trials')}", markup=False)
 
 
 def make(runs: Sequence[Run], page: Path, console: Console) -> None:

@@ -1,12 +1,12 @@
 """Copy a run from object storage back into a folder."""
 
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from doppel_ray.core import cli
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.object_storage import S3Path
 from doppel_ray.runs.lease import check_free, claim, reaching
@@ -31,7 +31,7 @@ def fetch(place: S3Path, runs: Path, log: Callable[[str], None]) -> Path:
     folder = runs / place.name
     if folder.exists():
         raise ConfigError(
-            f"{folder} exists: resume it with --resume {shlex.quote(str(folder))}, or copy {place} elsewhere with "
+            f"{folder} exists: resume it with --resume {cli.quoted(folder)}, or copy {place} elsewhere with "
             "--run.dir DIR"
         )
     place.parent.check()

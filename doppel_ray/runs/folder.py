@@ -3,7 +3,6 @@
 import json
 import platform
 import secrets
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from doppel_ray.config.experiment import Experiment, validate_experiment
 from doppel_ray.config.tune import PAUSING
-from doppel_ray.core import dotted_keys, files, provenance
+from doppel_ray.core import cli, dotted_keys, files, provenance
 from doppel_ray.core.errors import ConfigError
 from doppel_ray.core.object_storage import S3Path
 from doppel_ray.runs import reader
@@ -85,7 +84,7 @@ def check_visible(file: Path) -> None:
 def _exists(name: str, place: str) -> ConfigError:
     return ConfigError(
         f"run.name is {name!r}: {place} already holds a run; choose another --run.name, or resume it: "
-        f"--resume {shlex.quote(place)}"
+        f"--resume {cli.quoted(place)}"
     )
 
 

@@ -47,9 +47,8 @@ def lock_folder(folder: Path, lock: str = LOCK, patience: float = 0.0) -> Iterat
     Raises:
         ConfigError: another process, which is named, still holds the lock, or the file system has no locks.
     """
-    with (folder / lock).open(
-        "a+", encoding="utf-8"
-    ) as file:  # not truncated: it names the process that holds the lock
+    # Not truncated: it names the process that holds the lock.
+    with (folder / lock).open("a+", encoding="utf-8") as file:
         end, logged = time.monotonic() + patience, False
         while not _acquire(file.fileno(), folder):
             file.seek(0)

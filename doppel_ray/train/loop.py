@@ -44,9 +44,8 @@ def train_loop(config: dict[str, Any]) -> None:
             fields of `WorkerScaling`.
     """
     experiment, folder = Experiment.model_validate(config["experiment"]), Path(config["folder"])
-    check_visible(
-        folder / EXPERIMENT
-    )  # else this node's own disk would take the checkpoints, and may be gone with them
+    # Else this node's own disk would take the checkpoints, and may be gone with them.
+    check_visible(folder / EXPERIMENT)
     rank = ray.train.get_context().get_world_rank()
     log_to(folder / f"worker_{rank}.log")
     alone = lock_folder(folder, WORKER_LOCK, ORPHANS) if rank == 0 and folder.is_dir() else contextlib.nullcontext()

@@ -190,3 +190,10 @@ def test_unreadable_file_and_reason_are_cached(kept: Path, recordings: Callable[
 def test_rendered_sounds() -> None:
     rendered = Rendered(torch.arange(6.0).reshape(2, 3))
     assert np.array_equal(torch.stack([rendered.read(1), rendered.read(0)]), [[3, 4, 5], [0, 1, 2]])
+
+
+def test_reason_does_not_repeat_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.wav")
+    path.write_bytes(b"not audio")
+    (reason,) = Recorded([path], 16000).unreadable().values()
+    assert str(tmp_path) not in reason

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from doppel_ray.core import cli, dotted_keys
 from doppel_ray.core.errors import ConfigError
-from doppel_ray.data.audio_folders import SUFFIXES
+from doppel_ray.data import audio_folders
 from doppel_ray.probe.datasets.archives import DATASETS, PARTS, Archive, Dataset
 from doppel_ray.probe.datasets.download import (
     PATIENCE,
@@ -183,11 +183,7 @@ def _fetch_one(
                 f"{error}. It is set aside as {aside}; the same command downloads it again. If the source has changed "
                 f"it and you trust it, move it back to {file} and add --checksum none"
             ) from None
-    found = sum(
-        os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
-        for _, _, names in os.walk(ready)
-        for name in names
-    )
+    found = len(audio_folders.find(ready).paths)
     _place(ready, root, archive)
     count = f"{found:,} recordings" + (
         f"; the source says {archive.recordings:,}" if found != archive.recordings else ""
